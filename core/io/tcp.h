@@ -1,0 +1,111 @@
+// TCP sockets on a Loop. See stream.h for the contract of TcpStream.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/base/net_addr.h"
+#include "core/io/fd.h"
+#include "core/io/loop.h"
+#include "core/io/stream.h"
+
+namespace edgemesh::io {
+
+struct ConnectOptions {
+  uint32_t mark = 0;                    // SO_MARK, 0: none. The agent's own traffic is marked.
+  std::optional<SockAddr> source;       // bind before connecting
+  bool transparent = false;             // IP_TRANSPARENT, for a foreign source address
+  Duration timeout = std::chrono::seconds(5);
+  std::string congestion;               // TCP_CONGESTION; ignored where the kernel lacks it
+};
+
+class TcpStream final : public Stream, private FdWatch::Handler {
+ public:
+  // A connected socket (from accept). Made non-blocking, TCP_NODELAY set.
+  static Result<std::unique_ptr<TcpStream>> adopt(Loop& loop, Fd fd);
+  // Starts connecting. Errors that come later go to on_error.
+  static Result<std::unique_ptr<TcpStream>> connect(Loop& loop, const SockAddr& to,
+                                                    const ConnectOptions& options = {});
+  ~TcpStream() override;
+
+  void set_handler(Stream::Handler* handler) override { handler_ = handler; }
+  IoResult read(std::span<uint8_t> into) override;
+  IoResult write(std::span<const uint8_t> data) override;
+  void shutdown_write() override;
+  void reset() override { reset_ = true; }
+  int splice_fd() const override { return connected_ ? fd_.get() : -1; }
+
+  // For code that moves bytes by splice(2) on splice_fd(): tells the stream what it saw, so that
+  // graceful close and readiness stay right.
+  void note_read_eof() { read_eof_ = true; }
+  void want_writable() { want_writable_ = true; }  // call on_writable at the next edge
+  void want_readable() { want_readable_ = true; }
+
+  Result<SockAddr> local_addr() const;
+  Result<SockAddr> peer_addr() const;
+  // Takes the socket out (to hand it to another loop). The stream is dead afterwards.
+  Fd release();
+
+ private:
+  TcpStream(Loop& loop, Fd fd, bool connected);
+  void on_fd(bool readable, bool writable) override;
+  void fail_with(Error error);
+  bool finish_connect();
+
+  Loop& loop_;
+  Fd fd_;
+  FdWatch watch_;
+  Stream::Handler* handler_ = nullptr;
+  std::unique_ptr<Timer> connect_timer_;  // only while connecting
+  bool connected_;
+  bool want_readable_ = true;
+  bool want_writable_ = false;
+  bool read_eof_ = false;
+  bool write_shut_ = false;
+  bool reset_ = false;
+  bool failed_ = false;
+  std::shared_ptr<bool> alive_;
+};
+
+struct ListenOptions {
+  int backlog = 4096;
+  bool reuse_port = false;
+  bool transparent = false;  // IP_TRANSPARENT: accept connections to foreign addresses (TPROXY)
+  bool v6_only = true;
+};
+
+class TcpListener final : private FdWatch::Handler {
+ public:
+  using OnAccept = std::function<void(Fd fd, const SockAddr& peer)>;
+  // The error says who holds the port where that can be told.
+  static Result<std::unique_ptr<TcpListener>> listen(Loop& loop, const SockAddr& addr,
+                                                     OnAccept on_accept,
+                                                     const ListenOptions& options = {});
+  ~TcpListener() override;
+  SockAddr local_addr() const { return local_; }
+  // Stops and starts taking new connections (they wait in the backlog).
+  void pause();
+  void resume();
+
+ private:
+  TcpListener(Loop& loop, Fd fd, OnAccept on_accept, SockAddr local);
+  void on_fd(bool readable, bool writable) override;
+  void accept_some();
+
+  Loop& loop_;
+  Fd fd_;
+  OnAccept on_accept_;
+  SockAddr local_;
+  FdWatch watch_;
+  bool paused_ = false;
+  Timer retry_;  // out of descriptors: try again later
+  std::shared_ptr<bool> alive_;
+};
+
+// Address that a connection was sent to before it was captured: getsockname for TPROXY,
+// SO_ORIGINAL_DST for REDIRECT.
+Result<SockAddr> original_dst(int fd, bool redirected);
+
+}  // namespace edgemesh::io
