@@ -8,7 +8,7 @@ endif()
 
 add_library(em_flags INTERFACE)
 target_compile_options(em_flags INTERFACE
-  -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough
+  -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough -Wno-missing-field-initializers
   -Werror=unused-result -Werror=return-type -Werror=switch -fno-omit-frame-pointer)
 target_compile_definitions(em_flags INTERFACE $<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>)
 target_include_directories(em_flags INTERFACE ${CMAKE_SOURCE_DIR})

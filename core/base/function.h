@@ -30,7 +30,7 @@ class UniqueFunction<R(Args...)> {
   };
   template <class F>
   struct Holder final : Base {
-    explicit Holder(F f) : f(std::move(f)) {}
+    explicit Holder(F callable) : f(std::move(callable)) {}
     R call(Args... args) override { return f(std::forward<Args>(args)...); }
     F f;
   };

@@ -98,6 +98,7 @@ class Timer {
   uint64_t sequence_ = 0;  // equal deadlines fire in the order of starting
   Duration repeat_{};
   int32_t heap_index_ = -1;
+  Timer** running_ = nullptr;  // while the callback runs: how to tell that the timer was destroyed
 };
 
 // Readiness of one descriptor, edge-triggered: a callback says that something became possible, so the

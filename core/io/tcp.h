@@ -25,7 +25,8 @@ class TcpStream final : public Stream, private FdWatch::Handler {
  public:
   // A connected socket (from accept). Made non-blocking, TCP_NODELAY set.
   static Result<std::unique_ptr<TcpStream>> adopt(Loop& loop, Fd fd);
-  // Starts connecting. Errors that come later go to on_error.
+  // Starts connecting. Errors that come later go to on_error. write() may succeed before
+  // on_connected(): over loopback the handshake is over when connect(2) returns.
   static Result<std::unique_ptr<TcpStream>> connect(Loop& loop, const SockAddr& to,
                                                     const ConnectOptions& options = {});
   ~TcpStream() override;
@@ -51,8 +52,9 @@ class TcpStream final : public Stream, private FdWatch::Handler {
  private:
   TcpStream(Loop& loop, Fd fd, bool connected);
   void on_fd(bool readable, bool writable) override;
-  void fail_with(Error error);
-  bool finish_connect();
+  void fail_later(Error error);  // on_error in this turn's deferred tasks
+  void finish_connect();
+  void close_fd();
 
   Loop& loop_;
   Fd fd_;
@@ -66,7 +68,8 @@ class TcpStream final : public Stream, private FdWatch::Handler {
   bool write_shut_ = false;
   bool reset_ = false;
   bool failed_ = false;
-  std::shared_ptr<bool> alive_;
+  bool* destroyed_ = nullptr;     // set while a callback runs: the destructor reports there
+  std::shared_ptr<bool> alive_;  // made when a task that refers to this stream is deferred
 };
 
 struct ListenOptions {
@@ -101,7 +104,7 @@ class TcpListener final : private FdWatch::Handler {
   FdWatch watch_;
   bool paused_ = false;
   Timer retry_;  // out of descriptors: try again later
-  std::shared_ptr<bool> alive_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 // Address that a connection was sent to before it was captured: getsockname for TPROXY,

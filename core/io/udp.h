@@ -53,7 +53,8 @@ class UdpSocket final : private FdWatch::Handler {
   SockAddr local_;
   std::function<void()> on_writable_;
   FdWatch watch_;
-  std::shared_ptr<bool> alive_;
+  bool* destroyed_ = nullptr;
+  Timer again_;  // reads go on in the next turn
 };
 
 }  // namespace edgemesh::io

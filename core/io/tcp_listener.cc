@@ -1,0 +1,130 @@
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+
+#include "core/base/log.h"
+#include "core/io/tcp.h"
+
+namespace edgemesh::io {
+
+namespace {
+constexpr int kAcceptsATurn = 64;  // then other connections get their turn
+// From linux/netfilter_ipv4.h and ip6_tables.h, which clash with netinet/in.h.
+constexpr int kOriginalDst = 80;
+constexpr Duration kRetryAfter = std::chrono::milliseconds(100);
+
+Result<Fd> open_listener(const SockAddr& addr, const ListenOptions& options) {
+  Fd fd(socket(addr.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd.valid()) return fail_errno("socket", errno);
+  int one = 1;
+  setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  if (options.reuse_port &&
+      setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) != 0)
+    return fail_errno("SO_REUSEPORT", errno);
+  bool v6 = addr.ip.is_v6();
+  if (v6) {
+    int only = options.v6_only ? 1 : 0;
+    setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof only);
+  }
+  if (options.transparent &&
+      setsockopt(fd.get(), v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT,
+                 &one, sizeof one) != 0)
+    return fail_errno("IP_TRANSPARENT (needs root or CAP_NET_ADMIN)", errno);
+  sockaddr_storage sa;
+  socklen_t len = addr.to_sockaddr(&sa);
+  if (bind(fd.get(), reinterpret_cast<sockaddr*>(&sa), len) != 0) {  // NOLINT
+    int err = errno;
+    if (err == EADDRINUSE)
+      return fail(ErrorCode::kAlreadyExists,
+                  "listen {}: the port is in use; stop the other program (ss -ltnp 'sport = :{}' "
+                  "shows it) or choose another port",
+                  addr.to_string(), addr.port);
+    return fail_errno(fmt::format("bind {}", addr.to_string()), err);
+  }
+  if (listen(fd.get(), options.backlog) != 0)
+    return fail_errno(fmt::format("listen {}", addr.to_string()), errno);
+  return fd;
+}
+
+}  // namespace
+
+TcpListener::TcpListener(Loop& loop, Fd fd, OnAccept on_accept, SockAddr local)
+    : loop_(loop),
+      fd_(std::move(fd)),
+      on_accept_(std::move(on_accept)),
+      local_(local),
+      retry_(loop, [this] { accept_some(); }) {}
+
+TcpListener::~TcpListener() {
+  *alive_ = false;
+  watch_.stop(true);
+}
+
+Result<std::unique_ptr<TcpListener>> TcpListener::listen(Loop& loop, const SockAddr& addr,
+                                                         OnAccept on_accept,
+                                                         const ListenOptions& options) {
+  EM_TRY(Fd fd, open_listener(addr, options));
+  sockaddr_storage storage{};
+  socklen_t len = sizeof storage;
+  auto* sa = reinterpret_cast<sockaddr*>(&storage);  // NOLINT
+  if (getsockname(fd.get(), sa, &len) != 0) return fail_errno("getsockname", errno);
+  EM_TRY(SockAddr local, SockAddr::from_sockaddr(sa, len));
+  int raw = fd.get();
+  std::unique_ptr<TcpListener> listener(
+      new TcpListener(loop, std::move(fd), std::move(on_accept), local));
+  EM_TRY_VOID(listener->watch_.start(loop, raw, listener.get()));
+  return listener;
+}
+
+void TcpListener::pause() { paused_ = true; }
+
+void TcpListener::resume() {
+  if (!paused_) return;
+  paused_ = false;
+  retry_.start(Duration::zero());
+}
+
+void TcpListener::on_fd(bool readable, bool) {
+  if (readable) accept_some();
+}
+
+void TcpListener::accept_some() {
+  auto alive = alive_;
+  for (int i = 0; i < kAcceptsATurn; ++i) {
+    if (paused_) return;
+    sockaddr_storage storage;
+    socklen_t len = sizeof storage;
+    auto* sa = reinterpret_cast<sockaddr*>(&storage);  // NOLINT
+    int fd = accept4(fd_.get(), sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+      if (errno == EAGAIN) return;
+      if (errno == ECONNABORTED || errno == EINTR || errno == EPROTO) continue;
+      EM_LOG(kWarn, "io", "accept on {}: {}; trying again in 100 ms", local_.to_string(),
+             Error::from_errno("accept4", errno).message);
+      retry_.start(kRetryAfter);
+      return;
+    }
+    Fd owned(fd);
+    auto peer = SockAddr::from_sockaddr(sa, len);
+    on_accept_(std::move(owned), peer ? *peer : SockAddr{});
+    if (!*alive) return;
+  }
+  retry_.start(Duration::zero());
+}
+
+Result<SockAddr> original_dst(int fd, bool redirected) {
+  sockaddr_storage storage{};
+  socklen_t len = sizeof storage;
+  auto* sa = reinterpret_cast<sockaddr*>(&storage);  // NOLINT
+  if (getsockname(fd, sa, &len) != 0) return fail_errno("getsockname", errno);
+  if (!redirected) return SockAddr::from_sockaddr(sa, len);
+  bool v6 = sa->sa_family == AF_INET6;
+  len = sizeof storage;
+  int rc = v6 ? getsockopt(fd, IPPROTO_IPV6, kOriginalDst, sa, &len)
+              : getsockopt(fd, IPPROTO_IP, kOriginalDst, sa, &len);
+  if (rc != 0) return fail_errno("SO_ORIGINAL_DST", errno);
+  return SockAddr::from_sockaddr(sa, len);
+}
+
+}  // namespace edgemesh::io
