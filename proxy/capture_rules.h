@@ -1,0 +1,57 @@
+// The packet filter rules that bring connections for services to the proxy, as text. Pure functions:
+// what is written, what the tools print back, and whether the two agree. See capture.h for the flow.
+//
+// Chains of ours: EDGEMESH_PREROUTING and EDGEMESH_OUTPUT, in mangle and nat. One rule a service CIDR
+// and chain, whatever the number of services.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/base/net_addr.h"
+
+namespace edgemesh::proxy {
+
+enum class CaptureMode {
+  kAuto,      // TPROXY, and REDIRECT where the kernel has no TPROXY
+  kTproxy,    // mangle TPROXY and a routing rule
+  kRedirect,  // nat REDIRECT and SO_ORIGINAL_DST
+};
+std::string_view to_string(CaptureMode mode);
+
+struct CaptureConfig {
+  std::vector<Cidr> service_cidrs;  // IPv4 and IPv6; a family without a CIDR is left alone
+  CaptureMode mode = CaptureMode::kAuto;
+  uint16_t tproxy_port = 15001;
+  uint16_t redirect_port = 15002;
+  uint32_t own_mark = 0x4d45;  // packets of the agent itself: never captured
+  uint32_t mark = 0x4d46;      // captured packets
+  uint32_t table = 19782;      // routing table that sends captured packets to this host
+  uint32_t rule_preference = 97;
+  // Address of the mesh's DNS server, on an interface of its own; unset: none is made.
+  std::optional<IpAddr> dns_address;
+  std::string interface = "edgemesh0";
+};
+
+// What one table holds: per chain the rules as `iptables -S` prints them, without "-A CHAIN ".
+using ChainRules = std::map<std::string, std::vector<std::string>>;
+
+// Collects the -A lines of `iptables -S` or `iptables-save` output.
+ChainRules parse_rules(std::string_view printed);
+
+// The rules wanted in our chains of `table` ("mangle" or "nat"), in the tools' own notation. `mode`
+// is kTproxy or kRedirect. Empty: nothing is wanted in that table.
+ChainRules wanted_rules(const CaptureConfig& config, CaptureMode mode, std::string_view table,
+                        bool v6);
+
+// True when our chains hold exactly `wanted` and each is entered by the first rule of its hook.
+bool rules_right(const ChainRules& present, const ChainRules& wanted);
+
+// Input for `iptables-restore --noflush`: makes one table right in one transaction, from whatever
+// state `present` tells. With empty `wanted`: takes everything of ours out.
+std::string render_transaction(std::string_view table, const ChainRules& present,
+                               const ChainRules& wanted);
+
+}  // namespace edgemesh::proxy

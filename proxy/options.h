@@ -1,0 +1,53 @@
+// Options of the L4 proxy, plain values with their defaults.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/base/clock.h"
+#include "core/base/net_addr.h"
+
+namespace edgemesh::proxy {
+
+struct L4Options {
+  std::string node;  // name of this node: which endpoints are local
+  Duration connect_timeout = std::chrono::seconds(5);  // of one attempt
+  int max_attempts = 3;                                // endpoints tried for one connection
+  Duration idle_timeout = std::chrono::hours(1);       // no byte in either direction; 0: none
+  Duration half_close_timeout = std::chrono::minutes(5);  // one direction ended, the other silent
+  size_t max_connections = 16'384;                     // of one worker
+  size_t replay_bytes = 16 * 1024;  // client bytes kept until an endpoint answered
+  uint32_t mark = 0x4d45;           // SO_MARK of connections to endpoints inside capture_cidrs
+  std::vector<Cidr> capture_cidrs;
+  // TCP_CONGESTION for connections inside this node; empty: the system's. BBR's pacing costs
+  // throughput on loopback and veth.
+  std::string local_congestion = "cubic";
+  bool access_log = true;
+};
+
+struct ListenerOptions {
+  enum class Kind {
+    kTransparent,  // TPROXY: the socket's own address is the original destination
+    kRedirect,     // REDIRECT: SO_ORIGINAL_DST
+    kStatic,       // goes to `endpoints`, whatever the destination
+  };
+  Kind kind = Kind::kStatic;
+  SockAddr listen;
+  std::string name;                  // in the access log, for kStatic
+  std::vector<SockAddr> endpoints;   // for kStatic
+  bool optional = false;             // failing to listen is logged, and no error
+};
+
+struct ProxyOptions {
+  int workers = 1;
+  L4Options l4;
+  std::vector<ListenerOptions> listeners;
+  Duration drain_timeout = std::chrono::seconds(10);
+};
+
+// The listeners for capture: TPROXY on loopback (it needs no reachable address), REDIRECT on all
+// addresses. IPv6 ones are optional.
+std::vector<ListenerOptions> capture_listeners(uint16_t tproxy_port = 15001,
+                                               uint16_t redirect_port = 15002);
+
+}  // namespace edgemesh::proxy

@@ -1,0 +1,57 @@
+// Proxy: all workers of a node. Made and used on the main loop; everything that crosses to a worker
+// goes by post.
+//
+// Start-up: create() -> set_dialer() once the mesh exists (it needs tunnel_loop() and acceptor()) ->
+// start() -> set_snapshot() on every change. Shut-down: drain(), then destroy; the mesh and its dialer
+// must outlive the workers' threads (stop() ends them).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/io/loop.h"
+#include "core/obs/metrics.h"
+#include "discovery/snapshot.h"
+#include "p2p/mesh.h"
+#include "proxy/options.h"
+
+namespace edgemesh::proxy {
+
+class Worker;
+
+class Proxy {
+ public:
+  static Result<std::unique_ptr<Proxy>> create(io::Loop& main, ProxyOptions options,
+                                               obs::Registry& registry);
+  ~Proxy();
+
+  // The loop on which tunnels live (the first worker's).
+  io::Loop& tunnel_loop();
+  // Receives the CONNECTs of peers; called on tunnel_loop().
+  p2p::Acceptor& acceptor();
+  // Used on tunnel_loop(). Call before start(). Borrowed.
+  void set_dialer(p2p::Dialer* dialer);
+
+  void start();
+  void set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot);
+  // Stops accepting; `done` runs on the main loop when the last connection ended or the drain timeout
+  // passed (then the rest is reset).
+  void drain(io::Task done);
+  // Ends the threads; connections that are open are reset. Blocking, idempotent.
+  void stop();
+
+  // Addresses that the workers listen on, in the order of ProxyOptions::listeners.
+  std::vector<SockAddr> listen_addrs() const;
+  struct Totals {
+    uint64_t opened = 0, active = 0, failed = 0, bytes_sent = 0, bytes_received = 0;
+  };
+  Totals totals() const;
+
+ private:
+  struct Impl;
+  explicit Proxy(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace edgemesh::proxy
