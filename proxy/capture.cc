@@ -1,0 +1,246 @@
+#include "proxy/capture.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+
+#include "core/base/log.h"
+#include "proxy/capture_watch.h"
+#include "proxy/host_network.h"
+
+namespace edgemesh::proxy {
+
+namespace {
+
+constexpr Duration kTick = std::chrono::seconds(2);
+constexpr Duration kFullCheck = std::chrono::seconds(30);
+constexpr Duration kSettle = std::chrono::milliseconds(100);  // other programs write in bursts
+
+IpAddr default_dns_address() { return IpAddr::v4((169u << 24) | (254u << 16) | (96u << 8) | 16u); }
+
+bool has_family(const CaptureConfig& config, bool v6) {
+  return std::any_of(config.service_cidrs.begin(), config.service_cidrs.end(),
+                     [v6](const Cidr& c) { return c.base.is_v6() == v6; });
+}
+
+Result<> check_config(const CaptureConfig& config) {
+  for (const Cidr& cidr : config.service_cidrs)
+    if (cidr.bits < 8)
+      return fail(ErrorCode::kInvalidArgument,
+                  "service CIDR {} is too wide to be captured (want /8 or longer)", cidr.to_string());
+  return {};
+}
+
+void warn_about_valid_mark() {
+  io::Fd fd(open("/proc/sys/net/ipv4/conf/all/src_valid_mark", O_RDONLY | O_CLOEXEC));
+  char value = '0';
+  if (fd.valid() && read(fd.get(), &value, 1) == 1 && value == '1')
+    EM_LOG(kWarn, "capture",
+           "net.ipv4.conf.all.src_valid_mark is 1: connections of pods to services may be dropped by "
+           "reverse path filtering; set it to 0, or net.ipv4.conf.*.rp_filter to 0");
+}
+
+}  // namespace
+
+// What the check on the pool needs; it may outlive the Capture for the length of one check.
+struct CheckState {
+  CheckState(io::Executor& executor, CaptureConfig c) : network(executor), config(std::move(c)) {}
+
+  std::mutex mutex;  // guards everything below: the loop waits for a check that is under way
+  HostNetwork network;
+  CaptureConfig config;
+  CaptureMode mode = CaptureMode::kTproxy;
+  bool closed = false;
+
+  // With the mutex held.
+  Result<bool> ensure_all() {
+    EM_TRY(bool changed, network.ensure_dns_address(config));
+    for (bool v6 : {false, true}) {
+      if (!has_family(config, v6)) continue;
+      // Routing first: marked packets without their route would leave the host.
+      EM_TRY(bool routing, network.ensure_routing(config, mode, v6));
+      EM_TRY(bool rules, network.ensure_rules(config, mode, v6));
+      changed = changed || routing || rules;
+    }
+    return changed;
+  }
+
+  void remove_all() {
+    for (bool v6 : {false, true}) {
+      if (!has_family(config, v6)) continue;
+      if (auto removed = network.remove_rules(v6); !removed)
+        EM_LOG(kError, "capture", "rules could not be removed: {}", removed.error().message);
+      network.remove_routing(config, v6);
+    }
+    if (config.dns_address) network.remove_dns_address(config, *config.dns_address);
+  }
+};
+
+struct Capture::Impl {
+  Impl(io::Loop& l, io::Executor& executor, CaptureConfig config)
+      : loop(l),
+        state(std::make_shared<CheckState>(executor, std::move(config))),
+        tick(l, [this] { on_tick(); }),
+        settle(l, [this] { check_in_background(); }) {}
+
+  Result<> install();
+  void start_watching();
+  void on_tick();
+  void check_in_background();
+  void finished(const Result<bool>& result);
+
+  io::Loop& loop;
+  std::shared_ptr<CheckState> state;
+  std::shared_ptr<bool> alive = std::make_shared<bool>(true);
+  std::unique_ptr<CaptureWatch> watch;
+  io::Timer tick;
+  io::Timer settle;
+  TimePoint last_check{};
+  bool checking = false;
+  bool again = false;  // something changed while a check ran
+  bool leave = false;
+  uint64_t repairs = 0;
+  std::string last_error;
+};
+
+Result<> Capture::Impl::install() {
+  std::lock_guard lock(state->mutex);
+  EM_TRY_VOID(check_config(state->config));
+  EM_TRY_VOID(state->network.check_tools(has_family(state->config, false),
+                                         has_family(state->config, true)));
+  CaptureMode asked = state->config.mode;
+  state->mode = asked == CaptureMode::kRedirect ? CaptureMode::kRedirect : CaptureMode::kTproxy;
+  auto done = state->ensure_all();
+  if (!done && asked == CaptureMode::kAuto && done.error().code == ErrorCode::kIo) {
+    EM_LOG(kWarn, "capture", "TPROXY cannot be used, trying REDIRECT: {}", done.error().message);
+    state->remove_all();
+    state->mode = CaptureMode::kRedirect;
+    done = state->ensure_all();
+  }
+  if (!done) {
+    state->remove_all();
+    return fail(done.error());
+  }
+  if (state->mode == CaptureMode::kTproxy) warn_about_valid_mark();
+  EM_LOG(kInfo, "capture", "{}: capturing by {}", *done ? "rules written" : "rules were in place",
+         to_string(state->mode));
+  return {};
+}
+
+void Capture::Impl::start_watching() {
+  watch = CaptureWatch::start(loop, [this] {
+    if (!settle.active()) settle.start(kSettle);
+  });
+  if (!watch->sees_rules())
+    EM_LOG(kInfo, "capture", "no netfilter events here: the rules are checked every 2 s");
+  last_check = loop.now();
+  tick.start_repeating(kTick);
+}
+
+void Capture::Impl::on_tick() {
+  if (!watch->sees_rules() || loop.now() - last_check >= kFullCheck) check_in_background();
+}
+
+void Capture::Impl::check_in_background() {
+  if (checking) {
+    again = true;
+    return;
+  }
+  checking = true;
+  last_check = loop.now();
+  auto result = std::make_shared<Result<bool>>(false);
+  loop.offload(
+      [state = state, result] {
+        std::lock_guard lock(state->mutex);
+        if (!state->closed) *result = state->ensure_all();
+      },
+      [this, alive = alive, result] {
+        if (*alive) finished(*result);
+      });
+}
+
+void Capture::Impl::finished(const Result<bool>& result) {
+  checking = false;
+  if (!result) {
+    if (last_error != result.error().message)
+      EM_LOG(kError, "capture", "rules could not be checked: {}", result.error().message);
+    last_error = result.error().message;
+  } else {
+    last_error.clear();
+    if (*result) {
+      ++repairs;
+      EM_LOG(kWarn, "capture", "another program had changed the rules or routes; repaired");
+    }
+  }
+  if (std::exchange(again, false) && !settle.active()) settle.start(kSettle);
+}
+
+Capture::Capture(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Result<std::unique_ptr<Capture>> Capture::install(io::Loop& loop, io::Executor& executor,
+                                                  CaptureConfig config) {
+  auto impl = std::make_unique<Impl>(loop, executor, std::move(config));
+  EM_TRY_VOID(impl->install());
+  impl->start_watching();
+  return std::unique_ptr<Capture>(new Capture(std::move(impl)));
+}
+
+Capture::~Capture() {
+  *impl_->alive = false;
+  std::lock_guard lock(impl_->state->mutex);
+  impl_->state->closed = true;
+  if (!impl_->leave) impl_->state->remove_all();
+}
+
+CaptureMode Capture::mode() const {
+  std::lock_guard lock(impl_->state->mutex);
+  return impl_->state->mode;
+}
+
+Result<> Capture::update(std::vector<Cidr> service_cidrs) {
+  auto& state = *impl_->state;
+  std::lock_guard lock(state.mutex);
+  if (state.config.service_cidrs == service_cidrs) return {};
+  CaptureConfig next = state.config;
+  next.service_cidrs = std::move(service_cidrs);
+  EM_TRY_VOID(check_config(next));
+  std::swap(state.config, next);
+  for (bool v6 : {false, true}) {
+    if (!has_family(next, v6)) continue;
+    // Routing rules name the old CIDRs; what is still wanted is written again below.
+    state.network.remove_routing(next, v6);
+    if (!has_family(state.config, v6)) EM_TRY_VOID(state.network.remove_rules(v6));
+  }
+  EM_TRY_VOID(state.ensure_all());
+  return {};
+}
+
+Result<bool> Capture::verify() {
+  auto result = [&] {
+    std::lock_guard lock(impl_->state->mutex);
+    return impl_->state->ensure_all();
+  }();
+  bool was_checking = impl_->checking;
+  impl_->finished(result);
+  impl_->checking = was_checking;
+  return result;
+}
+
+uint64_t Capture::repairs() const { return impl_->repairs; }
+std::string Capture::last_error() const { return impl_->last_error; }
+void Capture::leave() { impl_->leave = true; }
+
+Result<> Capture::remove_all(io::Executor& executor, const CaptureConfig& config) {
+  HostNetwork network(executor);
+  Result<> first{};
+  for (bool v6 : {false, true}) {
+    if (auto removed = network.remove_rules(v6); !removed && first) first = removed;
+    network.remove_routing(config, v6);
+  }
+  network.remove_dns_address(config, config.dns_address.value_or(default_dns_address()));
+  return first;
+}
+
+}  // namespace edgemesh::proxy

@@ -1,0 +1,149 @@
+#include "proxy/capture.h"
+
+#include <gtest/gtest.h>
+
+#include "fake_host.h"
+
+namespace edgemesh::proxy {
+namespace {
+
+class CaptureTest : public ::testing::Test {
+ protected:
+  CaptureTest() : loop(std::move(*io::Loop::create())) {
+    config.service_cidrs = {*Cidr::parse("10.96.0.0/12"), *Cidr::parse("fd00:96::/112")};
+    config.dns_address = *IpAddr::parse("169.254.96.16");
+  }
+  std::unique_ptr<Capture> install() {
+    auto capture = Capture::install(*loop, host, config);
+    EXPECT_TRUE(capture) << (capture ? "" : capture.error().message);
+    return capture ? std::move(*capture) : nullptr;
+  }
+
+  std::unique_ptr<io::Loop> loop;
+  FakeHost host;
+  CaptureConfig config;
+};
+
+TEST_F(CaptureTest, InstallsBeforeTheRulesOfOthersAndRemovesAllAtTheEnd) {
+  host.chains["4"]["nat"]["PREROUTING"] = {"-j KUBE-SERVICES"};
+  auto before = host.chains;
+
+  auto capture = install();
+  EXPECT_EQ(capture->mode(), CaptureMode::kTproxy);
+  EXPECT_EQ(host.chains["4"]["nat"]["PREROUTING"],
+            (std::vector<std::string>{"-j EDGEMESH_PREROUTING", "-j KUBE-SERVICES"}));
+  EXPECT_EQ(host.chains["6"]["mangle"]["OUTPUT"].at(0), "-j EDGEMESH_OUTPUT");
+  EXPECT_TRUE(host.rules.contains("-4 97:\tfrom all fwmark 0x4d46 lookup 19782"));
+  EXPECT_TRUE(host.routes.contains("-6 19782 local default dev lo"));
+  EXPECT_TRUE(host.addresses.contains("169.254.96.16/32"));
+
+  capture.reset();
+  EXPECT_EQ(host.chains, before);
+  EXPECT_TRUE(host.rules.empty());
+  EXPECT_TRUE(host.routes.empty());
+  EXPECT_TRUE(host.links.empty());
+  EXPECT_TRUE(host.addresses.empty());
+}
+
+TEST_F(CaptureTest, ChangesNothingWhereAllIsRight) {
+  auto first = install();
+  first->leave();
+  first.reset();
+  int transactions = host.transactions;
+  int changes = host.changes;
+
+  auto second = install();
+  auto repaired = second->verify();
+
+  ASSERT_TRUE(repaired);
+  EXPECT_FALSE(*repaired);
+  EXPECT_EQ(host.transactions, transactions);
+  EXPECT_EQ(host.changes, changes);
+}
+
+TEST_F(CaptureTest, RepairsWhatAnotherProgramFlushed) {
+  auto capture = install();
+  auto right = host.chains;
+  host.chains["4"]["mangle"] = {{"PREROUTING", {}}, {"OUTPUT", {}}};
+  host.chains["6"]["nat"]["OUTPUT"].insert(host.chains["6"]["nat"]["OUTPUT"].begin(), "-j KUBE");
+  host.rules.clear();
+
+  auto repaired = capture->verify();
+
+  ASSERT_TRUE(repaired);
+  EXPECT_TRUE(*repaired);
+  EXPECT_EQ(capture->repairs(), 1u);
+  right["6"]["nat"]["OUTPUT"].emplace_back("-j KUBE");
+  EXPECT_EQ(host.chains, right);
+  EXPECT_EQ(host.rules.size(), 3u);
+}
+
+TEST_F(CaptureTest, FallsBackToRedirectWithoutTproxy) {
+  host.tproxy = false;
+
+  auto capture = install();
+
+  EXPECT_EQ(capture->mode(), CaptureMode::kRedirect);
+  EXPECT_FALSE(host.chains["4"]["mangle"].contains("EDGEMESH_PREROUTING"));
+  EXPECT_TRUE(host.chains["4"]["nat"]["EDGEMESH_OUTPUT"].at(0).ends_with("--to-ports 15002"));
+}
+
+TEST_F(CaptureTest, UsesLoopbackWhereThereIsNoDummyDevice) {
+  host.dummy = false;
+
+  auto capture = install();
+  EXPECT_TRUE(host.addresses.contains("169.254.96.16/32"));
+
+  capture.reset();
+  EXPECT_TRUE(host.addresses.empty());
+}
+
+TEST_F(CaptureTest, SaysWhatToInstall) {
+  host.missing = {"iptables"};
+  auto capture = Capture::install(*loop, host, config);
+  ASSERT_FALSE(capture);
+  EXPECT_NE(capture.error().message.find("apt install iptables"), std::string::npos);
+}
+
+TEST_F(CaptureTest, SaysThatRightsAreMissing) {
+  host.permitted = false;
+  auto capture = Capture::install(*loop, host, config);
+  ASSERT_FALSE(capture);
+  EXPECT_EQ(capture.error().code, ErrorCode::kPermissionDenied);
+  EXPECT_NE(capture.error().message.find("CAP_NET_ADMIN"), std::string::npos);
+  EXPECT_TRUE(host.addresses.empty());
+}
+
+TEST_F(CaptureTest, FollowsNewServiceCidrs) {
+  auto capture = install();
+
+  ASSERT_TRUE(capture->update({*Cidr::parse("10.43.0.0/16")}));
+
+  EXPECT_EQ(host.chains["4"]["mangle"]["EDGEMESH_OUTPUT"].at(0).substr(0, 15), "-d 10.43.0.0/16");
+  EXPECT_FALSE(host.chains["6"]["mangle"].contains("EDGEMESH_OUTPUT"));
+  for (const auto& rule : host.rules) EXPECT_EQ(rule.find("10.96"), std::string::npos) << rule;
+}
+
+TEST_F(CaptureTest, RefusesToCaptureTheWholeInternet) {
+  config.service_cidrs = {*Cidr::parse("0.0.0.0/0")};
+  EXPECT_FALSE(Capture::install(*loop, host, config));
+  EXPECT_EQ(host.transactions, 0);
+}
+
+TEST_F(CaptureTest, RemoveAllClearsWhatAKilledAgentLeft) {
+  auto before = host.chains;
+  auto capture = install();
+  capture->leave();
+  capture.reset();
+  ASSERT_NE(host.chains, before);
+
+  ASSERT_TRUE(Capture::remove_all(host));
+
+  EXPECT_EQ(host.chains, before);
+  EXPECT_TRUE(host.rules.empty());
+  EXPECT_TRUE(host.addresses.empty());
+  EXPECT_TRUE(Capture::remove_all(host)) << "nothing is there";
+}
+
+}  // namespace
+}  // namespace edgemesh::proxy
