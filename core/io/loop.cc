@@ -54,6 +54,7 @@ Result<> Loop::Impl::init() {
 }
 
 void Loop::Impl::close() {
+  kept.clear();
   // Tasks may own objects whose destructors post or defer again; a few rounds settle that.
   for (int round = 0; round < 16; ++round) {
     run_posted();

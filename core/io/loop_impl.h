@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -76,6 +77,7 @@ struct Loop::Impl {
   std::vector<FdWatch::Slot*> free_slots;
   TimerHeap timers;
   std::vector<Task> deferred;
+  std::vector<std::shared_ptr<void>> kept;  // objects that live by themselves (lingering_close)
   size_t pool_work = 0;  // offloaded tasks on their way
 
   std::mutex mutex;  // guards `posted`

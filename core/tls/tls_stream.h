@@ -1,7 +1,7 @@
 // TlsStream: TLS over any io::Stream, as an io::Stream. on_connected() is the end of the handshake.
 // Bytes may be written before it (up to the send limit); they leave when the handshake is done.
 //
-// - Memory: at most about 64 KiB of ciphertext waits for the stream below and 32 KiB of what was
+// - Memory: at most about 128 KiB of ciphertext waits for the stream below and 64 KiB of what was
 //   received waits for the reader; after that the stream below is not read, so back-pressure reaches
 //   the peer. An idle connection holds no buffers of ours.
 // - shutdown_write() sends close_notify and keeps reading (half-close, RFC 8446 6.1). End of input is

@@ -50,6 +50,9 @@ Result<std::string> generate_key_pem();
 // PKCS#10 DER, signed by the key.
 Result<std::string> make_csr_der(std::string_view key_pem, const Subject& subject,
                                  const SubjectAltNames& sans = {});
+// The key as SEC1 "EC PRIVATE KEY" DER (RFC 5915): KubeEdge's files and token signing use this form.
+// PEM of it: der_to_pem(der, "EC PRIVATE KEY").
+Result<std::string> key_pem_to_sec1_der(std::string_view key_pem);
 // Reads a CSR and checks its signature (proof that the requester holds the key).
 Result<CsrInfo> parse_csr_der(std::string_view csr_der);
 
