@@ -32,7 +32,7 @@ struct Informer::Impl : std::enable_shared_from_this<Informer::Impl> {
   void upsert(std::string ns, std::string name, std::string version, std::string text);
   void drop(std::string_view ns, std::string_view name, std::string_view version);
   void back_off(const Error& error);
-  void later(Duration delay) { retry.start(delay); }
+  void later(Duration wait) { retry.start(wait); }
 
   io::Loop& loop;
   Client& client;
@@ -77,7 +77,7 @@ void Informer::Impl::list_page() {
 void Informer::Impl::on_page(Result<std::string> page) {
   if (!page) return back_off(page.error());
   auto list = parse_json(*page);
-  const json* items = list ? find(*list, "items") : nullptr;
+  const json* items = list ? kube::find(*list, "items") : nullptr;
   if (!list || (items != nullptr && !items->is_array())) {
     return back_off(Error{ErrorCode::kProtocol,
                           fmt::format("list of {}: not a Kubernetes list", options.type.plural)});
