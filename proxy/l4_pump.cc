@@ -6,6 +6,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "core/obs/metrics.h"
+
 namespace edgemesh::proxy {
 
 namespace {
@@ -132,10 +134,22 @@ void Pump::UpstreamSide::on_error(const Error& error) {
     pump.on_upstream_failed_early(error);
 }
 
+void Pump::count(const Direction& d, uint64_t before) {
+  obs::Counter* counter = &d == &up_ ? context_.bytes_to_upstream : context_.bytes_to_client;
+  if (counter != nullptr && d.bytes != before) counter->add(d.bytes - before);
+}
+
+void Pump::count_to_upstream(size_t n) {
+  uint64_t before = up_.bytes;
+  up_.bytes += n;
+  count(up_, before);
+}
+
 bool Pump::run(Direction& d, io::Stream& from, io::Stream& to) {
   if (d.ended) return true;
   last_active_ = context_.loop.now();
   size_t moved = 0;
+  uint64_t before = d.bytes;
   for (;;) {
     Step step = d.spliced ? splice_step(d, from, to, moved) : copy_step(d, from, to, moved);
     if (step == Step::kGone) return false;
@@ -144,6 +158,7 @@ bool Pump::run(Direction& d, io::Stream& from, io::Stream& to) {
       d.ended = true;
       to.shutdown_write();
       if (!up_.ended || !down_.ended) break;
+      count(d, before);
       on_pump_end(EndReason::kClosed, nullptr);
       return false;
     }
@@ -152,6 +167,7 @@ bool Pump::run(Direction& d, io::Stream& from, io::Stream& to) {
       break;
     }
   }
+  count(d, before);
   if (d.spliced) {
     d.small_runs = moved < kSmallRun ? static_cast<uint8_t>(d.small_runs + 1) : uint8_t{0};
     if (d.small_runs >= kSmallRunsToCopy && !d.pipe) {

@@ -18,6 +18,10 @@
 #include "core/io/tcp.h"
 #include "proxy/buffer_pool.h"
 
+namespace edgemesh::obs {
+class Counter;
+}
+
 namespace edgemesh::proxy {
 
 // Why a connection ended.
@@ -49,6 +53,8 @@ struct PumpContext {
   io::Loop& loop;
   BufferPool buffers;
   PipePool pipes;
+  obs::Counter* bytes_to_upstream = nullptr;  // may be null
+  obs::Counter* bytes_to_client = nullptr;
 
   // Pumps that used up their share of a turn and go on in the next.
   void yield(class Pump* pump);
@@ -87,7 +93,7 @@ class Pump {
   bool start_pump(std::unique_ptr<Buffer> early);
   bool pumping() const { return pumping_; }
 
-  void count_to_upstream(size_t n) { up_.bytes += n; }
+  void count_to_upstream(size_t n);
   uint64_t bytes_to_upstream() const { return up_.bytes; }
   uint64_t bytes_to_client() const { return down_.bytes; }
   bool half_closed() const { return up_.ended != down_.ended; }
@@ -128,6 +134,7 @@ class Pump {
 
   // Moves what can be moved now. False: ended.
   bool run(Direction& d, io::Stream& from, io::Stream& to);
+  void count(const Direction& d, uint64_t before);
   bool run_up() { return run(up_, *client_, *upstream_); }
   bool run_down() { return run(down_, *upstream_, *client_); }
   Step copy_step(Direction& d, io::Stream& from, io::Stream& to, size_t& moved);

@@ -176,6 +176,7 @@ void Loop::Impl::wait_events(Duration limit) {
     if (slot.generation != key >> 32 || slot.handler == nullptr) continue;
     uint32_t bits = events[i].events;
     bool broken = (bits & (EPOLLERR | EPOLLHUP)) != 0;
+    slot.peer_ended = slot.peer_ended || broken || (bits & EPOLLRDHUP) != 0;
     slot.handler->on_fd(broken || (bits & (EPOLLIN | EPOLLRDHUP)) != 0,
                         broken || (bits & EPOLLOUT) != 0);
   }
@@ -263,6 +264,7 @@ Result<> FdWatch::start(Loop& loop, int fd, Handler* handler) {
   Slot* slot = loop.impl().take_slot();
   slot->handler = handler;
   slot->fd = fd;
+  slot->peer_ended = false;
   epoll_event event{};
   event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
   event.data.u64 = (uint64_t{slot->generation} << 32) | slot->index;
@@ -282,5 +284,7 @@ void FdWatch::stop(bool fd_closed_by_caller) {
   owner->give_slot(slot_);
   slot_ = nullptr;
 }
+
+bool FdWatch::peer_ended() const { return slot_ != nullptr && slot_->peer_ended; }
 
 }  // namespace edgemesh::io

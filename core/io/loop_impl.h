@@ -24,6 +24,7 @@ struct FdWatch::Slot {
   uint32_t index = 0;
   uint32_t generation = 0;
   int fd = -1;
+  bool peer_ended = false;
 };
 
 // Binary min-heap of timers by (deadline, sequence); each timer knows its place.

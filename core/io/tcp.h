@@ -17,7 +17,7 @@ struct ConnectOptions {
   uint32_t mark = 0;                    // SO_MARK, 0: none. The agent's own traffic is marked.
   std::optional<SockAddr> source;       // bind before connecting
   bool transparent = false;             // IP_TRANSPARENT, for a foreign source address
-  Duration timeout = std::chrono::seconds(5);
+  Duration timeout = std::chrono::seconds(5);  // 0: the caller keeps the time
   std::string congestion;               // TCP_CONGESTION; ignored where the kernel lacks it
 };
 
@@ -63,6 +63,7 @@ class TcpStream final : public Stream, private FdWatch::Handler {
   std::unique_ptr<Timer> connect_timer_;  // only while connecting
   bool connected_;
   bool want_readable_ = true;
+  bool drained_ = false;  // the last read emptied the socket: no use in asking before the next edge
   bool want_writable_ = false;
   bool read_eof_ = false;
   bool write_shut_ = false;

@@ -75,6 +75,8 @@ Result<std::unique_ptr<TcpStream>> TcpStream::connect(Loop& loop, const SockAddr
   int raw = fd.get();
   std::unique_ptr<TcpStream> stream(new TcpStream(loop, std::move(fd), false));
   EM_TRY_VOID(stream->watch_.start(loop, raw, stream.get()));
+  stream->drained_ = true;
+  if (options.timeout == Duration::zero()) return stream;
   TcpStream* self = stream.get();
   stream->connect_timer_ = std::make_unique<Timer>(loop, [self, to, limit = options.timeout] {
     auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(limit).count();
@@ -105,8 +107,15 @@ void TcpStream::close_fd() {
 IoResult TcpStream::read(std::span<uint8_t> into) {
   if (failed_) return {IoResult::kError, ECONNRESET, 0};
   if (read_eof_) return kEof;
+  if (drained_) {
+    want_readable_ = true;
+    return kWouldBlock;
+  }
   ssize_t n = ::recv(fd_.get(), into.data(), into.size(), 0);
-  if (n > 0) return {IoResult::kOk, 0, static_cast<size_t>(n)};
+  if (n > 0) {
+    drained_ = static_cast<size_t>(n) < into.size() && !watch_.peer_ended();
+    return {IoResult::kOk, 0, static_cast<size_t>(n)};
+  }
   if (n == 0) {
     read_eof_ = true;
     if (write_shut_) close_fd();
@@ -168,6 +177,7 @@ void TcpStream::finish_connect() {
 
 void TcpStream::on_fd(bool readable, bool writable) {
   if (failed_) return;
+  if (readable) drained_ = false;
   bool destroyed = false;
   destroyed_ = &destroyed;
   if (!connected_) {

@@ -1,0 +1,82 @@
+#include "proxy/connection.h"
+
+#include <limits>
+
+#include "core/base/log.h"
+
+namespace edgemesh::proxy {
+
+namespace {
+int64_t micros(Duration d) { return std::chrono::duration_cast<std::chrono::microseconds>(d).count(); }
+}  // namespace
+
+void WorkerContext::abort_all() {
+  while (first != nullptr) first->abort(EndReason::kShutdown);
+}
+
+Connection::Connection(WorkerContext& worker, const SockAddr& source, const SockAddr& destination)
+    : Pump(worker),
+      worker_(worker),
+      source_(source),
+      destination_(destination),
+      opened_(worker.loop.now()),
+      timer_(worker.loop, [this] { on_timer(); }) {
+  next_ = worker.first;
+  if (next_ != nullptr) next_->previous_ = this;
+  worker.first = this;
+  ++worker.connections;
+  worker.metrics.opened.add();
+  worker.metrics.active.set(static_cast<double>(worker.connections));
+}
+
+Connection::~Connection() {
+  (previous_ != nullptr ? previous_->next_ : worker_.first) = next_;
+  if (next_ != nullptr) next_->previous_ = previous_;
+  --worker_.connections;
+  worker_.metrics.active.set(static_cast<double>(worker_.connections));
+  if (worker_.connections == 0 && worker_.on_empty) worker_.on_empty();
+}
+
+void Connection::note_connected() {
+  auto took = micros(worker_.loop.clock().now() - opened_);
+  connect_us_ = static_cast<int32_t>(std::min<int64_t>(took, std::numeric_limits<int32_t>::max()));
+  worker_.metrics.connect_seconds.observe(static_cast<double>(took) / 1e6);
+}
+
+void Connection::on_timer() {
+  if (!pumping()) {
+    on_connect_timeout();
+    return;
+  }
+  Duration limit = worker_.options.idle_timeout;
+  if (half_closed() && worker_.options.half_close_timeout > Duration::zero() &&
+      (limit == Duration::zero() || worker_.options.half_close_timeout < limit))
+    limit = worker_.options.half_close_timeout;
+  TimePoint now = worker_.loop.now();
+  if (limit > Duration::zero() && now - last_active() >= limit) {
+    on_pump_end(EndReason::kIdle, nullptr);
+    return;
+  }
+  // A direction may end later and shorten the limit: look again at the half-close pace.
+  Duration pace = limit > Duration::zero() ? limit : worker_.options.half_close_timeout;
+  if (worker_.options.half_close_timeout > Duration::zero())
+    pace = std::min(pace, worker_.options.half_close_timeout);
+  if (pace <= Duration::zero()) return;
+  timer_.start_at(limit > Duration::zero() ? std::min(now + pace, last_active() + limit) : now + pace);
+}
+
+void Connection::report(EndReason reason, const Error* error, std::string_view service,
+                        std::string_view endpoint, std::string_view node, std::string_view path) {
+  worker_.metrics.count_end(reason);
+  if (!worker_.options.access_log || !log::enabled(log::Level::kInfo, "access")) return;
+  EM_LOG(kInfo, "access",
+         "src={} dst={} service={} endpoint={} node={} path={} sent={} received={} ms={:.3f} "
+         "connect_ms={:.3f} result={} reason=\"{}{}{}\"",
+         source_.to_string(), destination_.to_string(), service.empty() ? "-" : service,
+         endpoint.empty() ? "-" : endpoint, node.empty() ? "-" : node, path, bytes_to_upstream(),
+         bytes_to_client(), static_cast<double>(micros(worker_.loop.clock().now() - opened_)) / 1e3,
+         connect_us_ >= 0 ? connect_us_ / 1e3 : -1.0, to_string(reason), in_words(reason),
+         error != nullptr ? ": " : "", error != nullptr ? error->message : "");
+}
+
+}  // namespace edgemesh::proxy

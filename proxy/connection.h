@@ -1,0 +1,98 @@
+// Connection: what outbound and inbound connections of a worker share: a place in the worker's list,
+// timeouts, counters, the access log line. WorkerContext: what they get from their worker.
+// Threads: the worker's loop.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "discovery/picker.h"
+#include "discovery/snapshot.h"
+#include "p2p/mesh.h"
+#include "proxy/l4_pump.h"
+#include "proxy/options.h"
+#include "proxy/worker_metrics.h"
+
+namespace edgemesh::proxy {
+
+class Connection;
+
+// A connection on its way to the worker that owns the tunnels.
+struct Handover {
+  io::Fd fd;
+  SockAddr source;
+  SockAddr destination;
+  std::string early;                // what the client had sent
+  bool client_ended = false;        // and that it ended its direction
+  std::vector<SockAddr> tried;      // endpoints that failed
+  TimePoint opened{};
+};
+
+struct WorkerContext : PumpContext {
+  WorkerContext(io::Loop& loop_, L4Options options_, discovery::Picker picker_,
+                obs::Registry& registry, int index)
+      : PumpContext(loop_),
+        options(std::move(options_)),
+        picker(std::move(picker_)),
+        metrics(registry, index) {
+    bytes_to_upstream = &metrics.to_upstream;
+    bytes_to_client = &metrics.to_client;
+  }
+
+  L4Options options;
+  std::shared_ptr<const discovery::Snapshot> snapshot;
+  discovery::Picker picker;
+  WorkerMetrics metrics;
+  // The way to other nodes: a dialer on this loop, or another worker that has one, or neither.
+  p2p::Dialer* dialer = nullptr;
+  std::function<void(Handover)> hand_over;
+  std::function<void()> on_empty;  // while draining: the last connection ended
+
+  size_t connections = 0;
+  Connection* first = nullptr;
+
+  // Ends all connections.
+  void abort_all();
+};
+
+class Connection : public Pump {
+ public:
+  void abort(EndReason reason) { on_pump_end(reason, nullptr); }
+
+ protected:
+  Connection(WorkerContext& worker, const SockAddr& source, const SockAddr& destination);
+  ~Connection() override;
+
+  WorkerContext& worker() { return worker_; }
+  const SockAddr& source() const { return source_; }
+  const SockAddr& destination() const { return destination_; }
+  TimePoint opened() const { return opened_; }
+  void set_opened(TimePoint when) { opened_ = when; }
+
+  // One timer for all: the deadline of the connect first; then it looks now and then whether the
+  // connection was idle for too long, so that traffic never touches it.
+  void start_connect_timer() { timer_.start(worker_.options.connect_timeout); }
+  void note_connected();
+  // Passes 0 when the connect was instantaneous.
+  virtual void on_connect_timeout() = 0;
+
+  // Counts and logs the end. `service` and `endpoint` may be empty.
+  void report(EndReason reason, const Error* error, std::string_view service,
+              std::string_view endpoint, std::string_view node, std::string_view path);
+
+ private:
+  friend struct WorkerContext;
+  void on_timer();
+
+  WorkerContext& worker_;
+  Connection* previous_ = nullptr;
+  Connection* next_ = nullptr;
+  SockAddr source_;
+  SockAddr destination_;
+  TimePoint opened_;
+  int32_t connect_us_ = -1;
+  io::Timer timer_;
+};
+
+}  // namespace edgemesh::proxy
