@@ -1,0 +1,1 @@
+"""Network namespaces, NAT boxes and real programs for tests: see ../README.md."""
