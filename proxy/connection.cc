@@ -26,14 +26,14 @@ Connection::Connection(WorkerContext& worker, const SockAddr& source, const Sock
   worker.first = this;
   ++worker.connections;
   worker.metrics.opened.add();
-  worker.metrics.active.set(static_cast<double>(worker.connections));
+  worker.metrics.active.set(static_cast<int64_t>(worker.connections));
 }
 
 Connection::~Connection() {
   (previous_ != nullptr ? previous_->next_ : worker_.first) = next_;
   if (next_ != nullptr) next_->previous_ = previous_;
   --worker_.connections;
-  worker_.metrics.active.set(static_cast<double>(worker_.connections));
+  worker_.metrics.active.set(static_cast<int64_t>(worker_.connections));
   if (worker_.connections == 0 && worker_.on_empty) worker_.on_empty();
 }
 
@@ -41,6 +41,9 @@ void Connection::note_connected() {
   auto took = micros(worker_.loop.clock().now() - opened_);
   connect_us_ = static_cast<int32_t>(std::min<int64_t>(took, std::numeric_limits<int32_t>::max()));
   worker_.metrics.connect_seconds.observe(static_cast<double>(took) / 1e6);
+  // The timer goes on as it was set for the connect, unless that is too late.
+  Duration idle = worker_.options.idle_timeout;
+  if (idle > Duration::zero() && idle < worker_.options.connect_timeout) timer_.start(idle);
 }
 
 void Connection::on_timer() {
@@ -65,15 +68,19 @@ void Connection::on_timer() {
   timer_.start_at(limit > Duration::zero() ? std::min(now + pace, last_active() + limit) : now + pace);
 }
 
-void Connection::report(EndReason reason, const Error* error, std::string_view service,
-                        std::string_view endpoint, std::string_view node, std::string_view path) {
+bool Connection::logs() const {
+  return worker_.options.access_log && log::enabled(log::Level::kInfo, "access");
+}
+
+void Connection::report(EndReason reason, const Error* error, const LogFields& fields) {
   worker_.metrics.count_end(reason);
-  if (!worker_.options.access_log || !log::enabled(log::Level::kInfo, "access")) return;
+  if (!logs()) return;
+  auto or_dash = [](const std::string& text) { return text.empty() ? "-" : text.c_str(); };
   EM_LOG(kInfo, "access",
          "src={} dst={} service={} endpoint={} node={} path={} sent={} received={} ms={:.3f} "
          "connect_ms={:.3f} result={} reason=\"{}{}{}\"",
-         source_.to_string(), destination_.to_string(), service.empty() ? "-" : service,
-         endpoint.empty() ? "-" : endpoint, node.empty() ? "-" : node, path, bytes_to_upstream(),
+         or_dash(fields.source), destination_.to_string(), or_dash(fields.service),
+         or_dash(fields.endpoint), or_dash(fields.node), fields.path, bytes_to_upstream(),
          bytes_to_client(), static_cast<double>(micros(worker_.loop.clock().now() - opened_)) / 1e3,
          connect_us_ >= 0 ? connect_us_ / 1e3 : -1.0, to_string(reason), in_words(reason),
          error != nullptr ? ": " : "", error != nullptr ? error->message : "");

@@ -74,12 +74,15 @@ class Connection : public Pump {
   // connection was idle for too long, so that traffic never touches it.
   void start_connect_timer() { timer_.start(worker_.options.connect_timeout); }
   void note_connected();
-  // Passes 0 when the connect was instantaneous.
   virtual void on_connect_timeout() = 0;
 
-  // Counts and logs the end. `service` and `endpoint` may be empty.
-  void report(EndReason reason, const Error* error, std::string_view service,
-              std::string_view endpoint, std::string_view node, std::string_view path);
+  struct LogFields {
+    std::string source, service, endpoint, node;
+    std::string_view path = "none";
+  };
+  bool logs() const;  // whether report() will write a line, so that fields need filling
+  // Counts and logs the end.
+  void report(EndReason reason, const Error* error, const LogFields& fields);
 
  private:
   friend struct WorkerContext;

@@ -97,13 +97,13 @@ void Pump::set_upstream(std::unique_ptr<io::Stream> upstream) {
   upstream_->set_handler(&upstream_side_);
 }
 
-bool Pump::start_pump(std::unique_ptr<Buffer> early) {
+bool Pump::start_pump(std::unique_ptr<Buffer> early, bool upstream_is_silent) {
   pumping_ = true;
   if (early && early->size() > 0)
     up_.pending = std::move(early);
   else
     context_.buffers.give(std::move(early));
-  return run_up() && run_down();
+  return run_up() && (upstream_is_silent || run_down());
 }
 
 void Pump::ClientSide::on_readable() {

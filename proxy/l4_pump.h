@@ -89,8 +89,9 @@ class Pump {
   io::Stream* upstream() { return upstream_.get(); }
 
   // Starts pumping; `early` holds bytes of the client that the upstream has not taken (may be null).
+  // `upstream_is_silent`: the upstream was not read yet and will say when it is readable.
   // False: ended.
-  bool start_pump(std::unique_ptr<Buffer> early);
+  bool start_pump(std::unique_ptr<Buffer> early, bool upstream_is_silent);
   bool pumping() const { return pumping_; }
 
   void count_to_upstream(size_t n);

@@ -11,6 +11,7 @@ namespace edgemesh::proxy {
 
 struct L4Options {
   std::string node;  // name of this node: which endpoints are local
+  std::string zone;  // of this node
   Duration connect_timeout = std::chrono::seconds(5);  // of one attempt
   int max_attempts = 3;                                // endpoints tried for one connection
   Duration idle_timeout = std::chrono::hours(1);       // no byte in either direction; 0: none

@@ -23,8 +23,8 @@ struct ConnectOptions {
 
 class TcpStream final : public Stream, private FdWatch::Handler {
  public:
-  // A connected socket (from accept). Made non-blocking, TCP_NODELAY set.
-  static Result<std::unique_ptr<TcpStream>> adopt(Loop& loop, Fd fd);
+  // A connected, non-blocking socket (from accept). TCP_NODELAY is set, unless it is already.
+  static Result<std::unique_ptr<TcpStream>> adopt(Loop& loop, Fd fd, bool has_no_delay = false);
   // Starts connecting. Errors that come later go to on_error. write() may succeed before
   // on_connected(): over loopback the handshake is over when connect(2) returns.
   static Result<std::unique_ptr<TcpStream>> connect(Loop& loop, const SockAddr& to,
@@ -78,6 +78,9 @@ struct ListenOptions {
   bool reuse_port = false;
   bool transparent = false;  // IP_TRANSPARENT: accept connections to foreign addresses (TPROXY)
   bool v6_only = true;
+  // Given to the accepted sockets by the kernel, without a call a connection.
+  bool no_delay = false;
+  std::string congestion;  // TCP_CONGESTION; ignored where the kernel lacks it
 };
 
 class TcpListener final : private FdWatch::Handler {

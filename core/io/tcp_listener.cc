@@ -1,4 +1,5 @@
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -31,6 +32,11 @@ Result<Fd> open_listener(const SockAddr& addr, const ListenOptions& options) {
       setsockopt(fd.get(), v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT,
                  &one, sizeof one) != 0)
     return fail_errno("IP_TRANSPARENT (needs root or CAP_NET_ADMIN)", errno);
+  // Hints: a kernel that lacks the algorithm must not keep us from listening.
+  if (options.no_delay) setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  if (!options.congestion.empty())
+    setsockopt(fd.get(), IPPROTO_TCP, TCP_CONGESTION, options.congestion.data(),
+               static_cast<socklen_t>(options.congestion.size()));
   sockaddr_storage sa;
   socklen_t len = addr.to_sockaddr(&sa);
   if (bind(fd.get(), reinterpret_cast<sockaddr*>(&sa), len) != 0) {  // NOLINT

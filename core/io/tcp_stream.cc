@@ -45,8 +45,8 @@ Result<> bind_source(int fd, const ConnectOptions& options) {
 TcpStream::TcpStream(Loop& loop, Fd fd, bool connected)
     : loop_(loop), fd_(std::move(fd)), connected_(connected) {}
 
-Result<std::unique_ptr<TcpStream>> TcpStream::adopt(Loop& loop, Fd fd) {
-  set_int(fd.get(), IPPROTO_TCP, TCP_NODELAY, 1);
+Result<std::unique_ptr<TcpStream>> TcpStream::adopt(Loop& loop, Fd fd, bool has_no_delay) {
+  if (!has_no_delay) set_int(fd.get(), IPPROTO_TCP, TCP_NODELAY, 1);
   int raw = fd.get();
   std::unique_ptr<TcpStream> stream(new TcpStream(loop, std::move(fd), true));
   EM_TRY_VOID(stream->watch_.start(loop, raw, stream.get()));

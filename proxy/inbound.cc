@@ -1,0 +1,100 @@
+#include "proxy/inbound.h"
+
+namespace edgemesh::proxy {
+
+namespace {
+
+class InboundConnection final : public Connection {
+ public:
+  static void start(WorkerContext& worker, std::unique_ptr<p2p::IncomingConnect> incoming) {
+    io::ConnectOptions options;
+    options.timeout = Duration::zero();  // our own timer runs
+    options.congestion = worker.options.local_congestion;
+    for (const Cidr& cidr : worker.options.capture_cidrs)
+      if (cidr.contains(incoming->target().ip)) options.mark = worker.options.mark;
+    auto upstream = io::TcpStream::connect(worker.loop, incoming->target(), options);
+    if (!upstream) {
+      worker.metrics.count_end(EndReason::kConnectFailed);
+      incoming->reject(503, upstream.error().message);
+      return;
+    }
+    auto* self = new InboundConnection(worker, std::move(incoming));
+    self->set_upstream(std::move(*upstream));
+    self->start_connect_timer();
+  }
+
+ private:
+  InboundConnection(WorkerContext& worker, std::unique_ptr<p2p::IncomingConnect> incoming)
+      : Connection(worker, SockAddr{}, incoming->target()),
+        peer_(incoming->peer_node()),
+        incoming_(std::move(incoming)) {
+    worker.metrics.inbound_opened.add();
+  }
+
+  void on_upstream_connected() override {
+    note_connected();
+    set_client(incoming_->accept());
+    incoming_.reset();
+    start_pump(nullptr, true);
+  }
+
+  void on_upstream_failed_early(const Error& error) override {
+    Error copy = error;
+    on_pump_end(copy.code == ErrorCode::kTimeout ? EndReason::kConnectTimeout
+                                                 : EndReason::kConnectFailed,
+                &copy);
+  }
+
+  void on_connect_timeout() override {
+    Error error{ErrorCode::kTimeout, fmt::format("connect {}: no answer", destination().to_string()),
+                0};
+    on_pump_end(EndReason::kConnectTimeout, &error);
+  }
+
+  void on_client_readable_early() override {}  // there is no client stream before the 200
+
+  void on_pump_end(EndReason reason, const Error* error) override {
+    if (incoming_)
+      incoming_->reject(503, error != nullptr ? std::string_view(error->message) : in_words(reason));
+    LogFields fields;
+    if (logs()) {
+      fields.source = "node/" + peer_;
+      fields.service = "inbound";
+      fields.endpoint = destination().to_string();
+      fields.node = worker().options.node;
+      fields.path = "inbound";
+    }
+    report(reason, error, fields);
+    delete this;
+  }
+
+  std::string peer_;
+  std::unique_ptr<p2p::IncomingConnect> incoming_;  // until it is answered
+};
+
+}  // namespace
+
+void Inbound::on_connect(std::unique_ptr<p2p::IncomingConnect> incoming) {
+  if (!worker_.snapshot) {
+    incoming->reject(503, "this node has not learned of any service yet");
+    return;
+  }
+  const discovery::Endpoint* endpoint = worker_.snapshot->endpoint(incoming->target());
+  // An endpoint without a node name is reached from here as well as from anywhere.
+  bool here = endpoint != nullptr && (endpoint->node.empty() || endpoint->node == worker_.options.node);
+  if (!here) {
+    worker_.metrics.inbound_refused.add();
+    worker_.metrics.count_end(EndReason::kRefused);
+    incoming->reject(403, endpoint == nullptr ? "the target is no endpoint of a known service"
+                                              : "the target is an endpoint of another node");
+    return;
+  }
+  if (worker_.connections >= worker_.options.max_connections) {
+    worker_.metrics.count_end(EndReason::kTooMany);
+    incoming->reject(503, "too many connections");
+    return;
+  }
+  InboundConnection::start(worker_, std::move(incoming));
+}
+
+}  // namespace edgemesh::proxy

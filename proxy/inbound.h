@@ -1,0 +1,24 @@
+// Inbound: the far end of the tunnels. A CONNECT of a peer is passed to an endpoint of this node and to
+// nothing else; then bytes are pumped between the stream and the endpoint's socket.
+//   403: the target is no endpoint of a service this node knows, or it is on another node
+//   503: not ready, too many connections, or the endpoint cannot be reached
+// Threads: the loop of the worker that owns the tunnels.
+#pragma once
+
+#include <memory>
+
+#include "p2p/mesh.h"
+#include "proxy/connection.h"
+
+namespace edgemesh::proxy {
+
+class Inbound final : public p2p::Acceptor {
+ public:
+  explicit Inbound(WorkerContext& worker) : worker_(worker) {}
+  void on_connect(std::unique_ptr<p2p::IncomingConnect> incoming) override;
+
+ private:
+  WorkerContext& worker_;
+};
+
+}  // namespace edgemesh::proxy

@@ -1,0 +1,73 @@
+// L4Connection: one captured (or static) connection: pick an endpoint, connect to it here or through
+// the tunnel to its node, try others while none answered, then pump.
+//
+// Client bytes that arrive before an endpoint answered are kept (options.replay_bytes) and given to
+// the next endpoint when one fails. Once an endpoint answered there is no retry.
+// The objects own themselves: they delete themselves when the connection is over.
+// Threads: the worker's loop.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "proxy/connection.h"
+
+namespace edgemesh::proxy {
+
+// A listener's own destination, in place of the snapshot.
+struct FixedTarget {
+  discovery::ServiceEntry service;
+  discovery::Snapshot::Target target() const { return {&service, &service.ports.front()}; }
+};
+
+class L4Connection final : public Connection {
+ public:
+  // Takes a connection that was accepted. `fixed` may be null.
+  static void accept(WorkerContext& worker, io::Fd fd, const SockAddr& source,
+                     const SockAddr& destination, std::shared_ptr<const FixedTarget> fixed);
+  // Goes on with a connection of another worker, on the worker that has the tunnels.
+  static void resume(WorkerContext& worker, Handover handover);
+
+ private:
+  L4Connection(WorkerContext& worker, const SockAddr& source, const SockAddr& destination);
+  ~L4Connection() override;
+
+  static L4Connection* make(WorkerContext& worker, io::Fd fd, const SockAddr& source,
+                            const SockAddr& destination, std::shared_ptr<const FixedTarget> fixed);
+  // Starts towards the next endpoint. False: ended (or handed over).
+  bool attempt();
+  Result<std::unique_ptr<io::Stream>> open_upstream();
+  void hand_over();
+  // Passes early client bytes to the upstream as far as it takes them.
+  void feed_upstream();
+  // These three may end (delete) the connection.
+  void read_early();
+  void established();
+  void endpoint_failed(const Error& error);  // tries the next one or gives up
+  bool read_early_once();
+  void release_endpoint();
+
+  void on_pump_end(EndReason reason, const Error* error) override;
+  void on_client_readable_early() override;
+  void on_upstream_connected() override;
+  void on_upstream_failed_early(const Error& error) override;
+  void on_connect_timeout() override;
+
+  // What is only needed when a first endpoint failed.
+  struct Failures {
+    std::vector<const discovery::Endpoint*> endpoints;
+    Error last;
+  };
+
+  std::shared_ptr<const void> keeps_;  // the snapshot or the fixed target that target_ points into
+  discovery::Snapshot::Target target_{};
+  const discovery::Endpoint* endpoint_ = nullptr;
+  std::unique_ptr<Failures> failures_;
+  std::unique_ptr<Buffer> early_;  // all client bytes so far, while not connected
+  uint32_t early_sent_ = 0;        // of these, what the present upstream took
+  uint8_t attempts_ = 0;
+  bool remote_ = false;
+  p2p::PathKind path_ = p2p::PathKind::kNone;
+};
+
+}  // namespace edgemesh::proxy

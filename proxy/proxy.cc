@@ -1,0 +1,108 @@
+#include "proxy/proxy.h"
+
+#include "core/base/log.h"
+#include "proxy/worker.h"
+
+namespace edgemesh::proxy {
+
+std::vector<ListenerOptions> capture_listeners(uint16_t tproxy_port, uint16_t redirect_port) {
+  using Kind = ListenerOptions::Kind;
+  return {
+      {Kind::kTransparent, {IpAddr::loopback(), tproxy_port}, "", {}, true},
+      {Kind::kTransparent, {IpAddr::loopback(true), tproxy_port}, "", {}, true},
+      {Kind::kRedirect, {IpAddr::any(false), redirect_port}, "", {}, false},
+      {Kind::kRedirect, {IpAddr::any(true), redirect_port}, "", {}, true},
+  };
+}
+
+struct Proxy::Impl {
+  Impl(io::Loop& loop, ProxyOptions o) : main(loop), options(std::move(o)), drain_timer(loop, [this] { end_drain("the drain timeout passed"); }) {}
+
+  void end_drain(const char* why) {
+    if (!on_drained) return;
+    drain_timer.stop();
+    EM_LOG(kInfo, "proxy", "drained: {}", why);
+    auto done = std::exchange(on_drained, nullptr);
+    done();
+  }
+
+  io::Loop& main;
+  ProxyOptions options;
+  std::vector<std::unique_ptr<Worker>> workers;
+  size_t busy = 0;  // workers that still have connections, while draining
+  io::Task on_drained;
+  io::Timer drain_timer;
+  std::shared_ptr<bool> alive = std::make_shared<bool>(true);
+};
+
+Proxy::Proxy(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Result<std::unique_ptr<Proxy>> Proxy::create(io::Loop& main, ProxyOptions options,
+                                             obs::Registry& registry) {
+  if (options.workers < 1 || options.workers > 256)
+    return fail(ErrorCode::kInvalidArgument, "proxy.workers: {} is not allowed (want 1 to 256)",
+                options.workers);
+  auto impl = std::make_unique<Impl>(main, options);
+  for (int i = 0; i < options.workers; ++i) {
+    EM_TRY(auto worker, Worker::create(i, options, registry));
+    // A port that the system chose for the first worker is everybody's.
+    auto addrs = worker->listen_addrs();
+    for (size_t k = 0; i == 0 && k < addrs.size(); ++k)
+      if (addrs[k].port != 0) options.listeners[k].listen.port = addrs[k].port;
+    if (i > 0) worker->set_tunnel_worker(*impl->workers.front());
+    impl->workers.push_back(std::move(worker));
+  }
+  return std::unique_ptr<Proxy>(new Proxy(std::move(impl)));
+}
+
+Proxy::~Proxy() {
+  *impl_->alive = false;
+  stop();
+}
+
+io::Loop& Proxy::tunnel_loop() { return impl_->workers.front()->loop(); }
+p2p::Acceptor& Proxy::acceptor() { return impl_->workers.front()->acceptor(); }
+void Proxy::set_dialer(p2p::Dialer* dialer) { impl_->workers.front()->set_dialer(dialer); }
+
+void Proxy::start() {
+  for (auto& worker : impl_->workers) worker->start();
+}
+
+void Proxy::set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot) {
+  for (auto& worker : impl_->workers) worker->set_snapshot(snapshot);
+}
+
+void Proxy::drain(io::Task done) {
+  impl_->on_drained = std::move(done);
+  impl_->busy = impl_->workers.size();
+  impl_->drain_timer.start(impl_->options.drain_timeout);
+  for (auto& worker : impl_->workers) {
+    worker->drain([impl = impl_.get(), alive = impl_->alive] {
+      impl->main.post([impl, alive] {
+        if (*alive && --impl->busy == 0) impl->end_drain("no connection is left");
+      });
+    });
+  }
+}
+
+void Proxy::stop() {
+  // The tunnels' worker last: others may hand connections to it until they end.
+  for (auto it = impl_->workers.rbegin(); it != impl_->workers.rend(); ++it) (*it)->stop();
+}
+
+std::vector<SockAddr> Proxy::listen_addrs() const { return impl_->workers.front()->listen_addrs(); }
+
+Proxy::Totals Proxy::totals() const {
+  Totals totals;
+  for (const auto& worker : impl_->workers) {
+    const WorkerMetrics& m = worker->context().metrics;
+    totals.opened += m.opened.value();
+    totals.active += static_cast<uint64_t>(m.active.value());
+    totals.failed += m.failed();
+    totals.bytes_sent += m.to_upstream.value();
+    totals.bytes_received += m.to_client.value();
+  }
+  return totals;
+}
+
+}  // namespace edgemesh::proxy

@@ -1,0 +1,143 @@
+#include "proxy/worker.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+
+#include "core/base/log.h"
+
+namespace edgemesh::proxy {
+
+namespace {
+
+std::shared_ptr<const FixedTarget> fixed_target(const ListenerOptions& options,
+                                                const std::string& node) {
+  if (options.kind != ListenerOptions::Kind::kStatic) return nullptr;
+  auto fixed = std::make_shared<FixedTarget>();
+  fixed->service.ns = "static";
+  fixed->service.name = options.name.empty() ? options.listen.to_string() : options.name;
+  discovery::Port port;
+  port.protocol = "TCP";
+  port.port = options.listen.port;
+  for (const SockAddr& addr : options.endpoints) {
+    discovery::Endpoint endpoint;
+    endpoint.addr = addr;
+    endpoint.node = node;
+    endpoint.ready = true;
+    port.endpoints.push_back(std::move(endpoint));
+  }
+  fixed->service.ports.push_back(std::move(port));
+  return fixed;
+}
+
+}  // namespace
+
+Worker::Worker(std::unique_ptr<io::Loop> loop, const ProxyOptions& options, obs::Registry& registry,
+               int index)
+    : loop_(std::move(loop)),
+      context_(std::make_unique<WorkerContext>(
+          *loop_, options.l4, discovery::Picker(options.l4.node, options.l4.zone), registry, index)),
+      inbound_(*context_) {}
+
+Result<std::unique_ptr<Worker>> Worker::create(int index, const ProxyOptions& options,
+                                               obs::Registry& registry) {
+  EM_TRY(auto loop, io::Loop::create());
+  std::unique_ptr<Worker> worker(new Worker(std::move(loop), options, registry, index));
+  for (const ListenerOptions& listener : options.listeners) {
+    auto listening = worker->listen(listener, options.workers > 1);
+    if (listening) continue;
+    if (!listener.optional) return fail(listening.error());
+    worker->addrs_.push_back(SockAddr{});
+    EM_LOG(kInfo, "proxy", "not listening on {}: {}", listener.listen.to_string(),
+           listening.error().message);
+  }
+  return worker;
+}
+
+Result<> Worker::listen(const ListenerOptions& options, bool reuse_port) {
+  io::ListenOptions listen_options;
+  listen_options.reuse_port = reuse_port;
+  listen_options.transparent = options.kind == ListenerOptions::Kind::kTransparent;
+  // Accepted sockets inherit both: no call a connection is needed.
+  listen_options.no_delay = true;
+  listen_options.congestion = context_->options.local_congestion;
+  auto fixed = fixed_target(options, context_->options.node);
+  bool redirected = options.kind == ListenerOptions::Kind::kRedirect;
+  SockAddr listen_addr = options.listen;
+  auto on_accept = [this, fixed, redirected, listen_addr](io::Fd fd, const SockAddr& peer) {
+    if (fixed) {
+      L4Connection::accept(*context_, std::move(fd), peer, listen_addr, fixed);
+      return;
+    }
+    auto destination = io::original_dst(fd.get(), redirected);
+    // Without one somebody addressed the listener itself; that is no service either.
+    L4Connection::accept(*context_, std::move(fd), peer,
+                         destination ? *destination : listen_addr, nullptr);
+  };
+  EM_TRY(auto listener,
+         io::TcpListener::listen(*loop_, options.listen, std::move(on_accept), listen_options));
+  addrs_.push_back(listener->local_addr());
+  listeners_.push_back(std::move(listener));
+  return {};
+}
+
+Worker::~Worker() {
+  stop();
+  *alive_ = false;
+  listeners_.clear();
+  context_->on_empty = nullptr;
+  context_->abort_all();
+}
+
+void Worker::set_tunnel_worker(Worker& other) {
+  context_->hand_over = [&other](Handover handover) {
+    auto shared = std::make_shared<Handover>(std::move(handover));
+    other.loop_->post([&other, alive = other.alive_, shared] {
+      if (*alive) L4Connection::resume(*other.context_, std::move(*shared));
+    });
+  };
+}
+
+void Worker::start() {
+  if (thread_.joinable()) return;
+  thread_ = std::thread([this] {
+    pthread_setname_np(pthread_self(), "em-worker");
+    loop_->run();
+    // What is left ends on its own thread.
+    listeners_.clear();
+    context_->on_empty = nullptr;
+    context_->abort_all();
+  });
+}
+
+void Worker::set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot) {
+  loop_->post([this, alive = alive_, snapshot] {
+    if (*alive) context_->snapshot = snapshot;
+  });
+}
+
+void Worker::drain(io::Task done) {
+  auto shared = std::make_shared<io::Task>(std::move(done));
+  loop_->post([this, alive = alive_, shared] {
+    if (!*alive) return;
+    listeners_.clear();
+    on_drained_ = std::move(*shared);
+    auto finish = [this] {
+      if (auto task = std::exchange(on_drained_, nullptr)) task();
+    };
+    if (context_->connections == 0)
+      finish();
+    else
+      context_->on_empty = finish;
+  });
+}
+
+void Worker::stop() {
+  if (!thread_.joinable()) return;
+  loop_->stop();
+  thread_.join();
+}
+
+std::vector<SockAddr> Worker::listen_addrs() const { return addrs_; }
+
+}  // namespace edgemesh::proxy
