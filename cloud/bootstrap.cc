@@ -1,0 +1,133 @@
+#include "cloud/bootstrap.h"
+
+#include "core/base/log.h"
+
+namespace edgemesh::cloud {
+namespace {
+
+constexpr size_t kMaxBody = 64 << 10;
+constexpr std::string_view kBearer = "Bearer ";
+
+http::Response text(int status, std::string_view line) {
+  return {.status = status,
+          .headers = {{"Content-Type", "text/plain; charset=utf-8"}},
+          .body = std::string(line) + "\n"};
+}
+
+http::Response der(const std::string& bytes) {
+  return {.status = 200, .headers = {{"Content-Type", "application/octet-stream"}}, .body = bytes};
+}
+
+}  // namespace
+
+Bootstrap::Bootstrap(io::Loop& loop, const Ca& ca, BootstrapOptions options,
+                     obs::Registry& registry)
+    : loop_(loop),
+      ca_(ca),
+      options_(std::move(options)),
+      limiter_(options_.rate),
+      issued_(registry.counter("edgemesh_bootstrap_certificates_total",
+                               "Node certificates issued.")),
+      refused_(registry.counter("edgemesh_bootstrap_refused_total",
+                                "Bootstrap requests that were refused.")) {}
+
+Result<std::unique_ptr<Bootstrap>> Bootstrap::create(io::Loop& loop, const Ca& ca,
+                                                     BootstrapOptions options,
+                                                     obs::Registry& registry) {
+  std::unique_ptr<Bootstrap> self(new Bootstrap(loop, ca, std::move(options), registry));
+  tls::ContextOptions tls;
+  tls.cert_pem = self->options_.cert_pem;
+  tls.key_pem = self->options_.key_pem;
+  tls.ca_pem = ca.cert_pem();
+  tls.verify = tls::ContextOptions::kOptional;
+  tls.accept_expired_peer = true;  // authenticate() decides how long ago is too long
+  tls.alpn = {"http/1.1"};
+  http::ServerOptions server;
+  server.listen = self->options_.listen;
+  EM_TRY(server.tls, tls::Context::server(tls));
+  server.max_body = kMaxBody;
+  server.max_head = 32 << 10;
+  server.max_connections = 1024;
+  server.idle_timeout = std::chrono::seconds(10);
+  server.name = "bootstrap";
+  Bootstrap* raw = self.get();
+  EM_TRY(self->server_,
+         http::Server::create(loop, server, [raw](http::Request request, auto writer) {
+           writer->respond(raw->answer(request));
+         }));
+  return self;
+}
+
+http::Response Bootstrap::refuse(const http::Request& request, int status, std::string_view why) {
+  refused_.add();
+  EM_LOG(kWarn, "bootstrap", "refused {} from {}: {}", request.raw_path(),
+         request.peer_addr.ip.to_string(), why);
+  return text(status, why);
+}
+
+http::Response Bootstrap::answer(const http::Request& request) {
+  if (!limiter_.take(request.peer_addr.ip.to_string(), loop_.now())) {
+    refused_.add();
+    http::Response response = text(429, "too many requests from this address; try again later");
+    response.headers.set("Retry-After", "1");
+    return response;
+  }
+  const std::string path = request.path();
+  if (request.method != "GET" && request.method != "HEAD" &&
+      !(request.method == "POST" && path == "/edge.crt")) {
+    return refuse(request, 405, "method not allowed");
+  }
+  if (path == "/ca.crt") return der(ca_.cert_der());
+  if (path == "/edge.crt") return edge_certificate(request);
+  if (path.starts_with("/node/") && options_.node_known) {
+    return options_.node_known(path.substr(6)) ? text(200, "Node founded")
+                                               : text(404, "node not found");
+  }
+  return refuse(request, 404, "not found; this server has /ca.crt and /edge.crt");
+}
+
+Result<> Bootstrap::authenticate(const http::Request& request, const std::string& node) const {
+  const std::string_view authorization = request.headers.get_or("Authorization", "");
+  if (!authorization.empty()) {
+    if (!authorization.starts_with(kBearer)) {
+      return fail(ErrorCode::kUnauthenticated, "want 'Authorization: Bearer <token>'");
+    }
+    return ca_.verify_token(authorization.substr(kBearer.size()));
+  }
+  if (request.peer == nullptr) {
+    return fail(ErrorCode::kUnauthenticated, "no token and no client certificate");
+  }
+  if (request.peer->common_name != std::string(kNodeUserPrefix) + node ||
+      request.peer->organization != kNodesGroup) {
+    return fail(ErrorCode::kUnauthenticated, "the client certificate is of '{}', not of node '{}'",
+                request.peer->common_name, node);
+  }
+  const int64_t now = std::chrono::duration_cast<std::chrono::seconds>(
+                          loop_.clock().wall_now().time_since_epoch())
+                          .count();
+  if (now > request.peer->not_after + options_.renew_grace.count()) {
+    return fail(ErrorCode::kUnauthenticated,
+                "the client certificate ran out too long ago; join again with a token");
+  }
+  return {};
+}
+
+http::Response Bootstrap::edge_certificate(const http::Request& request) {
+  const std::string node(request.headers.get_or("NodeName", ""));
+  if (auto ok = check_node_name(node); !ok) return refuse(request, 400, ok.error().message);
+  if (auto ok = authenticate(request, node); !ok) {
+    return refuse(request, 401, "token validation failure, " + ok.error().message);
+  }
+  auto cert = ca_.sign_node(request.body, node, request.headers.get_or("ExtKeyUsages", ""));
+  if (!cert) {
+    const bool theirs = cert.error().code == ErrorCode::kInvalidArgument;
+    return refuse(request, theirs ? 400 : 500, cert.error().message);
+  }
+  issued_.add();
+  EM_LOG(kInfo, "bootstrap", "certificate issued to node {} at {} ({})", node,
+         request.peer_addr.ip.to_string(),
+         request.headers.has("Authorization") ? "token" : "renewal");
+  return der(*cert);
+}
+
+}  // namespace edgemesh::cloud

@@ -1,0 +1,21 @@
+// Join tokens in KubeEdge's form:
+//   <hex SHA-256 of the CA certificate's DER> "." <JWT, HS256, the one claim "exp">
+// The edge compares the first part with the CA it was given and sends only the JWT. The JWT's key is
+// the CA's private key as DER (RFC 5915), so that nothing but the CA has to be kept. Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "core/base/result.h"
+
+namespace edgemesh::cloud {
+
+// `expires` in Unix seconds.
+std::string make_jwt(std::string_view key, int64_t expires);
+// Compares the signature in constant time; only then reads the claims. The error says what is wrong
+// (malformed, signature, expired) in words that may be shown to the peer.
+Result<> verify_jwt(std::string_view jwt, std::string_view key, int64_t now);
+
+}  // namespace edgemesh::cloud
