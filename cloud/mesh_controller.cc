@@ -1,0 +1,227 @@
+#include "cloud/mesh_controller.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "cloud/turn_credentials.h"
+#include "core/base/log.h"
+#include "core/tls/x509.h"
+#include "kube/objects.h"
+
+namespace edgemesh::cloud {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr Duration kConfigCheck = std::chrono::seconds(30);
+
+std::string random_epoch() {
+  std::string out;
+  for (const char c : tls::random_bytes(8)) out += fmt::format("{:02x}", static_cast<uint8_t>(c));
+  return out;
+}
+
+std::string log_key(const char* type_name, const kube::Informer::Object& object) {
+  return object.ns + "/" + type_name + "/" + object.name;
+}
+
+Frame change_frame(uint64_t position, std::string_view operation, const std::string& key,
+                   std::string content) {
+  channel::Message message;
+  message.id = channel::new_id();
+  message.timestamp_ms = channel::now_ms();
+  message.resource_version = std::to_string(position);
+  message.source = "meshcontroller";
+  message.group = "mesh";
+  message.operation = operation;
+  message.resource = key;
+  message.content = std::move(content);
+  return std::make_shared<const std::string>(channel::encode(message));
+}
+
+// What no node reads makes up half of many objects.
+void strip(const kube::ResourceType& type, Json& object) {
+  object["kind"] = type.kind;  // items of a list come without
+  object["apiVersion"] = type.api_version();
+  Json& meta = object["metadata"];
+  if (!meta.is_object()) return;
+  meta.erase("managedFields");
+  if (const auto it = meta.find("annotations"); it != meta.end() && it->is_object()) {
+    it->erase("kubectl.kubernetes.io/last-applied-configuration");
+    it->erase("endpoints.kubernetes.io/last-change-trigger-time");
+    if (it->empty()) meta.erase(it);
+  }
+}
+
+}  // namespace
+
+MeshController::MeshController(io::Loop& loop, kube::Client& client, NodeLink& link,
+                               MeshOptions options, obs::Registry& registry)
+    : loop_(loop),
+      client_(client),
+      link_(link),
+      options_(std::move(options)),
+      log_(random_epoch()),
+      config_timer_(loop, [this] { refresh_configs(); }),
+      changes_(registry.counter("edgemesh_mesh_changes_total", "Changes of the mesh's objects.")),
+      full_syncs_(registry.counter("edgemesh_mesh_syncs_total", "Syncs begun.",
+                                   {{"kind", "full"}})),
+      delta_syncs_(registry.counter("edgemesh_mesh_syncs_total", "Syncs begun.",
+                                    {{"kind", "delta"}})) {}
+
+MeshController::~MeshController() = default;
+
+void MeshController::start() {
+  services_ = make_informer(kube::kServices, "service");
+  slices_ = make_informer(kube::kEndpointSlices, "endpointslice");
+  services_->start();
+  slices_->start();
+  config_timer_.start_repeating(kConfigCheck);
+}
+
+bool MeshController::ready() const {
+  return services_ != nullptr && services_->synced() && slices_->synced();
+}
+
+std::unique_ptr<kube::Informer> MeshController::make_informer(const kube::ResourceType& type,
+                                                              const char* name) {
+  kube::Informer::Options options;
+  options.type = type;
+  options.keep_json = false;  // the log has it
+  kube::Informer::Handlers handlers;
+  handlers.on_upsert = [this, type, name](const kube::Informer::Object& object) {
+    on_upsert(type, name, object);
+  };
+  handlers.on_delete = [this, type, name](const kube::Informer::Object& object) {
+    on_delete(type, name, object);
+  };
+  handlers.on_synced = [this] { on_synced(); };
+  handlers.on_error = [name](const Error& error) {
+    EM_LOG(kWarn, "mesh", "watch of {}s: {}; trying again", name, error.message);
+  };
+  return std::make_unique<kube::Informer>(loop_, client_, std::move(options),
+                                          std::move(handlers));
+}
+
+void MeshController::on_upsert(const kube::ResourceType& type, const char* name,
+                               const kube::Informer::Object& object) {
+  auto json = kube::parse_json(object.json);
+  if (!json || !json->is_object()) {
+    EM_LOG(kError, "mesh", "{} {}/{} is not readable", name, object.ns, object.name);
+    return;
+  }
+  strip(type, *json);
+  const std::string key = log_key(name, object);
+  const char* operation = log_.has(key) ? "update" : "insert";
+  const bool changed = log_.put(key, object.resource_version, [&](uint64_t position) {
+    return change_frame(position, operation, key, json->dump());
+  });
+  if (!changed) return;
+  changes_.add();
+  if (ready()) link_.wake_all();
+}
+
+void MeshController::on_delete(const kube::ResourceType& type, const char* name,
+                               const kube::Informer::Object& object) {
+  const std::string key = log_key(name, object);
+  const Json content{{"kind", type.kind},
+                     {"apiVersion", type.api_version()},
+                     {"metadata", {{"name", object.name}, {"namespace", object.ns}}}};
+  const bool changed = log_.remove(key, [&](uint64_t position) {
+    return change_frame(position, "delete", key, content.dump());
+  });
+  if (!changed) return;
+  changes_.add();
+  if (ready()) link_.wake_all();
+}
+
+void MeshController::on_synced() {
+  if (!ready()) return;
+  EM_LOG(kInfo, "mesh", "{} objects, position {}", log_.objects(), log_.head());
+  for (auto& [node, state] : nodes_) {
+    if (!std::exchange(state.waiting, false)) continue;
+    state.cursor.request(log_, state.epoch, state.position, state.request_id);
+    (state.cursor.full() ? full_syncs_ : delta_syncs_).add();
+  }
+  link_.wake_all();
+}
+
+void MeshController::on_connected(const std::string& node) {
+  NodeState& state = nodes_[node];
+  state = {};
+  send_config(node, state);
+}
+
+void MeshController::on_disconnected(const std::string& node) { nodes_.erase(node); }
+
+void MeshController::on_sync_request(const std::string& node, const channel::Message& message) {
+  const auto it = nodes_.find(node);
+  if (it == nodes_.end()) return;
+  NodeState& state = it->second;
+  const Json content = Json::parse(message.content, nullptr, false);
+  const auto text = [&content](const char* key) {
+    const auto at = content.is_object() ? content.find(key) : content.end();
+    return content.is_object() && at != content.end() && at->is_string()
+               ? at->get<std::string>()
+               : std::string();
+  };
+  state.epoch = text("epoch");
+  state.position = text("resourceVersion");
+  state.request_id = message.id;
+  if (!ready()) {
+    state.waiting = true;
+    return;
+  }
+  state.cursor.request(log_, state.epoch, state.position, state.request_id);
+  (state.cursor.full() ? full_syncs_ : delta_syncs_).add();
+  link_.wake(node);
+}
+
+Frame MeshController::next_frame(const std::string& node) {
+  const auto it = nodes_.find(node);
+  if (it == nodes_.end() || it->second.waiting) return nullptr;
+  return it->second.cursor.next(log_);
+}
+
+int64_t MeshController::wall_seconds() const {
+  return std::chrono::duration_cast<std::chrono::seconds>(
+             loop_.clock().wall_now().time_since_epoch())
+      .count();
+}
+
+void MeshController::send_config(const std::string& node, NodeState& state) {
+  Json content{{"trustDomain", options_.trust_domain},
+               {"clusterDomain", options_.cluster_domain},
+               {"serviceCidrs", options_.service_cidrs},
+               {"stun", options_.stun}};
+  state.config_expires = 0;
+  if (const TurnOptions& turn = options_.turn; !turn.host.empty()) {
+    const TurnCredentials credentials =
+        make_turn_credentials(turn.secret, node, wall_seconds() + turn.lifetime.count());
+    content["turn"] = {{"host", turn.host},
+                       {"port", turn.port},
+                       {"username", credentials.username},
+                       {"password", credentials.password},
+                       {"expires", credentials.expires}};
+    state.config_expires = credentials.expires;
+  }
+  channel::Message message;
+  message.id = channel::new_id();
+  message.timestamp_ms = channel::now_ms();
+  message.source = "meshcontroller";
+  message.group = "mesh";
+  message.operation = "update";
+  message.resource = "config";
+  message.content = content.dump();
+  link_.send(node, message);
+}
+
+void MeshController::refresh_configs() {
+  // At half of their life: an outage of the cloud of the other half does not end the relay.
+  const int64_t limit = wall_seconds() + options_.turn.lifetime.count() / 2;
+  for (auto& [node, state] : nodes_) {
+    if (state.config_expires != 0 && state.config_expires < limit) send_config(node, state);
+  }
+}
+
+}  // namespace edgemesh::cloud

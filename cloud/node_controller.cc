@@ -1,0 +1,334 @@
+#include "cloud/node_controller.h"
+
+#include <algorithm>
+#include <ctime>
+#include <nlohmann/json.hpp>
+
+#include "core/base/log.h"
+#include "core/base/net_addr.h"
+
+namespace edgemesh::cloud {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr Duration kTick = std::chrono::seconds(1);
+
+Json at(const Json& object, const char* key) {
+  const auto it = object.is_object() ? object.find(key) : object.end();
+  return object.is_object() && it != object.end() ? *it : Json();
+}
+
+bool is_label_value(const std::string& text) {
+  const auto alnum = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; };
+  return !text.empty() && text.size() <= 63 && alnum(text.front()) && alnum(text.back()) &&
+         std::all_of(text.begin(), text.end(),
+                     [&](char c) { return alnum(c) || c == '-' || c == '_' || c == '.'; });
+}
+
+// The elements of `want` that `have` lacks or has otherwise; null when there are none.
+Json differing(const Json& want, const Json& have) {
+  Json out;
+  for (const auto& [key, value] : want.items()) {
+    if (at(have, key.c_str()) != value) out[key] = value;
+  }
+  return out;
+}
+
+Json ready_condition(const Json& object) {
+  for (const Json& condition : at(at(object, "status"), "conditions")) {
+    if (at(condition, "type") == "Ready") return condition;
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string rfc3339(std::chrono::system_clock::time_point time, bool micros) {
+  const auto us =
+      std::chrono::duration_cast<std::chrono::microseconds>(time.time_since_epoch()).count();
+  const std::time_t seconds = us / 1'000'000;
+  std::tm tm{};
+  ::gmtime_r(&seconds, &tm);
+  char text[32];
+  const size_t n = std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
+  std::string out(text, n);
+  if (micros) out += fmt::format(".{:06}", us % 1'000'000);
+  return out + "Z";
+}
+
+NodeController::NodeController(io::Loop& loop, kube::Client& client, NodeOptions options)
+    : loop_(loop),
+      client_(client),
+      options_(options),
+      tick_timer_(loop, [this] { tick(); }),
+      lease_timer_(loop, [this] { renew_leases(); }) {}
+
+NodeController::~NodeController() { *alive_ = false; }
+
+void NodeController::start() {
+  started_ = loop_.now();
+  tick_timer_.start_repeating(kTick);
+  if (options_.lease_interval > Duration::zero()) {
+    lease_timer_.start_repeating(options_.lease_interval);
+  }
+}
+
+kube::Client::Callback NodeController::guarded(UniqueFunction<void(Result<std::string>)> then) {
+  return [alive = alive_, then = std::move(then)](Result<std::string> result) {
+    if (*alive) then(std::move(result));
+  };
+}
+
+void NodeController::on_connected(const std::string& node) {
+  State& state = nodes_[node];
+  state.connected = true;
+  state.gone_at = {};
+  if (state.managed) enqueue(node);
+}
+
+void NodeController::on_disconnected(const std::string& node) {
+  const auto it = nodes_.find(node);
+  if (it == nodes_.end()) return;
+  it->second.connected = false;
+  it->second.gone_at = loop_.now();
+  if (!it->second.managed && !it->second.working) nodes_.erase(it);
+}
+
+void NodeController::on_node_info(const std::string& node, const channel::Message& message) {
+  const auto it = nodes_.find(node);
+  if (it == nodes_.end()) return;
+  Json info = message.content.size() <= options_.max_info_bytes
+                  ? Json::parse(message.content, nullptr, false)
+                  : Json();
+  if (!info.is_object()) {
+    EM_LOG(kWarn, "nodes", "node {} sent a report that is not a JSON object of at most {} bytes",
+           node, options_.max_info_bytes);
+    return;
+  }
+  info["name"] = node;  // whatever it calls itself
+  it->second.info = info.dump(-1, ' ', false, Json::error_handler_t::replace);
+  it->second.managed = true;
+  enqueue(node);
+}
+
+void NodeController::tick() {
+  const TimePoint now = loop_.now();
+  for (auto& [node, state] : nodes_) {
+    const bool retry = state.retry_at != TimePoint{} && state.retry_at <= now;
+    const bool gone = !state.connected && state.gone_at != TimePoint{} &&
+                      now - state.gone_at >= options_.gone_after;
+    if (gone) state.gone_at = {};
+    if (retry || gone) enqueue(node);
+  }
+  if (!orphans_checked_ && now - started_ >= options_.gone_after) find_orphans();
+}
+
+void NodeController::enqueue(const std::string& node) {
+  State& state = nodes_[node];
+  state.retry_at = {};
+  if (state.working) {
+    state.again = true;
+    return;
+  }
+  if (std::exchange(state.queued, true)) return;
+  queue_.push_back(node);
+  work();
+}
+
+void NodeController::work() {
+  while (!queue_.empty() && in_flight_ < options_.max_in_flight) {
+    const std::string node = std::move(queue_.front());
+    queue_.pop_front();
+    const auto it = nodes_.find(node);
+    if (it == nodes_.end()) continue;
+    it->second.queued = false;
+    it->second.working = true;
+    it->second.again = false;
+    ++in_flight_;
+    begin(node);
+  }
+}
+
+void NodeController::begin(const std::string& node) {
+  client_.get(kube::kNodes, "", node, guarded([this, node](Result<std::string> object) {
+                on_object(node, std::move(object));
+              }));
+}
+
+void NodeController::on_object(const std::string& node, Result<std::string> object) {
+  if (object) return patch_meta(node, *object);
+  // A node that is gone and whose object was deleted is not made again.
+  if (object.error().code == ErrorCode::kNotFound && nodes_[node].connected) return create(node);
+  finish(node, std::move(object));
+}
+
+Json NodeController::wanted_meta(const std::string& node, const State& state) const {
+  const Json info = Json::parse(state.info, nullptr, false);
+  Json labels{{kNodeLabel, "true"},
+              {"kubernetes.io/hostname", node},
+              {"kubernetes.io/os", "linux"},
+              {"node-role.kubernetes.io/edge", ""}};
+  const auto set = [&](const char* label, const char* key) {
+    const Json value = at(info, key);
+    if (value.is_string() && is_label_value(value.get<std::string>())) labels[label] = value;
+  };
+  set("topology.kubernetes.io/zone", "zone");
+  set("kubernetes.io/arch", "arch");
+  Json meta{{"labels", labels}};
+  if (!state.info.empty()) meta["annotations"] = {{kMeshAnnotation, state.info}};
+  return meta;
+}
+
+Json NodeController::wanted_status(const State& state) const {
+  const std::string now = rfc3339(loop_.clock().wall_now());
+  Json condition{{"type", "Ready"},
+                 {"status", state.connected ? "True" : "Unknown"},
+                 {"reason", state.connected ? "AgentConnected" : "NodeStatusUnknown"},
+                 {"message", state.connected ? "the agent is connected"
+                                             : "the agent has not been connected for a while"},
+                 {"lastHeartbeatTime", now},
+                 {"lastTransitionTime", now}};
+  Json status{{"conditions", Json::array({condition})}};
+  Json addresses = Json::array();
+  const Json info = Json::parse(state.info, nullptr, false);
+  for (const Json& address : at(info, "addresses")) {
+    if (!address.is_string() || addresses.size() >= 16) continue;
+    const auto ip = IpAddr::parse(address.get<std::string>());
+    if (ip) addresses.push_back({{"type", "InternalIP"}, {"address", ip->to_string()}});
+  }
+  if (const Json name = at(info, "name"); name.is_string()) {
+    addresses.push_back({{"type", "Hostname"}, {"address", name}});
+    status["addresses"] = addresses;
+  }
+  return status;
+}
+
+void NodeController::create(const std::string& node) {
+  const State& state = nodes_[node];
+  Json object{{"apiVersion", "v1"}, {"kind", "Node"}, {"metadata", wanted_meta(node, state)}};
+  object["metadata"]["name"] = node;
+  object["status"] = wanted_status(state);
+  EM_LOG(kInfo, "nodes", "making the Node object of {}", node);
+  client_.create(kube::kNodes, "", object.dump(), {},
+                 guarded([this, node](Result<std::string> result) {
+                   // Some servers drop the status of a create.
+                   if (result) return patch_status(node, *result);
+                   finish(node, std::move(result));
+                 }));
+}
+
+void NodeController::patch_meta(const std::string& node, const std::string& object) {
+  const Json have = at(Json::parse(object, nullptr, false), "metadata");
+  const Json meta = wanted_meta(node, nodes_[node]);
+  Json patch;
+  for (const auto& [part, want] : meta.items()) {
+    const Json change = differing(want, at(have, part.c_str()));
+    if (!change.is_null()) patch["metadata"][part] = change;
+  }
+  if (patch.is_null() || !nodes_[node].managed) return patch_status(node, object);
+  client_.patch(kube::kNodes, "", node, kube::PatchKind::kMerge, patch.dump(), {},
+                guarded([this, node](Result<std::string> result) {
+                  if (result) return patch_status(node, *result);
+                  finish(node, std::move(result));
+                }));
+}
+
+void NodeController::patch_status(const std::string& node, const std::string& object) {
+  const Json have = Json::parse(object, nullptr, false);
+  const Json want = wanted_status(nodes_[node]);
+  // A merge patch with whole lists: the strategic one merges addresses by type, and a node may have
+  // several of one type. The version makes sure that no other writer's condition is lost.
+  Json status;
+  const Json ready = ready_condition(have);
+  if (at(ready, "status") != want["conditions"][0]["status"]) {
+    Json conditions = Json::array();
+    for (const Json& condition : at(at(have, "status"), "conditions")) {
+      if (at(condition, "type") != "Ready") conditions.push_back(condition);
+    }
+    conditions.push_back(want["conditions"][0]);
+    status["conditions"] = conditions;
+  }
+  const Json addresses = at(want, "addresses");
+  if (!addresses.is_null() && at(at(have, "status"), "addresses") != addresses) {
+    status["addresses"] = addresses;
+  }
+  if (status.is_null()) return finish(node, object);
+  const Json patch{
+      {"metadata", {{"resourceVersion", at(at(have, "metadata"), "resourceVersion")}}},
+      {"status", status}};
+  kube::WriteOptions options;
+  options.subresource = "status";
+  client_.patch(kube::kNodes, "", node, kube::PatchKind::kMerge, patch.dump(), options,
+                guarded([this, node](Result<std::string> result) {
+                  finish(node, std::move(result));
+                }));
+}
+
+void NodeController::finish(const std::string& node, Result<std::string> result) {
+  --in_flight_;
+  if (const auto it = nodes_.find(node); it != nodes_.end()) {
+    State& state = it->second;
+    state.working = false;
+    const bool vanished = !result && result.error().code == ErrorCode::kNotFound;
+    if (result || vanished) {
+      state.failures = 0;
+    } else {
+      state.failures = std::min(state.failures + 1, 5);
+      state.retry_at = loop_.now() + std::chrono::seconds(1 << state.failures);
+      EM_LOG(kWarn, "nodes", "node {}: {}; trying again", node, result.error().message);
+    }
+    if (state.again) {
+      enqueue(node);
+    } else if (!state.connected && state.gone_at == TimePoint{} && state.retry_at == TimePoint{}) {
+      nodes_.erase(it);
+    }
+  }
+  work();
+}
+
+void NodeController::find_orphans() {
+  orphans_checked_ = true;
+  kube::ListOptions options;
+  options.label_selector = std::string(kNodeLabel) + "=true";
+  client_.list(kube::kNodes, "", options, guarded([this](Result<std::string> list) {
+                 if (!list) {
+                   orphans_checked_ = false;
+                   return;
+                 }
+                 const Json parsed = Json::parse(*list, nullptr, false);
+                 for (const Json& item : at(parsed, "items")) {
+                   const Json name = at(at(item, "metadata"), "name");
+                   if (!name.is_string() || nodes_.contains(name.get<std::string>())) continue;
+                   if (at(ready_condition(item), "status") == "True") enqueue(name);
+                 }
+               }));
+}
+
+void NodeController::renew_leases() {
+  for (const auto& [node, state] : nodes_) {
+    if (state.connected && state.managed) renew_lease(node);
+  }
+}
+
+void NodeController::renew_lease(const std::string& node) {
+  const Json spec{{"holderIdentity", node},
+                  {"leaseDurationSeconds", 40},
+                  {"renewTime", rfc3339(loop_.clock().wall_now(), true)}};
+  client_.patch(
+      kube::kLeases, "kube-node-lease", node, kube::PatchKind::kMerge, Json{{"spec", spec}}.dump(),
+      {}, guarded([this, node, spec](Result<std::string> result) {
+        if (result || result.error().code != ErrorCode::kNotFound) return;
+        const Json lease{{"apiVersion", "coordination.k8s.io/v1"},
+                         {"kind", "Lease"},
+                         {"metadata", {{"name", node}, {"namespace", "kube-node-lease"}}},
+                         {"spec", spec}};
+        client_.create(kube::kLeases, "kube-node-lease", lease.dump(), {},
+                       guarded([node](Result<std::string> made) {
+                         if (made) return;
+                         EM_LOG(kWarn, "nodes", "lease of {}: {}", node, made.error().message);
+                       }));
+      }));
+}
+
+}  // namespace edgemesh::cloud
