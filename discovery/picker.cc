@@ -1,0 +1,165 @@
+#include "discovery/picker.h"
+
+#include <algorithm>
+
+namespace edgemesh::discovery {
+
+namespace {
+constexpr size_t kMaxEndpoints = 65'536;
+constexpr size_t kMaxTurns = 65'536;
+constexpr size_t kMaxAffinity = 65'536;
+constexpr Duration kFirstBlock = std::chrono::seconds(1);
+constexpr uint32_t kMaxDoublings = 5;  // 32 s, cut to 30
+constexpr Duration kLongestBlock = std::chrono::seconds(30);
+constexpr int kTiers = 3;
+}  // namespace
+
+Picker::Picker(std::string node, std::string zone, Clock& clock)
+    : node_(std::move(node)),
+      zone_(std::move(zone)),
+      clock_(clock),
+      seed_(static_cast<uint64_t>(clock.now().time_since_epoch().count()) |
+            1) {}
+
+uint32_t Picker::random(uint32_t below) {
+  // xorshift64*: spreading load needs no better, and the hot path no lock.
+  seed_ ^= seed_ >> 12;
+  seed_ ^= seed_ << 25;
+  seed_ ^= seed_ >> 27;
+  return static_cast<uint32_t>(((seed_ * 0x2545f4914f6cdd1dULL) >> 32) * below >> 32);
+}
+
+int Picker::tier(const Endpoint& endpoint) const {
+  if (!node_.empty() && endpoint.node == node_) return 0;
+  if (!zone_.empty() && endpoint.zone == zone_) return 1;
+  return 2;
+}
+
+bool Picker::blocked(const Endpoint& endpoint, TimePoint now) const {
+  if (failed_ == 0) return false;
+  auto it = endpoints_.find(endpoint.addr);
+  return it != endpoints_.end() && it->second.blocked_until > now;
+}
+
+uint32_t Picker::active(const Endpoint& endpoint) const {
+  auto it = endpoints_.find(endpoint.addr);
+  return it == endpoints_.end() ? 0 : it->second.active;
+}
+
+const Endpoint* Picker::nth(const Port& port, int wanted_tier, bool use_blocked, uint32_t n,
+                            TimePoint now, const std::vector<const Endpoint*>& exclude) const {
+  for (const Endpoint& e : port.endpoints) {
+    if (tier(e) != wanted_tier || (!use_blocked && blocked(e, now))) continue;
+    if (std::find(exclude.begin(), exclude.end(), &e) != exclude.end()) continue;
+    if (n-- == 0) return &e;
+  }
+  return nullptr;
+}
+
+const Endpoint* Picker::choose(const Snapshot::Target& target, int wanted_tier, bool use_blocked,
+                               uint32_t count, TimePoint now,
+                               const std::vector<const Endpoint*>& exclude) {
+  auto at = [&](uint32_t n) { return nth(*target.port, wanted_tier, use_blocked, n, now, exclude); };
+  if (count == 1) return at(0);
+  switch (target.service->policy) {
+    case LbPolicy::kRandom: return at(random(count));
+    case LbPolicy::kLeastRequest: {
+      uint32_t first = random(count);
+      uint32_t second = (first + 1 + random(count - 1)) % count;
+      const Endpoint* a = at(first);
+      const Endpoint* b = at(second);
+      return active(*b) < active(*a) ? b : a;
+    }
+    case LbPolicy::kRoundRobin: break;
+  }
+  if (turns_.size() > kMaxTurns) turns_.clear();
+  uint64_t key = target.service->id << 16 | target.port->index;
+  auto [it, fresh] = turns_.try_emplace(key, 0);
+  if (fresh) it->second = random(count);  // many nodes must not all begin with the same endpoint
+  return at(it->second++ % count);
+}
+
+const Endpoint* Picker::pick(const Snapshot::Target& target, const IpAddr& client,
+                             const std::vector<const Endpoint*>& exclude) {
+  TimePoint now = failed_ > 0 || target.service->client_ip_affinity ? clock_.now() : TimePoint{};
+  if (target.service->client_ip_affinity)
+    if (const Endpoint* e = sticky(target, client, now, exclude)) return e;
+  for (bool use_blocked : {false, true}) {
+    uint32_t counts[kTiers] = {};
+    for (const Endpoint& e : target.port->endpoints) {
+      if (!use_blocked && blocked(e, now)) continue;
+      if (std::find(exclude.begin(), exclude.end(), &e) != exclude.end()) continue;
+      ++counts[tier(e)];
+    }
+    for (int t = 0; t < kTiers; ++t) {
+      if (counts[t] == 0) continue;
+      const Endpoint* e = choose(target, t, use_blocked, counts[t], now, exclude);
+      if (e != nullptr && target.service->client_ip_affinity) remember(target, client, *e, now);
+      return e;
+    }
+  }
+  return nullptr;
+}
+
+const Endpoint* Picker::sticky(const Snapshot::Target& target, const IpAddr& client, TimePoint now,
+                               const std::vector<const Endpoint*>& exclude) {
+  auto it = affinity_.find({client, target.service->id << 16 | target.port->index});
+  if (it == affinity_.end() || it->second.until <= now) return nullptr;
+  for (const Endpoint& e : target.port->endpoints) {
+    if (e.addr != it->second.endpoint) continue;
+    if (blocked(e, now) || std::find(exclude.begin(), exclude.end(), &e) != exclude.end()) return nullptr;
+    it->second.until = now + std::chrono::seconds(target.service->affinity_timeout_s);
+    return &e;
+  }
+  return nullptr;
+}
+
+void Picker::remember(const Snapshot::Target& target, const IpAddr& client, const Endpoint& endpoint,
+                      TimePoint now) {
+  if (affinity_.size() >= kMaxAffinity) {
+    std::erase_if(affinity_, [&](const auto& item) { return item.second.until <= now; });
+    if (affinity_.size() >= kMaxAffinity) affinity_.clear();
+  }
+  affinity_[{client, target.service->id << 16 | target.port->index}] = {
+      endpoint.addr, now + std::chrono::seconds(target.service->affinity_timeout_s)};
+}
+
+void Picker::on_start(const Endpoint& endpoint) {
+  if (endpoints_.size() >= kMaxEndpoints) sweep_endpoints();
+  ++endpoints_[endpoint.addr].active;
+}
+
+void Picker::on_end(const Endpoint& endpoint) {
+  auto it = endpoints_.find(endpoint.addr);
+  if (it != endpoints_.end() && it->second.active > 0) --it->second.active;
+}
+
+void Picker::on_failure(const Endpoint& endpoint) {
+  if (endpoints_.size() >= kMaxEndpoints) sweep_endpoints();
+  EndpointState& state = endpoints_[endpoint.addr];
+  if (state.failures == 0) ++failed_;
+  Duration block = kFirstBlock * (1 << std::min(state.failures, kMaxDoublings));
+  ++state.failures;
+  state.blocked_until = clock_.now() + std::min(block, kLongestBlock);
+}
+
+void Picker::on_success(const Endpoint& endpoint) {
+  if (failed_ == 0) return;
+  auto it = endpoints_.find(endpoint.addr);
+  if (it == endpoints_.end() || it->second.failures == 0) return;
+  it->second.failures = 0;
+  it->second.blocked_until = {};
+  --failed_;
+}
+
+void Picker::sweep_endpoints() {
+  TimePoint now = clock_.now();
+  std::erase_if(endpoints_, [&](const auto& item) {
+    const EndpointState& s = item.second;
+    if (s.active > 0 || s.blocked_until > now) return false;
+    if (s.failures > 0) --failed_;
+    return true;
+  });
+}
+
+}  // namespace edgemesh::discovery

@@ -1,0 +1,77 @@
+// Picker: chooses an endpoint for a connection. One a worker: no locks. What it remembers of a service
+// or an endpoint is forgotten when it grew over its limit and is not in use.
+//
+// Order: ClientIP affinity; then the nearest tier that has a usable endpoint (same node, same zone,
+// the rest); within it the service's policy. An endpoint that failed is passed over for a time that
+// doubles from 1 s to 30 s; when all failed, that is not looked at.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/base/clock.h"
+#include "discovery/snapshot.h"
+
+namespace edgemesh::discovery {
+
+class Picker {
+ public:
+  Picker(std::string node, std::string zone, Clock& clock = system_clock());
+
+  // null: the port has no endpoint outside `exclude`. The pointer lives as long as the snapshot.
+  const Endpoint* pick(const Snapshot::Target& target, const IpAddr& client,
+                       const std::vector<const Endpoint*>& exclude = {});
+  // Around each connection to an endpoint.
+  void on_start(const Endpoint& endpoint);
+  void on_end(const Endpoint& endpoint);
+  // A connect failed, or succeeded.
+  void on_failure(const Endpoint& endpoint);
+  void on_success(const Endpoint& endpoint);
+
+ private:
+  struct EndpointState {
+    uint32_t active = 0;
+    uint32_t failures = 0;  // in a row
+    TimePoint blocked_until{};
+  };
+  struct AffinityKey {
+    IpAddr client;
+    uint64_t service = 0;
+    friend bool operator==(const AffinityKey&, const AffinityKey&) = default;
+  };
+  struct AffinityHash {
+    size_t operator()(const AffinityKey& key) const noexcept {
+      return std::hash<IpAddr>()(key.client) ^ (key.service * 0x9e3779b97f4a7c15ULL);
+    }
+  };
+  struct Affinity {
+    SockAddr endpoint;
+    TimePoint until{};
+  };
+
+  int tier(const Endpoint& endpoint) const;
+  bool blocked(const Endpoint& endpoint, TimePoint now) const;
+  uint32_t active(const Endpoint& endpoint) const;
+  const Endpoint* nth(const Port& port, int wanted_tier, bool use_blocked, uint32_t n, TimePoint now,
+                      const std::vector<const Endpoint*>& exclude) const;
+  const Endpoint* choose(const Snapshot::Target& target, int wanted_tier, bool use_blocked,
+                         uint32_t count, TimePoint now, const std::vector<const Endpoint*>& exclude);
+  const Endpoint* sticky(const Snapshot::Target& target, const IpAddr& client, TimePoint now,
+                         const std::vector<const Endpoint*>& exclude);
+  void remember(const Snapshot::Target& target, const IpAddr& client, const Endpoint& endpoint,
+                TimePoint now);
+  uint32_t random(uint32_t below);
+  void sweep_endpoints();
+
+  std::string node_, zone_;
+  Clock& clock_;
+  uint64_t seed_;
+  size_t failed_ = 0;  // endpoints with failures; 0 skips all look-ups
+  std::unordered_map<SockAddr, EndpointState> endpoints_;
+  std::unordered_map<uint64_t, uint32_t> turns_;  // round robin, by service id and port
+  std::unordered_map<AffinityKey, Affinity, AffinityHash> affinity_;
+};
+
+}  // namespace edgemesh::discovery

@@ -1,0 +1,116 @@
+// Snapshot: what the proxy and the DNS server know about services, immutable and shared by all
+// threads. Lookups take no lock and allocate nothing. A new snapshot shares with the one before it
+// everything but the shards that a change touched, so that a change to one of 10,000 services costs
+// work for one.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/base/net_addr.h"
+
+namespace edgemesh::discovery {
+
+struct Endpoint {
+  SockAddr addr;
+  std::string node;      // node it runs on; empty: reachable from everywhere alike
+  std::string zone;
+  std::string hostname;  // of a headless service's pod, may be empty
+  bool ready = true;     // false: terminating, used because nothing better is left
+};
+
+enum class LbPolicy { kRoundRobin, kRandom, kLeastRequest };
+
+struct Port {
+  std::string name;
+  std::string protocol = "TCP";
+  std::string app_protocol;
+  uint16_t port = 0;
+  uint16_t index = 0;  // position in ServiceEntry::ports
+  std::vector<Endpoint> endpoints;  // that may be used: ready ones, else serving ones that terminate
+};
+
+struct ServiceEntry {
+  uint64_t id = 0;  // stable while the service lives; never used again
+  std::string ns, name;
+  std::vector<IpAddr> vips;
+  bool headless = false;
+  std::string external_name;      // type ExternalName
+  bool client_ip_affinity = false;
+  int affinity_timeout_s = 10800;
+  LbPolicy policy = LbPolicy::kRoundRobin;
+  std::vector<Port> ports;
+  // Addresses of a headless service that has no ports.
+  std::vector<Endpoint> portless_endpoints;
+};
+
+class Snapshot {
+ public:
+  struct Target {
+    const ServiceEntry* service = nullptr;
+    const Port* port = nullptr;
+  };
+
+  // TCP (or other) service port at a cluster IP.
+  std::optional<Target> find(const IpAddr& vip, uint16_t port, std::string_view protocol = "TCP") const;
+  const ServiceEntry* by_name(std::string_view ns, std::string_view name) const;
+  // Service that owns the cluster IP.
+  const ServiceEntry* by_vip(const IpAddr& vip) const;
+  bool has_namespace(std::string_view ns) const;
+
+  // The endpoint at exactly this address, of any service; null: none. This is what keeps an agent from
+  // being an open proxy.
+  const Endpoint* endpoint(const SockAddr& addr) const;
+  bool is_endpoint(const SockAddr& addr) const { return endpoint(addr) != nullptr; }
+  // A headless service with an endpoint of that IP, for PTR.
+  struct Reverse {
+    const ServiceEntry* service = nullptr;
+    const Endpoint* endpoint = nullptr;
+  };
+  std::optional<Reverse> by_endpoint_ip(const IpAddr& ip) const;
+
+  uint64_t version() const { return version_; }
+  size_t services() const { return services_; }
+  size_t endpoints() const { return endpoints_; }
+  // All services, in no order. For status reports.
+  void for_each(const std::function<void(const ServiceEntry&)>& visit) const;
+
+ private:
+  friend class Registry;
+  using EntryPtr = std::shared_ptr<const ServiceEntry>;
+  static constexpr size_t kShards = 256;
+
+  struct VipRow {  // one a (cluster IP, port, protocol)
+    IpAddr ip;
+    uint16_t port;
+    uint16_t index;
+    EntryPtr service;
+  };
+  struct EndpointRow {  // one a (address, service)
+    SockAddr addr;
+    const Endpoint* endpoint;
+    EntryPtr service;
+  };
+  struct Shard {
+    uint64_t epoch = 0;  // of the registry when it was made: older ones are shared and not written
+    std::vector<EntryPtr> names;        // sorted by namespace, name
+    std::vector<VipRow> vips;           // sorted by ip, port
+    std::vector<EndpointRow> endpoints; // sorted by addr
+  };
+  static size_t name_shard(std::string_view ns, std::string_view name);
+  static size_t ip_shard(const IpAddr& ip) { return std::hash<IpAddr>()(ip) % kShards; }
+
+  std::array<std::shared_ptr<const Shard>, kShards> shards_;
+  std::shared_ptr<const std::vector<std::string>> namespaces_;  // sorted
+  uint64_t version_ = 0;
+  size_t services_ = 0;
+  size_t endpoints_ = 0;
+};
+
+}  // namespace edgemesh::discovery
