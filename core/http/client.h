@@ -78,8 +78,9 @@ class Client {
   void set_tls(std::shared_ptr<tls::Context> tls);
   size_t idle_connections() const;
 
+  struct Impl;  // for core/http only
+
  private:
-  struct Impl;
   std::shared_ptr<Impl> impl_;
 };
 
