@@ -1,13 +1,17 @@
-// Mesh: byte streams to endpoints on other nodes, whatever lies between.
+// Mesh: byte streams to endpoints on other nodes, whatever lies between. A stream to a node runs over
+// the best path there is at the time:
+//   punched  QUIC (HTTP/3 CONNECT) on the UDP pair that ICE found; survives a change of address
+//   direct   HTTP/2 CONNECT over mutual TLS on the peer's TCP port 15008 (Istio's HBONE)
+//   relayed  the same QUIC packets through TURN; the relay sees ciphertext only
+// All are tried at once when a node is first dialed; the first that works carries the streams that
+// wait, and the QUIC connection moves to a better pair without breaking a stream.
 //
-//   Dialer::open(node, target) -> stream     Acceptor::on_connect(...) at the far agent
+// Both ends are verified against the mesh CA, and the SPIFFE id of the certificate must be that of the
+// node that was dialed (or that signalled).
 //
-// One secured connection a pair of nodes (mutual TLS, both sides verified by SPIFFE id), one CONNECT
-// stream a proxied connection. The path is TCP 15008 (HTTP/2, wire-compatible with Istio's HBONE) where
-// the peer can be reached, else QUIC (HTTP/3) on the pair that ICE found, relayed at first and moved to
-// the direct pair without breaking a stream.
-//
-// Threads: Mesh belongs to the main loop; tunnels, Dialer and Acceptor to the worker loop given.
+// Threads: Mesh belongs to the main loop; Dialer, Acceptor and the streams to the worker loop. create()
+// and the destructor run on the main loop while the worker loop runs on another thread (or both are
+// the same loop). Destroying it closes every stream: their handlers get on_error.
 #pragma once
 
 #include <cstdint>
@@ -17,107 +21,124 @@
 #include <string_view>
 #include <vector>
 
-#include "core/base/clock.h"
 #include "core/base/net_addr.h"
-#include "core/base/result.h"
 #include "core/io/loop.h"
 #include "core/io/stream.h"
-#include "core/obs/metrics.h"
 
 namespace edgemesh::p2p {
 
 enum class PathKind { kNone, kLocal, kDirect, kPunched, kRelayed };
-std::string_view to_string(PathKind kind);
+std::string_view to_string(PathKind kind);  // "none", "local", "direct", "punched", "relayed"
 
-// One CONNECT of a peer, after its identity was verified. Worker loop. Dropping it unanswered rejects
-// with 503.
+// One CONNECT of a peer whose identity was verified. Dropping it unanswered refuses with 503. The
+// target is what the peer asked for: whether it may is the acceptor's decision.
 class IncomingConnect {
  public:
   virtual ~IncomingConnect() = default;
   virtual const std::string& peer_node() const = 0;
   virtual const SockAddr& target() const = 0;
-  virtual PathKind path_kind() const = 0;
-  virtual std::unique_ptr<io::Stream> accept() = 0;  // answers 200
+  // Answers 200. Null when the peer has gone meanwhile. Once.
+  virtual std::unique_ptr<io::Stream> accept() = 0;
   virtual void reject(int status, std::string_view reason) = 0;
 };
 
+// The proxy's inbound side. Called on the worker loop.
 class Acceptor {
  public:
   virtual ~Acceptor() = default;
-  virtual void on_connect(std::unique_ptr<IncomingConnect> incoming) = 0;
+  virtual void on_connect(std::unique_ptr<IncomingConnect> connect) = 0;
 };
 
+// On the worker loop.
 class Dialer {
  public:
   virtual ~Dialer() = default;
-  // Returns at once. on_connected: the far agent answered 200. on_error before that: the message says
-  // path and reason. What is written first travels with the open.
-  virtual Result<std::unique_ptr<io::Stream>> open(const std::string& node, const SockAddr& target) = 0;
+  // Returns at once. on_connected: the far agent answered 200. on_error: the message names the path
+  // and the reason ("node b, relayed: 403 not an endpoint"). What is written before is sent with the
+  // open. Fails at once only when limits are reached or the node's name is our own. A stream that
+  // waits for a path gives up after MeshOptions::open_timeout.
+  virtual Result<std::unique_ptr<io::Stream>> open(const std::string& node,
+                                                   const SockAddr& target) = 0;
   virtual PathKind path_kind(const std::string& node) const = 0;
 };
 
 struct TurnConfig {
-  std::string host;  // name or address
+  std::string host;  // address or name; empty: no relay
   uint16_t port = 3478;
-  std::string username, password;
+  std::string username;
+  std::string password;
   int64_t expires = 0;  // Unix seconds, 0: never
-};
-
-struct PeerStatus {
-  std::string node;
-  PathKind path = PathKind::kNone;
-  int64_t rtt_us = 0;
-  uint64_t tx_bytes = 0, rx_bytes = 0;
-  uint64_t streams = 0;
-  std::string local, remote;  // addresses of the path in use
-  std::string nat;            // guess about our own side, from the candidates
-  std::string reason;         // why not direct, in words
-  int64_t since_ms = 0;       // Unix time when the path was chosen
-  int64_t first_path_ms = 0;  // from the first demand to the first path, 0: none yet
-  int64_t direct_path_ms = 0; // from the first demand to a direct or punched path
 };
 
 struct MeshOptions {
   std::string node;
   std::string trust_domain = "edgemesh.local";
   std::string cert_pem, key_pem, ca_pem;
-  SockAddr direct_listen{IpAddr(), 15008};     // port 0: any; see direct_port()
-  bool direct_enable = true;
-  std::vector<SockAddr> advertise;             // direct addresses to tell; empty: the node's own
-  uint32_t mark = 0x4d45;
-  Duration connect_timeout = std::chrono::seconds(5);
+  SockAddr direct_listen{IpAddr(), 15008};
+  bool direct_enabled = true;   // listen and dial on TCP
+  bool ice_enabled = true;
+  bool loopback_candidates = false;  // tests: ICE and direct path over 127.0.0.1
+  uint32_t mark = 0;            // SO_MARK of the direct path's sockets
   size_t max_peers = 1024;
   size_t max_streams_per_peer = 16384;
-  std::vector<std::string> ignore_interfaces{"edgemesh0"};
+  size_t max_waiting_opens = 4096;  // streams that wait for a path, all peers together
+  Duration open_timeout = std::chrono::seconds(10);
+  Duration idle_close = std::chrono::minutes(10);  // a tunnel without streams
 };
 
-// Called on the main loop.
+struct PeerStatus {
+  std::string node;
+  PathKind kind = PathKind::kNone;
+  int64_t rtt_us = 0;        // 0: not measured
+  uint64_t tx_bytes = 0;     // payload of streams
+  uint64_t rx_bytes = 0;
+  size_t streams = 0;
+  std::string nat_kind;      // the peer's, by its own guess; empty: unknown
+  std::string reason;        // relayed or no path: why, in words
+  std::string local, remote; // addresses of the path in use
+  int64_t since = 0;         // Unix seconds of the last change of `kind`
+};
+
+struct KnownPeer {
+  std::string node;
+  std::vector<SockAddr> direct;  // where its TCP port was advertised
+};
+
+// All called on the main loop.
 struct Hooks {
   std::function<void(const std::string& node, std::string json)> send_signal;
-  std::function<void()> on_change;  // a peer's path changed
-  // Direct addresses of a peer, to be kept on disk and given back to known_peer().
-  std::function<void(const std::string& node, std::vector<SockAddr> addresses)> save_peer;
+  std::function<void()> on_change;                            // peers() changed; may be empty
+  std::function<void(std::vector<KnownPeer> peers)> persist;  // what to give to known_peers() later
 };
 
 class Mesh {
  public:
-  // Starts listening for direct peers. `acceptor` is used on the worker loop.
+  // The error says what is wrong: certificate, key, port in use.
   static Result<std::unique_ptr<Mesh>> create(io::Loop& main, io::Loop& worker, MeshOptions options,
-                                              Hooks hooks, Acceptor& acceptor, obs::Registry& registry);
-  virtual ~Mesh() = default;  // after the worker's thread ended, or blocks until it let go
+                                              Hooks hooks, Acceptor& acceptor);
+  virtual ~Mesh() = default;
+
+  // A signal of `from_node`, whose name the cloud took from its certificate. Bad ones are dropped.
+  virtual void on_signal(const std::string& from_node, std::string_view json) = 0;
+  // The cloud could not deliver our last signal to `node`.
+  virtual void on_signal_error(const std::string& node, std::string_view reason) = 0;
+  // Used by the next ICE agents; those that run keep theirs.
+  virtual void set_relay(TurnConfig config) = 0;
+  // For new connections; open ones keep theirs.
+  virtual Result<> set_identity(const std::string& cert_pem, const std::string& key_pem) = 0;
+  // The machine's addresses changed. The mesh watches netlink itself; for tests and other causes.
+  virtual void on_address_change() = 0;
+  virtual void known_peers(std::vector<KnownPeer> peers) = 0;
 
   virtual Dialer& dialer() = 0;
-  virtual void on_signal(const std::string& from_node, std::string_view json) = 0;
-  virtual void on_signal_error(const std::string& node, const std::string& reason) = 0;
-  virtual void set_relay(TurnConfig relay) = 0;
-  virtual Result<> set_identity(std::string cert_pem, std::string key_pem) = 0;
-  virtual void known_peer(const std::string& node, std::vector<SockAddr> addresses) = 0;
-  // Addresses changed, or the channel is back: look for better paths now.
-  virtual void on_network_change() = 0;
+  // At most half a second old.
   virtual std::vector<PeerStatus> peers() const = 0;
+  // Our own NAT, guessed from the candidates seen so far; empty: unknown.
+  virtual std::string nat_kind() const = 0;
+  // The port of the direct path; 0 when it is off.
   virtual uint16_t direct_port() const = 0;
-  // Opens a path to the node without a stream; `done` with its status once there is one.
-  virtual void probe(const std::string& node, std::function<void(Result<PeerStatus>)> done) = 0;
+  // What to advertise for the direct path: this machine's addresses with direct_port().
+  virtual std::vector<SockAddr> direct_addresses() const = 0;
 };
 
 }  // namespace edgemesh::p2p
