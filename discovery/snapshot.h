@@ -36,7 +36,8 @@ struct Port {
   std::vector<Endpoint> endpoints;  // that may be used: ready ones, else serving ones that terminate
 };
 
-struct ServiceEntry {
+// Always held by a shared_ptr: a connection keeps the entry it was made for, not the whole snapshot.
+struct ServiceEntry : std::enable_shared_from_this<ServiceEntry> {
   uint64_t id = 0;  // stable while the service lives; never used again
   std::string ns, name;
   std::vector<IpAddr> vips;

@@ -33,8 +33,13 @@ class InboundConnection final : public Connection {
 
   void on_upstream_connected() override {
     note_connected();
-    set_client(incoming_->accept());
+    auto client = incoming_->accept();
     incoming_.reset();
+    if (client == nullptr) {
+      on_pump_end(EndReason::kClientReset, nullptr);
+      return;
+    }
+    set_client(std::move(client));
     start_pump(nullptr, true);
   }
 
@@ -62,7 +67,8 @@ class InboundConnection final : public Connection {
       fields.service = "inbound";
       fields.endpoint = destination().to_string();
       fields.node = worker().options.node;
-      fields.path = "inbound";
+      if (worker().dialer != nullptr)
+        fields.path = p2p::to_string(worker().dialer->path_kind(peer_));
     }
     report(reason, error, fields);
     delete this;

@@ -11,17 +11,6 @@ namespace edgemesh::proxy {
 
 namespace {
 
-std::string_view path_name(p2p::PathKind kind) {
-  switch (kind) {
-    case p2p::PathKind::kNone: return "none";
-    case p2p::PathKind::kLocal: return "local";
-    case p2p::PathKind::kDirect: return "direct";
-    case p2p::PathKind::kPunched: return "punched";
-    case p2p::PathKind::kRelayed: return "relayed";
-  }
-  return "?";
-}
-
 // Answers with a reset, so that the client learns at once.
 void refuse(WorkerContext& worker, io::Fd fd, const SockAddr& source, const SockAddr& destination,
             EndReason reason, std::string_view service = "-") {
@@ -55,14 +44,14 @@ void L4Connection::release_endpoint() {
 
 L4Connection* L4Connection::make(WorkerContext& worker, io::Fd fd, const SockAddr& source,
                                  const SockAddr& destination,
-                                 std::shared_ptr<const FixedTarget> fixed) {
+                                 const discovery::ServiceEntry* fixed) {
   if (worker.connections >= worker.options.max_connections) {
     refuse(worker, std::move(fd), source, destination, EndReason::kTooMany);
     return nullptr;
   }
   std::optional<discovery::Snapshot::Target> target;
-  if (fixed)
-    target = fixed->target();
+  if (fixed != nullptr)
+    target = {fixed, &fixed->ports.front()};
   else if (worker.snapshot)
     target = worker.snapshot->find(destination.ip, destination.port);
   if (!target) {
@@ -75,19 +64,17 @@ L4Connection* L4Connection::make(WorkerContext& worker, io::Fd fd, const SockAdd
     return nullptr;
   }
   auto* self = new L4Connection(worker, source, destination);
-  self->target_ = *target;
-  if (fixed)
-    self->keeps_ = std::move(fixed);
-  else
-    self->keeps_ = worker.snapshot;
+  self->service_ = target->service->shared_from_this();
+  self->port_ = target->port;
   self->set_client(std::move(*client));
   self->start_connect_timer();
   return self;
 }
 
 void L4Connection::accept(WorkerContext& worker, io::Fd fd, const SockAddr& source,
-                          const SockAddr& destination, std::shared_ptr<const FixedTarget> fixed) {
-  auto* self = make(worker, std::move(fd), source, destination, std::move(fixed));
+                          const SockAddr& destination,
+                          const std::shared_ptr<const discovery::ServiceEntry>& fixed) {
+  auto* self = make(worker, std::move(fd), source, destination, fixed.get());
   if (self == nullptr || !self->attempt()) return;
   // The client often has sent its first bytes by now, and over loopback the endpoint is connected:
   // then they are passed on at once, without a round of the loop.
@@ -105,7 +92,7 @@ void L4Connection::resume(WorkerContext& worker, Handover handover) {
   }
   if (!handover.tried.empty()) {
     self->failures_ = std::make_unique<Failures>();
-    for (const auto& endpoint : self->target_.port->endpoints)
+    for (const auto& endpoint : self->port_->endpoints)
       if (std::find(handover.tried.begin(), handover.tried.end(), endpoint.addr) !=
           handover.tried.end())
         self->failures_->endpoints.push_back(&endpoint);
@@ -120,7 +107,7 @@ bool L4Connection::attempt() {
   for (;;) {
     const auto& tried = failures_ ? failures_->endpoints : kNone;
     endpoint_ = attempts_ < worker().options.max_attempts
-                    ? worker().picker.pick(target_, source().ip, tried)
+                    ? worker().picker.pick({service_.get(), port_}, source().ip, tried)
                     : nullptr;
     if (endpoint_ == nullptr) {
       if (!failures_ || failures_->last.message.empty()) {
@@ -236,6 +223,7 @@ void L4Connection::feed_upstream() {
 void L4Connection::established() {
   if (pumping()) return;
   note_connected();
+  worker().picker.on_success(*endpoint_);
   failures_.reset();
   if (early_) {
     count_to_upstream(early_sent_);
@@ -260,13 +248,13 @@ void L4Connection::on_pump_end(EndReason reason, const Error* error) {
   LogFields fields;
   if (logs()) {
     fields.source = source().to_string();
-    fields.service = fmt::format("{}/{}{}{}", target_.service->ns, target_.service->name,
-                                 target_.port->name.empty() ? "" : ":", target_.port->name);
+    fields.service = fmt::format("{}/{}{}{}", service_->ns, service_->name,
+                                 port_->name.empty() ? "" : ":", port_->name);
     if (endpoint_ != nullptr) {
       fields.endpoint = endpoint_->addr.to_string();
       fields.node = endpoint_->node;
     }
-    fields.path = path_name(path_);
+    fields.path = p2p::to_string(path_);
   }
   report(reason, error, fields);
   delete this;

@@ -14,17 +14,13 @@
 
 namespace edgemesh::proxy {
 
-// A listener's own destination, in place of the snapshot.
-struct FixedTarget {
-  discovery::ServiceEntry service;
-  discovery::Snapshot::Target target() const { return {&service, &service.ports.front()}; }
-};
-
 class L4Connection final : public Connection {
  public:
-  // Takes a connection that was accepted. `fixed` may be null.
+  // Takes a connection that was accepted. `fixed`: the listener's own service (its first port counts),
+  // in place of the snapshot's; may be null.
   static void accept(WorkerContext& worker, io::Fd fd, const SockAddr& source,
-                     const SockAddr& destination, std::shared_ptr<const FixedTarget> fixed);
+                     const SockAddr& destination,
+                     const std::shared_ptr<const discovery::ServiceEntry>& fixed);
   // Goes on with a connection of another worker, on the worker that has the tunnels.
   static void resume(WorkerContext& worker, Handover handover);
 
@@ -33,7 +29,7 @@ class L4Connection final : public Connection {
   ~L4Connection() override;
 
   static L4Connection* make(WorkerContext& worker, io::Fd fd, const SockAddr& source,
-                            const SockAddr& destination, std::shared_ptr<const FixedTarget> fixed);
+                            const SockAddr& destination, const discovery::ServiceEntry* fixed);
   // Starts towards the next endpoint. False: ended (or handed over).
   bool attempt();
   Result<std::unique_ptr<io::Stream>> open_upstream();
@@ -59,8 +55,9 @@ class L4Connection final : public Connection {
     Error last;
   };
 
-  std::shared_ptr<const void> keeps_;  // the snapshot or the fixed target that target_ points into
-  discovery::Snapshot::Target target_{};
+  // The service as it was when the connection came; port_ and endpoint_ point into it.
+  std::shared_ptr<const discovery::ServiceEntry> service_;
+  const discovery::Port* port_ = nullptr;
   const discovery::Endpoint* endpoint_ = nullptr;
   std::unique_ptr<Failures> failures_;
   std::unique_ptr<Buffer> early_;  // all client bytes so far, while not connected

@@ -20,8 +20,8 @@ struct L4Options {
   size_t replay_bytes = 16 * 1024;  // client bytes kept until an endpoint answered
   uint32_t mark = 0x4d45;           // SO_MARK of connections to endpoints inside capture_cidrs
   std::vector<Cidr> capture_cidrs;
-  // TCP_CONGESTION for connections inside this node; empty: the system's. BBR's pacing costs
-  // throughput on loopback and veth.
+  // TCP_CONGESTION for connections inside this node, in place of BBR where that is the system's: its
+  // pacing costs throughput on loopback and veth. Empty: never set.
   std::string local_congestion = "cubic";
   bool access_log = true;
 };

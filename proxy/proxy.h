@@ -1,9 +1,9 @@
 // Proxy: all workers of a node. Made and used on the main loop; everything that crosses to a worker
 // goes by post.
 //
-// Start-up: create() -> set_dialer() once the mesh exists (it needs tunnel_loop() and acceptor()) ->
-// start() -> set_snapshot() on every change. Shut-down: drain(), then destroy; the mesh and its dialer
-// must outlive the workers' threads (stop() ends them).
+// Start-up: create() -> start() -> the mesh is made (it needs tunnel_loop(), running, and acceptor())
+// -> set_dialer() -> set_snapshot() on every change.
+// Shut-down: drain() -> set_dialer(nullptr) -> the mesh is destroyed -> stop().
 #pragma once
 
 #include <memory>
@@ -30,7 +30,8 @@ class Proxy {
   io::Loop& tunnel_loop();
   // Receives the CONNECTs of peers; called on tunnel_loop().
   p2p::Acceptor& acceptor();
-  // Used on tunnel_loop(). Call before start(). Borrowed.
+  // The way to other nodes, used on tunnel_loop(); null takes it away. Borrowed. Until there is one,
+  // connections to other nodes end with "no tunnel".
   void set_dialer(p2p::Dialer* dialer);
 
   void start();

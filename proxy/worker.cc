@@ -1,7 +1,6 @@
 #include "proxy/worker.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+#include <fcntl.h>
 #include <pthread.h>
 
 #include "core/base/log.h"
@@ -10,24 +9,31 @@ namespace edgemesh::proxy {
 
 namespace {
 
-std::shared_ptr<const FixedTarget> fixed_target(const ListenerOptions& options,
-                                                const std::string& node) {
+// A service of one port for a static listener.
+std::shared_ptr<const discovery::ServiceEntry> fixed_service(const ListenerOptions& options,
+                                                             const std::string& node) {
   if (options.kind != ListenerOptions::Kind::kStatic) return nullptr;
-  auto fixed = std::make_shared<FixedTarget>();
-  fixed->service.ns = "static";
-  fixed->service.name = options.name.empty() ? options.listen.to_string() : options.name;
-  discovery::Port port;
-  port.protocol = "TCP";
+  auto service = std::make_shared<discovery::ServiceEntry>();
+  service->ns = "static";
+  service->name = options.name.empty() ? options.listen.to_string() : options.name;
+  discovery::Port& port = service->ports.emplace_back();
   port.port = options.listen.port;
   for (const SockAddr& addr : options.endpoints) {
-    discovery::Endpoint endpoint;
+    discovery::Endpoint& endpoint = port.endpoints.emplace_back();
     endpoint.addr = addr;
     endpoint.node = node;
-    endpoint.ready = true;
-    port.endpoints.push_back(std::move(endpoint));
   }
-  fixed->service.ports.push_back(std::move(port));
-  return fixed;
+  return service;
+}
+
+// Setting the algorithm costs a call a connection: it is done only where the system's is BBR.
+L4Options with_congestion(L4Options options) {
+  io::Fd fd(open("/proc/sys/net/ipv4/tcp_congestion_control", O_RDONLY | O_CLOEXEC));
+  char name[16] = {};
+  if (fd.valid() && read(fd.get(), name, sizeof name - 1) > 0 &&
+      !std::string_view(name).starts_with("bbr"))
+    options.local_congestion.clear();
+  return options;
 }
 
 }  // namespace
@@ -36,7 +42,7 @@ Worker::Worker(std::unique_ptr<io::Loop> loop, const ProxyOptions& options, obs:
                int index)
     : loop_(std::move(loop)),
       context_(std::make_unique<WorkerContext>(
-          *loop_, options.l4, discovery::Picker(options.l4.node, options.l4.zone), registry, index)),
+          *loop_, with_congestion(options.l4), discovery::Picker(options.l4.node, options.l4.zone), registry, index)),
       inbound_(*context_) {}
 
 Result<std::unique_ptr<Worker>> Worker::create(int index, const ProxyOptions& options,
@@ -61,7 +67,7 @@ Result<> Worker::listen(const ListenerOptions& options, bool reuse_port) {
   // Accepted sockets inherit both: no call a connection is needed.
   listen_options.no_delay = true;
   listen_options.congestion = context_->options.local_congestion;
-  auto fixed = fixed_target(options, context_->options.node);
+  auto fixed = fixed_service(options, context_->options.node);
   bool redirected = options.kind == ListenerOptions::Kind::kRedirect;
   SockAddr listen_addr = options.listen;
   auto on_accept = [this, fixed, redirected, listen_addr](io::Fd fd, const SockAddr& peer) {
@@ -87,6 +93,12 @@ Worker::~Worker() {
   listeners_.clear();
   context_->on_empty = nullptr;
   context_->abort_all();
+}
+
+void Worker::set_dialer(p2p::Dialer* dialer) {
+  loop_->post([this, alive = alive_, dialer] {
+    if (*alive) context_->dialer = dialer;
+  });
 }
 
 void Worker::set_tunnel_worker(Worker& other) {

@@ -1,6 +1,6 @@
 // Worker: a thread with its loop, its listeners and the connections that they took. Workers share
 // nothing: each has its own sockets on the same ports (SO_REUSEPORT), its own picker and counters.
-// Threads: made and used on the main thread; set_snapshot and drain post to the worker's thread.
+// Threads: made and used on the main thread; set_snapshot, set_dialer and drain post to the worker's thread.
 #pragma once
 
 #include <functional>
@@ -25,8 +25,8 @@ class Worker {
   io::Loop& loop() { return *loop_; }
   WorkerContext& context() { return *context_; }
   p2p::Acceptor& acceptor() { return inbound_; }
-  // Before start().
-  void set_dialer(p2p::Dialer* dialer) { context_->dialer = dialer; }
+  void set_dialer(p2p::Dialer* dialer);
+  // Before start(): who gets connections to other nodes.
   void set_tunnel_worker(Worker& other);
 
   void start();

@@ -62,6 +62,7 @@ class TcpStream final : public Stream, private FdWatch::Handler {
   Stream::Handler* handler_ = nullptr;
   std::unique_ptr<Timer> connect_timer_;  // only while connecting
   bool connected_;
+  bool took_bytes_ = false;  // a write went through before the event told that it is connected
   bool want_readable_ = true;
   bool drained_ = false;  // the last read emptied the socket: no use in asking before the next edge
   bool want_writable_ = false;

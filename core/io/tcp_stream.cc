@@ -134,6 +134,7 @@ IoResult TcpStream::write(std::span<const uint8_t> data) {
   if (failed_ || write_shut_) return {IoResult::kError, EPIPE, 0};
   ssize_t n = ::send(fd_.get(), data.data(), data.size(), MSG_NOSIGNAL);
   if (n > 0) {
+    took_bytes_ = true;
     if (static_cast<size_t>(n) < data.size()) want_writable_ = true;
     return {IoResult::kOk, 0, static_cast<size_t>(n)};
   }
@@ -182,13 +183,15 @@ void TcpStream::on_fd(bool readable, bool writable) {
   destroyed_ = &destroyed;
   if (!connected_) {
     int err = 0;
-    socklen_t len = sizeof err;
-    getsockopt(fd_.get(), SOL_SOCKET, SO_ERROR, &err, &len);
-    if (err == 0 && !writable) {
-      destroyed_ = nullptr;
-      return;
+    if (!took_bytes_) {
+      socklen_t len = sizeof err;
+      getsockopt(fd_.get(), SOL_SOCKET, SO_ERROR, &err, &len);
+      if (err == 0 && !writable) {
+        destroyed_ = nullptr;
+        return;
+      }
+      if (err == 0 && readable && !peer_addr()) err = ECONNREFUSED;  // the reason was taken already
     }
-    if (err == 0 && readable && !peer_addr()) err = ECONNREFUSED;  // the reason was taken already
     if (err != 0) {
       destroyed_ = nullptr;
       connect_timer_.reset();
