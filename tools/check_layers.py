@@ -34,14 +34,15 @@ SAME_LAYER = {
 # Include prefix -> the folders that may use it (tests and bench may use any).
 OWNERS = {
     r"uv\.h": {"core/io"},
-    r"ares": {"core/io"},
-    r"openssl/": {"core/tls"},
+    r"ares": {"core/io", "discovery"},
+    r"openssl/ssl": {"core/tls"},
+    r"openssl/": {"core/tls", "cloud"},  # cloud: the CA; keys and certificates, no connections
     r"nghttp2/": {"core/http"},
     r"wslay/": {"core/http"},
     r"sqlite3\.h": {"core/store"},
     r"yaml-cpp/": {"core/config"},
     r"ldns/": {"discovery"},
-    r"libmnl/": {"proxy", "core/io"},
+    r"libmnl/": {"proxy", "p2p", "core/io"},
     r"(nice/|glib|gio/|agent\.h$)": {"p2p"},
     r"(gnutls/|ngtcp2/|nghttp3/)": {"p2p"},
     r"CLI/": {"cmd"},

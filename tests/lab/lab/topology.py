@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 
 from . import nat
@@ -25,6 +24,7 @@ CLOUD_IP_2 = "203.0.113.11"
 CLOUD_IP6 = "fd00:113::10"
 _live = []
 _serial = 0
+_last_logs = ""
 
 
 class Box:
@@ -205,7 +205,9 @@ class Lab:
     def close(self):
         if self._closed:
             return
+        global _last_logs
         self._closed = True
+        _last_logs = self.logs() + f"\nall logs: {self.dir}" if self.keep_logs else ""
         for process in reversed(self.processes):
             process.signal(signal.SIGTERM)
         for process in reversed(self.processes):
@@ -234,9 +236,15 @@ class Lab:
         return "\n".join(out)
 
 
-def _close_all():
+def close_all():
+    """Ends the labs that are open. For the end of a test and of the process."""
     for lab in list(_live):
         lab.close()
+
+
+def last_logs():
+    """The log tails of the last lab that was closed after a failure."""
+    return _last_logs
 
 
 def _on_signal(number, _frame):
@@ -249,7 +257,7 @@ def setup_signals():
     signal.signal(signal.SIGHUP, _on_signal)
 
 
-atexit.register(_close_all)
+atexit.register(close_all)
 
 __all__ = ["Lab", "Box", "Node", "CLOUD_IP", "CLOUD_IP_2", "CLOUD_IP6", "LabError", "remove_left_over",
-           "setup_signals", "wait_for", "sys"]
+           "setup_signals", "close_all", "last_logs", "wait_for"]
