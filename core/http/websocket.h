@@ -37,8 +37,9 @@ class WebSocket {
     virtual void on_pong(std::string_view payload) { static_cast<void>(payload); }
     // The queue of unsent bytes became empty after it was not.
     virtual void on_drain() {}
-    // Once, the last callback. `code` is the peer's close code (1005: none given), or 1006 when the
-    // connection broke without a close frame; then `reason` tells how.
+    // Once, the last callback. `code` is the peer's close code (1005: none given); or ours (1002,
+    // 1007, 1009) when the peer broke the rules; or 1006 when the connection broke without a close
+    // frame. `reason` is the peer's, or tells how.
     virtual void on_close(uint16_t code, const std::string& reason) = 0;
   };
 
