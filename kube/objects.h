@@ -92,4 +92,20 @@ Result<EndpointSlice> parse_endpoint_slice(std::string_view json_text);
 Result<Node> parse_node(const nlohmann::json& object);
 Result<Node> parse_node(std::string_view json_text);
 
+// A string converts to a JSON value as well as to a view: these say that text is meant.
+inline Result<Meta> parse_meta(const std::string& t) { return parse_meta(std::string_view(t)); }
+inline Result<Meta> parse_meta(const char* t) { return parse_meta(std::string_view(t)); }
+inline Result<Service> parse_service(const std::string& t) {
+  return parse_service(std::string_view(t));
+}
+inline Result<Service> parse_service(const char* t) { return parse_service(std::string_view(t)); }
+inline Result<EndpointSlice> parse_endpoint_slice(const std::string& t) {
+  return parse_endpoint_slice(std::string_view(t));
+}
+inline Result<EndpointSlice> parse_endpoint_slice(const char* t) {
+  return parse_endpoint_slice(std::string_view(t));
+}
+inline Result<Node> parse_node(const std::string& t) { return parse_node(std::string_view(t)); }
+inline Result<Node> parse_node(const char* t) { return parse_node(std::string_view(t)); }
+
 }  // namespace edgemesh::kube
