@@ -234,7 +234,9 @@ void WebSocketCore::check_end() {
   if (wslay_event_get_close_received(ctx_) != 0 && wslay_event_get_close_sent(ctx_) != 0)
     return finish(peer_code_, peer_reason_);
   if (wslay_event_want_read(ctx_) == 0 && wslay_event_get_close_sent(ctx_) != 0) {
+    // For a few wrong frames wslay sends a close frame without a code.
     uint16_t code = wslay_event_get_status_code_sent(ctx_);
+    if (code == WSLAY_CODE_NO_STATUS_RCVD) code = WSLAY_CODE_PROTOCOL_ERROR;
     finish(code, fmt::format("closed for what the peer sent (code {})", code));
   }
 }
