@@ -43,7 +43,6 @@ Result<std::unique_ptr<Bootstrap>> Bootstrap::create(io::Loop& loop, const Ca& c
   tls.accept_expired_peer = true;  // authenticate() decides how long ago is too long
   tls.alpn = {"http/1.1"};
   http::ServerOptions server;
-  server.listen = self->options_.listen;
   EM_TRY(server.tls, tls::Context::server(tls));
   server.max_body = kMaxBody;
   server.max_head = 32 << 10;
@@ -51,11 +50,19 @@ Result<std::unique_ptr<Bootstrap>> Bootstrap::create(io::Loop& loop, const Ca& c
   server.idle_timeout = std::chrono::seconds(10);
   server.name = "bootstrap";
   Bootstrap* raw = self.get();
-  EM_TRY(self->server_,
-         http::Server::create(loop, server, [raw](http::Request request, auto writer) {
-           writer->respond(raw->answer(request));
-         }));
+  for (const SockAddr& listen : self->options_.listen) {
+    server.listen = listen;
+    EM_TRY(auto listener,
+           http::Server::create(loop, server, [raw](http::Request request, auto writer) {
+             writer->respond(raw->answer(request));
+           }));
+    self->servers_.push_back(std::move(listener));
+  }
   return self;
+}
+
+void Bootstrap::drain() {
+  for (const auto& server : servers_) server->drain();
 }
 
 http::Response Bootstrap::refuse(const http::Request& request, int status, std::string_view why) {

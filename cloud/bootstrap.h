@@ -15,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cloud/ca.h"
 #include "cloud/rate_limit.h"
@@ -25,7 +26,7 @@
 namespace edgemesh::cloud {
 
 struct BootstrapOptions {
-  SockAddr listen;             // port 10002 by default
+  std::vector<SockAddr> listen;  // port 10002 by default
   std::string cert_pem;        // the server's
   std::string key_pem;
   std::chrono::seconds renew_grace = std::chrono::hours(24 * 365);
@@ -38,8 +39,9 @@ class Bootstrap {
   static Result<std::unique_ptr<Bootstrap>> create(io::Loop& loop, const Ca& ca,
                                                    BootstrapOptions options,
                                                    obs::Registry& registry);
-  SockAddr local_addr() const { return server_->local_addr(); }
-  void drain() { server_->drain(); }
+  // Of the first listener.
+  SockAddr local_addr() const { return servers_.front()->local_addr(); }
+  void drain();
 
   // The request's answer, without a socket. For the server and for tests.
   http::Response answer(const http::Request& request);
@@ -56,7 +58,7 @@ class Bootstrap {
   KeyedLimiter limiter_;
   obs::Counter& issued_;
   obs::Counter& refused_;
-  std::unique_ptr<http::Server> server_;
+  std::vector<std::unique_ptr<http::Server>> servers_;
 };
 
 }  // namespace edgemesh::cloud

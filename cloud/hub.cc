@@ -41,7 +41,6 @@ Result<std::unique_ptr<Hub>> Hub::create(io::Loop& loop, HubOptions options,
   tls.verify = tls::ContextOptions::kRequired;
   tls.alpn = {"http/1.1"};
   http::ServerOptions server;
-  server.listen = self->options_.listen;
   EM_TRY(server.tls, tls::Context::server(tls));
   server.max_body = 4096;
   server.max_head = 16 << 10;
@@ -49,15 +48,17 @@ Result<std::unique_ptr<Hub>> Hub::create(io::Loop& loop, HubOptions options,
   server.max_connections = self->options_.max_nodes + self->options_.max_nodes / 4 + 64;
   server.name = "hub";
   Hub* raw = self.get();
-  EM_TRY(self->server_,
-         http::Server::create(loop, server, [raw](http::Request request, auto writer) {
-           raw->on_request(std::move(request), *writer);
-         }));
+  for (const SockAddr& listen : self->options_.listen) {
+    server.listen = listen;
+    EM_TRY(auto listener,
+           http::Server::create(loop, server, [raw](http::Request request, auto writer) {
+             raw->on_request(std::move(request), *writer);
+           }));
+    self->servers_.push_back(std::move(listener));
+  }
   self->tick_timer_.start_repeating(kTick);
   return self;
 }
-
-SockAddr Hub::local_addr() const { return server_->local_addr(); }
 
 Result<std::string> Hub::identify(const http::Request& request) const {
   if (request.peer == nullptr) {
@@ -220,7 +221,7 @@ void Hub::tick() {
 
 void Hub::drain() {
   draining_ = true;
-  server_->drain();
+  for (const auto& server : servers_) server->drain();
   std::vector<std::string> nodes;
   for (const auto& [node, session] : sessions_) nodes.push_back(node);
   for (const std::string& node : nodes) {

@@ -27,7 +27,7 @@
 namespace edgemesh::cloud {
 
 struct HubOptions {
-  SockAddr listen;  // port 10000 by default
+  std::vector<SockAddr> listen;  // port 10000 by default
   std::string cert_pem;
   std::string key_pem;
   std::string ca_pem;
@@ -61,10 +61,13 @@ class Hub final : public NodeLink {
   // Before the loop's next turn: the controllers need the hub first. Borrowed.
   void set_events(NodeEvents* events) { events_ = events; }
 
-  SockAddr local_addr() const;
+  // Of the first listener.
+  SockAddr local_addr() const { return servers_.front()->local_addr(); }
   // Tells every node to go (close code 1001) and takes no new ones.
   void drain();
   size_t sessions() const { return sessions_.size(); }
+  // Sessions whose goodbye is not answered yet.
+  size_t closing() const { return closing_.size(); }
   std::vector<NodeStatus> nodes() const;
 
   bool connected(const std::string& node) const override;
@@ -105,7 +108,7 @@ class Hub final : public NodeLink {
   bool draining_ = false;
   io::Timer tick_timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
-  std::unique_ptr<http::Server> server_;
+  std::vector<std::unique_ptr<http::Server>> servers_;
 };
 
 }  // namespace edgemesh::cloud

@@ -7,7 +7,7 @@
 
 #include "cloud/files.h"
 #include "cloud/token.h"
-#include "tests/unit/cloud/temp_dir.h"
+#include "tests/support/temp_dir.h"
 
 namespace edgemesh::cloud {
 namespace {

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cloud/dispatcher.h"
-#include "tests/unit/cloud/fake_kube.h"
+#include "tests/support/fake_kube.h"
 #include "tests/unit/cloud/fake_link.h"
 
 namespace edgemesh::cloud {
