@@ -133,12 +133,15 @@ TEST_F(EmbeddedClientTest, WatchFromAnOldVersionEndsAsGone) {
 }
 
 TEST_F(EmbeddedClientTest, DestroyedWatchAndClientStayQuiet) {
+  kube::WatchOptions options;
+  options.resource_version = std::to_string(store_->version());
   kube::WatchHandler handler;
   handler.on_event = [](const kube::WatchEvent&) { FAIL(); };
   handler.on_end = [](const Error&) { FAIL(); };
-  auto watch = client_->watch(kube::kConfigMaps, "", {}, std::move(handler));
-  create(kube::kConfigMaps, "default", config_map("a"));
-  watch.reset();
+  auto watch = client_->watch(kube::kConfigMaps, "", options, std::move(handler));
+  core_->create(info(kube::kConfigMaps), "default", config_map("a"), {},
+                [&](auto) { watch.reset(); });
+  settle([&] { return watch == nullptr; });
   client_->get(kube::kConfigMaps, "default", "a", [](auto) { FAIL(); });
   client_.reset();
 
