@@ -10,6 +10,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/base/function.h"
@@ -42,8 +43,9 @@ class Resolver {
 
   // The bytes are valid until the callback returns.
   using OnAnswer = UniqueFunction<void(Result<std::span<const uint8_t>>)>;
-  // `message` is one DNS query with an unpredictable id; it is sent as it is. The answer has that id
-  // and question; it may say NXDOMAIN, but SERVFAIL and REFUSED of all servers are kUnavailable.
+  // `message` is one DNS query with an unpredictable id, its only additional record an OPT without
+  // options at the end; it is sent as it is (without OPT to a server that does not know EDNS). The
+  // answer has that id and question; it may say NXDOMAIN, but SERVFAIL and REFUSED of all servers are kUnavailable.
   void query(std::span<const uint8_t> message, OnAnswer done);
 
   size_t in_flight() const;
@@ -54,8 +56,8 @@ class Resolver {
   struct Impl;
 
  private:
-  explicit Resolver(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  explicit Resolver(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;
 };
 
 // The name servers of a resolv.conf text, port 53.
