@@ -1,0 +1,211 @@
+#include "cmd/edgemesh-cloud/app.h"
+
+#include <algorithm>
+#include <csignal>
+#include <nlohmann/json.hpp>
+
+#include "cloud/files.h"
+#include "cmd/edgemesh-cloud/addresses.h"
+#include "core/base/log.h"
+#include "core/base/version.h"
+
+namespace edgemesh::cmd {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr uint16_t kHubPort = 10000;
+constexpr uint16_t kBootstrapPort = 10002;
+constexpr Duration kStopLimit = std::chrono::seconds(3);
+constexpr Duration kLeaseInterval = std::chrono::seconds(10);
+
+std::string bracketed(const std::string& host) {
+  const auto ip = IpAddr::parse(host);
+  return ip && ip->is_v6() ? "[" + host + "]" : host;
+}
+
+Json node_json(const cloud::NodeStatus& status) {
+  return {{"node", status.node},
+          {"address", status.address},
+          {"connectedSince", status.connected_since},
+          {"rttMicros", status.rtt_us < 0 ? Json() : Json(status.rtt_us)},
+          {"messagesIn", status.messages_in},
+          {"messagesOut", status.messages_out},
+          {"bytesIn", status.bytes_in},
+          {"bytesOut", status.bytes_out},
+          {"queuedBytes", status.queued_bytes}};
+}
+
+}  // namespace
+
+App::App(io::Loop& loop, CloudConfig config)
+    : loop_(loop),
+      config_(std::move(config)),
+      token_timer_(loop,
+                   [this] {
+                     const auto ok = write_join_token();
+                     if (!ok) EM_LOG(kError, "cloud", "{}", ok.error().message);
+                   }),
+      stop_timer_(loop, [this] { loop_.stop(); }) {}
+
+Result<std::unique_ptr<App>> App::create(io::Loop& loop, CloudConfig config) {
+  std::unique_ptr<App> app(new App(loop, std::move(config)));
+  EM_TRY_VOID(app->open());
+  return app;
+}
+
+Result<> App::open() {
+  EM_TRY_VOID(cloud::make_dirs(config_.state_dir));
+  EM_TRY(ca_, cloud::Ca::open({.state_dir = config_.state_dir,
+                               .trust_domain = config_.trust_domain,
+                               .node_lifetime = config_.node_certificate_lifetime}));
+  if (config_.advertise.empty()) config_.advertise = interface_addresses();
+  if (config_.hub_listen.empty()) config_.hub_listen = listen_everywhere(kHubPort);
+  if (config_.bootstrap_listen.empty()) {
+    config_.bootstrap_listen = listen_everywhere(kBootstrapPort);
+  }
+  std::vector<std::string> names = config_.advertise;
+  for (const std::string& name : {std::string("localhost"), std::string("127.0.0.1"),
+                                  std::string("::1"), host_name()}) {
+    if (!name.empty() && std::find(names.begin(), names.end(), name) == names.end()) {
+      names.push_back(name);
+    }
+  }
+  EM_TRY(const tls::KeyAndCert server, ca_->issue_server(names));
+  EM_TRY(backend_, Backend::create(loop_, config_, *ca_, server));
+  EM_TRY_VOID(open_hub(server));
+  EM_TRY_VOID(open_controllers());
+  EM_TRY_VOID(open_bootstrap(server));
+  EM_TRY_VOID(open_admin());
+  if (backend_->embedded()) EM_TRY_VOID(write_kubeconfig());
+  return write_join_token();
+}
+
+Result<> App::open_hub(const tls::KeyAndCert& server) {
+  cloud::HubOptions options;
+  options.listen = config_.hub_listen;
+  options.cert_pem = server.cert_pem;
+  options.key_pem = server.key_pem;
+  options.ca_pem = ca_->cert_pem();
+  options.max_nodes = config_.max_nodes;
+  EM_TRY(hub_, cloud::Hub::create(loop_, std::move(options), registry_));
+  return {};
+}
+
+Result<> App::open_controllers() {
+  cloud::MeshOptions mesh;
+  mesh.trust_domain = config_.trust_domain;
+  mesh.cluster_domain = config_.cluster_domain;
+  mesh.service_cidrs = config_.service_cidrs;
+  mesh.stun = config_.stun;
+  if (!config_.turn_server.empty()) {
+    EM_TRY(const auto turn, split_host_port(config_.turn_server, 3478));
+    EM_TRY(std::string secret, cloud::read_file(config_.turn_secret_file, 4096));
+    while (!secret.empty() && std::isspace(static_cast<unsigned char>(secret.back())) != 0) {
+      secret.pop_back();
+    }
+    if (secret.empty()) {
+      return fail(ErrorCode::kInvalidArgument, "{} is empty: put the secret of the TURN server in it",
+                  config_.turn_secret_file);
+    }
+    mesh.turn = {.host = turn.first,
+                 .port = turn.second,
+                 .secret = std::move(secret),
+                 .lifetime = config_.turn_lifetime};
+  }
+  kube::Client& client = backend_->client();
+  mesh_ = std::make_unique<cloud::MeshController>(loop_, client, *hub_, std::move(mesh), registry_);
+  cloud::NodeOptions nodes;
+  if (!backend_->embedded()) nodes.lease_interval = kLeaseInterval;
+  nodes_ = std::make_unique<cloud::NodeController>(loop_, client, nodes);
+  rendezvous_ = std::make_unique<cloud::Rendezvous>(loop_, *hub_, cloud::RendezvousOptions{},
+                                                    registry_);
+  upstream_ = std::make_unique<cloud::Upstream>(client, *hub_);
+  dispatcher_ = std::make_unique<cloud::Dispatcher>(
+      cloud::Dispatcher::Parts{*hub_, *mesh_, *nodes_, *rendezvous_, *upstream_,
+                               backend_->ca_pem()},
+      registry_);
+  hub_->set_events(dispatcher_.get());
+  return {};
+}
+
+Result<> App::open_bootstrap(const tls::KeyAndCert& server) {
+  cloud::BootstrapOptions options;
+  options.listen = config_.bootstrap_listen;
+  options.cert_pem = server.cert_pem;
+  options.key_pem = server.key_pem;
+  options.node_known = [this](const std::string& node) { return hub_->connected(node); };
+  EM_TRY(bootstrap_, cloud::Bootstrap::create(loop_, *ca_, std::move(options), registry_));
+  return {};
+}
+
+Result<> App::open_admin() {
+  CloudAdmin::Sources sources;
+  sources.not_ready = [this] { return not_ready(); };
+  sources.nodes = [this] {
+    Json nodes = Json::array();
+    for (const auto& status : hub_->nodes()) nodes.push_back(node_json(status));
+    return nodes;
+  };
+  EM_TRY(admin_, CloudAdmin::create(loop_, config_.admin_listen, registry_, std::move(sources)));
+  return {};
+}
+
+std::string App::not_ready() const {
+  if (stopping_) return "stopping";
+  return mesh_->ready() ? "" : "services and endpoint slices are not read yet";
+}
+
+Result<> App::write_kubeconfig() const {
+  EM_TRY(const tls::KeyAndCert admin, ca_->issue_admin());
+  const std::string host = config_.advertise.empty() ? "127.0.0.1" : config_.advertise.front();
+  // JSON is YAML.
+  const Json config{
+      {"apiVersion", "v1"},
+      {"kind", "Config"},
+      {"current-context", "edgemesh"},
+      {"clusters",
+       {{{"name", "edgemesh"},
+         {"cluster",
+          {{"server", fmt::format("https://{}:{}", bracketed(host), config_.api_listen.port)},
+           {"certificate-authority-data", tls::base64_encode(ca_->cert_pem())}}}}}},
+      {"contexts",
+       {{{"name", "edgemesh"}, {"context", {{"cluster", "edgemesh"}, {"user", "admin"}}}}}},
+      {"users",
+       {{{"name", "admin"},
+         {"user",
+          {{"client-certificate-data", tls::base64_encode(admin.cert_pem)},
+           {"client-key-data", tls::base64_encode(admin.key_pem)}}}}}}};
+  return cloud::write_file(config_.state_dir + "/admin.kubeconfig", config.dump(2) + "\n", 0600);
+}
+
+Result<> App::write_join_token() const {
+  return cloud::write_file(config_.state_dir + "/join-token", new_token() + "\n", 0600);
+}
+
+Result<> App::run() {
+  EM_TRY(const auto term, io::SignalWatch::start(loop_, SIGTERM, [this] { stop(); }));
+  EM_TRY(const auto interrupt, io::SignalWatch::start(loop_, SIGINT, [this] { stop(); }));
+  mesh_->start();
+  nodes_->start();
+  // A token in the file is always good for most of its life.
+  token_timer_.start_repeating(std::chrono::duration_cast<Duration>(config_.token_lifetime) / 4);
+  EM_LOG(kInfo, "cloud", "edgemesh-cloud {} runs: hub {}, bootstrap {}, admin {}, {}", kVersion,
+         hub_->local_addr().to_string(), bootstrap_->local_addr().to_string(),
+         admin_->local_addr().to_string(), backend_->description());
+  EM_LOG(kInfo, "cloud", "a token for 'edgemesh join' is in {}/join-token", config_.state_dir);
+  loop_.run();
+  return {};
+}
+
+void App::stop() {
+  // The second signal does not wait.
+  if (std::exchange(stopping_, true)) return loop_.stop();
+  EM_LOG(kInfo, "cloud", "stopping");
+  hub_->drain();
+  bootstrap_->drain();
+  backend_->drain();
+  stop_timer_.start(hub_->closing() == 0 ? Duration(std::chrono::milliseconds(50)) : kStopLimit);
+}
+
+}  // namespace edgemesh::cmd

@@ -1,0 +1,60 @@
+// App: wires the cloud together and runs it. Life: create() opens everything and reports the first
+// thing that is wrong; run() returns after SIGTERM or SIGINT.
+// Threads: one, the loop given.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "cloud/bootstrap.h"
+#include "cloud/ca.h"
+#include "cloud/dispatcher.h"
+#include "cloud/hub.h"
+#include "cloud/mesh_controller.h"
+#include "cloud/node_controller.h"
+#include "cloud/rendezvous.h"
+#include "cloud/upstream.h"
+#include "cmd/edgemesh-cloud/admin.h"
+#include "cmd/edgemesh-cloud/backend.h"
+#include "cmd/edgemesh-cloud/config.h"
+
+namespace edgemesh::cmd {
+
+class App {
+ public:
+  static Result<std::unique_ptr<App>> create(io::Loop& loop, CloudConfig config);
+  Result<> run();
+  // A new join token of the configured life.
+  std::string new_token() const { return ca_->new_token(config_.token_lifetime); }
+
+ private:
+  App(io::Loop& loop, CloudConfig config);
+  Result<> open();
+  Result<> open_controllers();
+  Result<> open_hub(const tls::KeyAndCert& server);
+  Result<> open_bootstrap(const tls::KeyAndCert& server);
+  Result<> open_admin();
+  Result<> write_kubeconfig() const;
+  Result<> write_join_token() const;
+  void stop();
+  std::string not_ready() const;
+
+  io::Loop& loop_;
+  CloudConfig config_;
+  obs::Registry registry_;
+  std::unique_ptr<cloud::Ca> ca_;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<cloud::Hub> hub_;
+  std::unique_ptr<cloud::MeshController> mesh_;
+  std::unique_ptr<cloud::NodeController> nodes_;
+  std::unique_ptr<cloud::Rendezvous> rendezvous_;
+  std::unique_ptr<cloud::Upstream> upstream_;
+  std::unique_ptr<cloud::Dispatcher> dispatcher_;
+  std::unique_ptr<cloud::Bootstrap> bootstrap_;
+  std::unique_ptr<CloudAdmin> admin_;
+  io::Timer token_timer_;
+  io::Timer stop_timer_;
+  bool stopping_ = false;
+};
+
+}  // namespace edgemesh::cmd

@@ -1,0 +1,90 @@
+#include "cmd/edgemesh-cloud/backend.h"
+
+#include "cloud/api_server.h"
+#include "cloud/kube_config.h"
+#include "cloud/kube_http_client.h"
+
+namespace edgemesh::cmd {
+namespace {
+
+class Embedded final : public Backend {
+ public:
+  static Result<std::unique_ptr<Backend>> create(io::Loop& loop, const CloudConfig& config,
+                                                 const cloud::Ca& ca,
+                                                 const tls::KeyAndCert& server) {
+    cloud::EmbeddedApi::Options options;
+    options.store.path = config.state_dir + "/api.db";
+    for (const std::string& text : config.service_cidrs) {
+      EM_TRY(const Cidr cidr, Cidr::parse(text));
+      options.core.service_cidrs.push_back(cidr);
+    }
+    auto self = std::make_unique<Embedded>();
+    self->ca_pem_ = ca.cert_pem();
+    EM_TRY(self->api_, cloud::EmbeddedApi::open(loop, std::move(options)));
+    tls::ContextOptions tls;
+    tls.cert_pem = server.cert_pem;
+    tls.key_pem = server.key_pem;
+    tls.ca_pem = ca.cert_pem();
+    tls.verify = tls::ContextOptions::kOptional;
+    tls.alpn = {"http/1.1"};
+    http::ServerOptions listen;
+    listen.listen = config.api_listen;
+    EM_TRY(listen.tls, tls::Context::server(tls));
+    listen.name = "api";
+    cloud::ApiServer* handler = &self->api_->server();
+    EM_TRY(self->server_,
+           http::Server::create(loop, listen, [handler](http::Request request, auto writer) {
+             handler->handle(std::move(request), std::move(writer));
+           }));
+    return std::unique_ptr<Backend>(std::move(self));
+  }
+
+  kube::Client& client() override { return api_->client(); }
+  std::string ca_pem() const override { return ca_pem_; }
+  std::string description() const override {
+    return "Kubernetes API " + server_->local_addr().to_string();
+  }
+  bool embedded() const override { return true; }
+  void drain() override {
+    api_->server().drain();
+    server_->drain();
+  }
+
+ private:
+  std::string ca_pem_;
+  std::unique_ptr<cloud::EmbeddedApi> api_;
+  std::unique_ptr<http::Server> server_;
+};
+
+class External final : public Backend {
+ public:
+  static Result<std::unique_ptr<Backend>> create(io::Loop& loop, const std::string& kubeconfig) {
+    auto self = std::make_unique<External>();
+    EM_TRY(const cloud::KubeConfig config, cloud::load_kubeconfig(kubeconfig));
+    self->ca_pem_ = config.ca_pem;
+    self->server_ = config.server;
+    EM_TRY(self->client_, cloud::make_http_client(loop, config));
+    return std::unique_ptr<Backend>(std::move(self));
+  }
+
+  kube::Client& client() override { return *client_; }
+  std::string ca_pem() const override { return ca_pem_; }
+  std::string description() const override { return "kube-apiserver " + server_; }
+  bool embedded() const override { return false; }
+  void drain() override {}
+
+ private:
+  std::string ca_pem_, server_;
+  std::unique_ptr<kube::Client> client_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Backend>> Backend::create(io::Loop& loop, const CloudConfig& config,
+                                                 const cloud::Ca& ca,
+                                                 const tls::KeyAndCert& server) {
+  if (!config.kubeconfig.empty()) return External::create(loop, config.kubeconfig);
+  return Embedded::create(loop, config, ca, server);
+}
+
+}  // namespace edgemesh::cmd

@@ -1,0 +1,31 @@
+// The Kubernetes API behind the controllers: the embedded one with its server on :6443, or a client of
+// a real kube-apiserver.
+// Threads: the loop given.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "cloud/ca.h"
+#include "cmd/edgemesh-cloud/config.h"
+#include "core/io/loop.h"
+#include "kube/client.h"
+
+namespace edgemesh::cmd {
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual kube::Client& client() = 0;
+  virtual std::string ca_pem() const = 0;  // of the API, for the nodes (k8s/ca.crt)
+  virtual std::string description() const = 0;
+  virtual bool embedded() const = 0;
+  virtual void drain() = 0;
+
+  // `server` is the API's certificate.
+  static Result<std::unique_ptr<Backend>> create(io::Loop& loop, const CloudConfig& config,
+                                                 const cloud::Ca& ca,
+                                                 const tls::KeyAndCert& server);
+};
+
+}  // namespace edgemesh::cmd
