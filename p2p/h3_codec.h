@@ -1,0 +1,71 @@
+// The part of HTTP/3 (RFC 9114) that CONNECT streams need: frames, and field sections in QPACK (RFC
+// 9204) without the dynamic table, so that no header waits for another stream. No I/O.
+//
+//   request stream:  HEADERS(:method CONNECT, :authority)  DATA*       end of stream = half-close
+//   response:        HEADERS(:status 200)  DATA*    or     HEADERS(:status 403, edgemesh-reason)
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "core/base/result.h"
+
+namespace edgemesh::p2p {
+
+// Application error codes of RFC 9114 that we send.
+enum H3Error : uint64_t {
+  kH3NoError = 0x100,
+  kH3InternalError = 0x102,
+  kH3FrameUnexpected = 0x105,
+  kH3ExcessiveLoad = 0x107,
+  kH3RequestCancelled = 0x10c,
+  kH3MessageError = 0x10e,
+  kH3ConnectError = 0x10f,
+};
+
+using H3Fields = std::vector<std::pair<std::string, std::string>>;
+
+// Type of a control stream and its SETTINGS frame.
+std::string h3_control_preface();
+// A whole HEADERS frame.
+Result<std::string> h3_encode_headers(const H3Fields& fields);
+// Header of a DATA frame of `payload` bytes, written to `out` (at least 9 bytes). Returns its length.
+size_t h3_data_header(uint64_t payload, uint8_t* out);
+
+// Reads one request stream. Strict: a frame that may not come there is an error.
+class H3StreamReader {
+ public:
+  static constexpr size_t kMaxFieldSection = 16 * 1024;
+
+  class Sink {
+   public:
+    virtual ~Sink() = default;
+    virtual void on_h3_headers(H3Fields fields) = 0;  // the first section; trailers are dropped
+    virtual void on_h3_data(std::span<const uint8_t> data) = 0;
+  };
+
+  // All of `data` is consumed. After an error the stream must be ended.
+  Result<> feed(std::span<const uint8_t> data, Sink& sink);
+  // False: the stream may not end here (inside a frame, or before the headers).
+  bool may_end() const { return state_ == State::kType && prefix_.empty() && got_headers_; }
+
+ private:
+  enum class State : uint8_t { kType, kPayload };
+  Result<> on_header(uint64_t type, uint64_t length);
+  Result<> end_section(Sink& sink);
+
+  State state_ = State::kType;
+  bool got_headers_ = false;
+  bool got_trailers_ = false;
+  uint64_t type_ = 0;
+  uint64_t left_ = 0;      // payload bytes still to come
+  std::string prefix_;     // of a frame header that came in parts, at most 16 bytes
+  std::string section_;    // of a HEADERS frame
+};
+
+}  // namespace edgemesh::p2p

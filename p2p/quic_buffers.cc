@@ -1,0 +1,119 @@
+#include "p2p/quic_buffers.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace edgemesh::p2p {
+
+namespace {
+constexpr size_t kSmallChunk = 2 * 1024;   // a stream that says little holds little
+constexpr size_t kLargeChunk = 64 * 1024;
+
+size_t chunk_size(size_t held, size_t wanted) {
+  if (held == 0 && wanted <= kSmallChunk) return kSmallChunk;
+  return kLargeChunk;
+}
+}  // namespace
+
+void SendBuffer::append(std::span<const uint8_t> data) {
+  while (!data.empty()) {
+    if (chunks_.empty() || chunks_.back().end == chunks_.back().capacity) {
+      Chunk chunk;
+      chunk.capacity = chunk_size(held_, data.size());
+      chunk.data.reset(new uint8_t[chunk.capacity]);
+      chunks_.push_back(std::move(chunk));
+    }
+    Chunk& last = chunks_.back();
+    size_t n = std::min(data.size(), last.capacity - last.end);
+    std::memcpy(last.data.get() + last.end, data.data(), n);
+    last.end += n;
+    held_ += n;
+    unsent_ += n;
+    total_ += n;
+    data = data.subspan(n);
+  }
+}
+
+size_t SendBuffer::peek(Piece* pieces, size_t max) const {
+  size_t count = 0;
+  for (size_t i = first_unsent_; i < chunks_.size() && count < max; ++i) {
+    const Chunk& chunk = chunks_[i];
+    if (chunk.sent < chunk.end)
+      pieces[count++] = {chunk.data.get() + chunk.sent, chunk.end - chunk.sent};
+  }
+  return count;
+}
+
+void SendBuffer::mark_sent(size_t n) {
+  unsent_ -= n;
+  while (n > 0) {
+    Chunk& chunk = chunks_[first_unsent_];
+    size_t take = std::min(n, chunk.end - chunk.sent);
+    chunk.sent += take;
+    n -= take;
+    if (chunk.sent < chunk.capacity) break;  // the rest of it is filled later
+    ++first_unsent_;
+  }
+}
+
+void SendBuffer::ack(size_t n) {
+  n = std::min(n, held_ - unsent_);
+  held_ -= n;
+  while (n > 0) {
+    Chunk& chunk = chunks_.front();
+    size_t take = std::min(n, chunk.sent - chunk.begin);
+    chunk.begin += take;
+    n -= take;
+    if (chunk.begin < chunk.capacity) break;
+    chunks_.pop_front();
+    if (first_unsent_ > 0) --first_unsent_;
+  }
+  // An idle stream gives its memory back.
+  if (held_ == 0) {
+    chunks_.clear();
+    first_unsent_ = 0;
+  }
+}
+
+void SendBuffer::clear() {
+  chunks_.clear();
+  first_unsent_ = held_ = unsent_ = 0;
+}
+
+void RecvBuffer::append(std::span<const uint8_t> data) {
+  while (!data.empty()) {
+    if (chunks_.empty() || chunks_.back().end == chunks_.back().capacity) {
+      Chunk chunk;
+      chunk.capacity = chunk_size(size_, data.size());
+      chunk.data.reset(new uint8_t[chunk.capacity]);
+      chunks_.push_back(std::move(chunk));
+    }
+    Chunk& last = chunks_.back();
+    size_t n = std::min(data.size(), last.capacity - last.end);
+    std::memcpy(last.data.get() + last.end, data.data(), n);
+    last.end += n;
+    size_ += n;
+    data = data.subspan(n);
+  }
+}
+
+size_t RecvBuffer::read(std::span<uint8_t> into) {
+  size_t total = 0;
+  while (total < into.size() && size_ > 0) {
+    Chunk& chunk = chunks_.front();
+    size_t n = std::min(into.size() - total, chunk.end - chunk.begin);
+    std::memcpy(into.data() + total, chunk.data.get() + chunk.begin, n);
+    chunk.begin += n;
+    total += n;
+    size_ -= n;
+    if (chunk.begin == chunk.end && (chunk.end == chunk.capacity || size_ == 0)) chunks_.pop_front();
+  }
+  return total;
+}
+
+void RecvBuffer::clear() {
+  chunks_.clear();
+  size_ = 0;
+}
+
+}  // namespace edgemesh::p2p

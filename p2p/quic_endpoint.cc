@@ -1,0 +1,170 @@
+#include "p2p/quic_endpoint.h"
+
+#include <algorithm>
+
+#include "core/base/log.h"
+
+namespace edgemesh::p2p {
+
+QuicEndpoint::QuicEndpoint(io::Loop& loop, std::shared_ptr<const QuicIdentity> identity,
+                           std::string peer_node, Handler& handler, QuicOptions options)
+    : loop_(loop),
+      identity_(std::move(identity)),
+      peer_node_(std::move(peer_node)),
+      handler_(handler),
+      options_(options) {}
+
+QuicEndpoint::~QuicEndpoint() = default;
+
+template <class F>
+void QuicEndpoint::each(F f) const {
+  if (client_ != nullptr) f(*client_);
+  for (const auto& server : servers_) f(*server);
+}
+
+void QuicEndpoint::use_path(DatagramPath* path) {
+  if (path_ == path) return;
+  path_ = path;
+  if (path == nullptr) return;
+  each([](QuicConnection& c) { c.on_path_changed(); });
+}
+
+Result<> QuicEndpoint::connect() {
+  if (client_ != nullptr && !client_->closed()) return {};
+  if (client_ != nullptr) {
+    // Closed, but not yet reported: its end is told before it goes.
+    loop_.defer([old = std::shared_ptr<QuicConnection>(std::move(client_))] {});
+  }
+  EM_TRY(client_, QuicConnection::client(loop_, identity_, peer_node_, *this, *this, options_));
+  return {};
+}
+
+Result<std::unique_ptr<io::Stream>> QuicEndpoint::open(const SockAddr& target) {
+  EM_TRY_VOID(connect());
+  return client_->open(target);
+}
+
+void QuicEndpoint::close(const Error& reason) {
+  std::vector<QuicConnection*> all;
+  each([&](QuicConnection& c) { all.push_back(&c); });
+  for (auto* c : all) c->close(reason);
+}
+
+bool QuicEndpoint::idle() const { return client_ == nullptr && servers_.empty(); }
+
+size_t QuicEndpoint::streams() const {
+  size_t n = 0;
+  each([&](QuicConnection& c) { n += c.streams(); });
+  return n;
+}
+
+uint64_t QuicEndpoint::tx_bytes() const {
+  uint64_t n = past_tx_;
+  each([&](QuicConnection& c) { n += c.tx_bytes(); });
+  return n;
+}
+
+uint64_t QuicEndpoint::rx_bytes() const {
+  uint64_t n = past_rx_;
+  each([&](QuicConnection& c) { n += c.rx_bytes(); });
+  return n;
+}
+
+Duration QuicEndpoint::rtt() const {
+  Duration best{};
+  each([&](QuicConnection& c) {
+    if (best == Duration::zero() && c.ready()) best = c.rtt();
+  });
+  return best;
+}
+
+bool QuicEndpoint::in_flight() const {
+  bool any = false;
+  each([&](QuicConnection& c) { any = any || (!c.closed() && c.bytes_in_flight() > 0); });
+  return any;
+}
+
+size_t QuicEndpoint::send(std::span<const uint8_t> train, size_t segment) {
+  if (path_ == nullptr) return train.size();  // lost, as on any bad path; QUIC sends it again
+  return path_->send(train, segment);
+}
+
+void QuicEndpoint::on_path_writable(DatagramPath& path) {
+  if (&path != path_) return;
+  std::vector<QuicConnection*> all;
+  each([&](QuicConnection& c) { all.push_back(&c); });
+  for (auto* c : all) c->on_output_writable();
+}
+
+QuicConnection* QuicEndpoint::find(std::span<const uint8_t> id) {
+  if (client_ != nullptr && client_->owns(id)) return client_.get();
+  for (auto it = servers_.rbegin(); it != servers_.rend(); ++it)
+    if ((*it)->owns(id)) return it->get();
+  return nullptr;
+}
+
+void QuicEndpoint::on_datagrams(DatagramPath& path, std::span<const uint8_t> train, size_t segment) {
+  handler_.on_path_data(path, train.size());
+  if (segment == 0) segment = train.size();
+  while (!train.empty()) {
+    auto datagram = train.first(std::min(segment, train.size()));
+    train = train.subspan(datagram.size());
+    one(path, datagram);
+  }
+  // A flush runs users' callbacks; connections that end are only put aside until the turn is over.
+  std::vector<QuicConnection*> touched;
+  touched.swap(touched_);
+  for (auto* c : touched) c->flush();
+}
+
+void QuicEndpoint::one(DatagramPath& path, std::span<const uint8_t> datagram) {
+  uint8_t first = datagram[0];
+  if ((first & 0xc0) == 0x80) {
+    handler_.on_other(path, datagram);
+    return;
+  }
+  if ((first & 0x40) == 0) return;
+  auto id = quic_destination_id(datagram);
+  if (id.empty()) return;
+  QuicConnection* conn = find(id);
+  if (conn == nullptr) {
+    if ((first & 0x80) != 0) accept(datagram);
+    return;
+  }
+  if (touched_.empty() || touched_.back() != conn) touched_.push_back(conn);
+  conn->receive(datagram);
+}
+
+void QuicEndpoint::accept(std::span<const uint8_t> first) {
+  if (servers_.size() >= kMaxServers) {
+    // A peer that started anew has a right to be heard: connections that never got ready go first.
+    auto idle = std::find_if(servers_.begin(), servers_.end(),
+                             [](const auto& s) { return !s->ready() || s->streams() == 0; });
+    if (idle == servers_.end()) return;
+    (*idle)->close({ErrorCode::kResourceExhausted, "too many tunnels of one peer", 0});
+    return;
+  }
+  auto made = QuicConnection::server(loop_, identity_, peer_node_, *this, *this, options_, first);
+  if (!made) return;  // stray bytes
+  servers_.push_back(std::move(*made));
+  touched_.push_back(servers_.back().get());
+  servers_.back()->receive(first);
+}
+
+void QuicEndpoint::on_quic_closed(QuicConnection& connection, const Error& error) {
+  past_tx_ += connection.tx_bytes();
+  past_rx_ += connection.rx_bytes();
+  std::shared_ptr<QuicConnection> gone;
+  if (client_.get() == &connection) gone = std::move(client_);
+  for (auto it = servers_.begin(); gone == nullptr && it != servers_.end(); ++it) {
+    if (it->get() != &connection) continue;
+    gone = std::move(*it);
+    servers_.erase(it);
+  }
+  // It may be in the list of a train that is being read.
+  loop_.defer([gone = std::move(gone)] {});
+  EM_LOG(kDebug, "p2p", "tunnel with {} closed: {}", peer_node_, error.message);
+  handler_.on_tunnel_closed(error);
+}
+
+}  // namespace edgemesh::p2p

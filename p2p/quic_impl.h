@@ -1,0 +1,194 @@
+// Private to the quic_*.cc files: a connection's parts. The only header with ngtcp2 in it.
+//
+// Callbacks of ngtcp2 only record what happened; handlers are told from run_events(), when no call of
+// ngtcp2 is on the stack, so that a handler may do anything, even destroy its stream.
+#pragma once
+
+#include <gnutls/gnutls.h>
+#include <ngtcp2/ngtcp2.h>
+#include <ngtcp2/ngtcp2_crypto.h>
+
+#include <deque>
+#include <functional>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "p2p/h3_codec.h"
+#include "p2p/quic_buffers.h"
+#include "p2p/quic_connection.h"
+
+namespace edgemesh::p2p {
+
+class QuicConn;
+class QuicStream;
+
+// One request stream. Held by the connection while QUIC knows it, and by the io::Stream of its user.
+struct StreamCore final : H3StreamReader::Sink, std::enable_shared_from_this<StreamCore> {
+  StreamCore(QuicConn* c, bool is_client) : conn(c), client(is_client) {}
+
+  void on_h3_headers(H3Fields fields) override;
+  void on_h3_data(std::span<const uint8_t> data) override;
+  void queue_event();  // has run_events() look at this stream
+  void fail_with(Error e);
+
+  QuicConn* conn;      // null when the connection is gone
+  const bool client;
+  int64_t id = -1;     // -1: waits for the handshake or for the peer's stream limit
+  QuicStream* handle = nullptr;
+  SendBuffer tx;
+  RecvBuffer rx;
+  H3StreamReader reader;
+
+  bool open = true;              // QUIC has not closed it
+  bool answered = false;         // client: 2xx came; server: 2xx was sent
+  bool user_gone = false;        // the io::Stream (or IncomingConnect) was destroyed
+  bool fin_wanted = false;       // shutdown_write()
+  bool fin_sent = false;
+  bool rx_fin = false;           // the peer's end came
+  bool eof_read = false;
+  bool want_readable = true;
+  bool want_writable = false;
+  bool in_send_list = false;
+  bool flow_blocked = false;     // the stream's window at the peer is used up
+  bool queued = false;           // in the event list
+  bool tell_connected = false;
+  bool tell_readable = false;
+  bool tell_writable = false;
+  bool tell_incoming = false;    // server: the request came
+  bool write_closed = false;     // the peer wants no more
+  std::optional<Error> error;    // to be told, once
+  bool error_told = false;
+  SockAddr target;               // server side
+  size_t turn_bytes = 0;         // sent since it came to the front of the send list
+};
+using StreamPtr = std::shared_ptr<StreamCore>;
+
+class QuicStream final : public io::Stream {
+ public:
+  explicit QuicStream(StreamPtr core);
+  ~QuicStream() override;
+  void set_handler(io::Stream::Handler* handler) override { handler_ = handler; }
+  io::IoResult read(std::span<uint8_t> into) override;
+  io::IoResult write(std::span<const uint8_t> data) override;
+  void shutdown_write() override;
+  void reset() override { reset_ = true; }
+  io::Stream::Handler* handler() const { return handler_; }
+
+ private:
+  StreamPtr core_;
+  io::Stream::Handler* handler_ = nullptr;
+  bool reset_ = false;
+};
+
+class QuicConn final : public QuicConnection {
+ public:
+  QuicConn(io::Loop& loop, std::shared_ptr<const QuicIdentity> identity, std::string peer_node,
+           Output& output, Handler& handler, const QuicOptions& options, bool server);
+  ~QuicConn() override;
+
+  // quic_connection.cc
+  Result<> init_client();
+  Result<> init_server(std::span<const uint8_t> first);
+  void receive(std::span<const uint8_t> datagram) override;
+  void flush() override;
+  void on_output_writable() override;
+  void on_path_changed() override;
+  Result<std::unique_ptr<io::Stream>> open(const SockAddr& target) override;
+  void close(const Error& reason) override;
+  bool owns(std::span<const uint8_t> connection_id) const override;
+  bool ready() const override { return ready_ && !closed_; }
+  bool closed() const override { return closed_; }
+  size_t streams() const override { return streams_.size() + waiting_.size(); }
+  Duration rtt() const override;
+  uint64_t tx_bytes() const override { return tx_bytes_; }
+  uint64_t rx_bytes() const override { return rx_bytes_; }
+  uint64_t bytes_in_flight() const override;
+
+  // quic_streams.cc: for StreamCore, QuicStream and the incoming requests
+  void open_waiting();
+  StreamPtr accept_stream(int64_t id);
+  void want_send(StreamCore& stream);
+  void flush_later();
+  void consumed(StreamCore& stream, size_t n);      // the reader took n bytes
+  void consumed_framing(StreamCore& stream, size_t n);
+  void arrived(size_t n);                           // payload that waits for a reader
+  void note_written(size_t n) { tx_bytes_ += n; }
+  void drop_stream(StreamCore& stream, uint64_t error);  // reset both directions
+  void drop_waiting(StreamCore& stream);
+  void queue_event(const StreamPtr& stream);
+  size_t send_limit() const { return send_limit_; }
+  const std::string& peer_node() const { return peer_node_; }
+  bool server() const { return server_; }
+
+ private:
+  friend struct QuicCallbacks;
+  // quic_connection.cc
+  Result<> init_tls();
+  ngtcp2_settings settings() const;
+  ngtcp2_transport_params params() const;
+  void on_timer();
+  void run_events();
+  void tell(const StreamPtr& stream);
+  void fail_connection(Error error, const ngtcp2_connection_close_error* to_send);
+  void end(Error error);
+  Error read_error(int rv);
+  // quic_send.cc
+  void send_packets();
+  bool send_train();
+  bool hand_over(const uint8_t* data, size_t size, size_t segment);
+  ngtcp2_ssize write_one(uint8_t* to, size_t room, uint64_t ts);
+  void rotate_send_list(StreamCore& front, size_t sent);
+  void send_close(const ngtcp2_connection_close_error& error);
+  void arm_timer();
+  void update_send_limit();
+  uint64_t now_ns() const;
+
+  io::Loop& loop_;
+  std::shared_ptr<const QuicIdentity> identity_;
+  const std::string peer_node_;
+  Output& output_;
+  Handler& handler_;
+  const QuicOptions options_;
+  const bool server_;
+
+  ngtcp2_conn* conn_ = nullptr;
+  gnutls_session_t session_ = nullptr;
+  ngtcp2_crypto_conn_ref conn_ref_{};
+  ngtcp2_path_storage path_{};  // a constant: addresses are below us
+  std::vector<ngtcp2_cid> ids_;
+  std::string verify_error_;    // why the peer's certificate was refused
+  io::Timer timer_;
+
+  bool ready_ = false;
+  bool ready_told_ = false;
+  bool control_opened_ = false;
+  bool closed_ = false;
+  bool close_told_ = false;
+  bool flush_queued_ = false;
+  bool blocked_ = false;        // the output would block
+  bool in_events_ = false;
+  std::optional<Error> close_error_;
+  std::vector<uint8_t> leftover_;  // of a train that the output took in part
+  size_t leftover_segment_ = 0;
+
+  std::unordered_map<int64_t, StreamPtr> streams_;
+  std::deque<StreamPtr> waiting_;    // client streams without an id
+  std::deque<StreamPtr> send_list_;  // streams with something to send, in turn
+  std::vector<StreamPtr> events_;
+  SendBuffer control_;               // our control stream
+  int64_t control_id_ = -1;
+  size_t unread_ = 0;                // payload that waits for readers
+  size_t owed_ = 0;                  // connection credit not given back for it
+  size_t send_limit_;
+  uint64_t tx_bytes_ = 0;
+  uint64_t rx_bytes_ = 0;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+// Fills the callbacks; quic_callbacks.cc.
+ngtcp2_callbacks quic_callbacks(bool server);
+Error quic_error(std::string_view what, int rv);
+void random_fill(uint8_t* to, size_t n);
+
+}  // namespace edgemesh::p2p

@@ -1,0 +1,263 @@
+#include "tests/unit/p2p/quic_fixture.h"
+
+namespace edgemesh::p2p {
+namespace {
+
+TEST_F(QuicTest, ByteTravelsThroughTheTunnel) {
+  make_sides();
+  over_udp();
+  b->answer_bytes = 1;
+  auto t = open(1);
+
+  ASSERT_TRUE(until([&] { return t->done(1) || t->failed; })) << t->error.message;
+
+  EXPECT_FALSE(t->failed) << t->error.message;
+  EXPECT_TRUE(t->connected);
+  ASSERT_EQ(b->targets.size(), 1U);
+  EXPECT_EQ(b->targets[0], target);
+  EXPECT_EQ(b->accepted[0]->received, 1U);
+  EXPECT_GT(a->endpoint.rtt(), Duration::zero());
+}
+
+TEST_F(QuicTest, CarriesManyMegabytesEachWay) {
+  make_sides();
+  over_udp();
+  const uint64_t size = 64 << 20;
+  b->answer_bytes = size;
+  auto t = open(size);
+
+  ASSERT_TRUE(until([&] { return (t->done(size) && b->accepted[0]->done(size)) || t->failed; }, 60s))
+      << t->received << " " << t->sent;
+  ASSERT_FALSE(t->failed) << t->error.message;
+
+  EXPECT_EQ(t->wrong, 0U);
+  EXPECT_EQ(b->accepted[0]->wrong, 0U);
+  EXPECT_EQ(a->endpoint.tx_bytes(), size);
+  EXPECT_EQ(a->endpoint.rx_bytes(), size);
+}
+
+TEST_F(QuicTest, CarriesAThousandStreams) {
+  make_sides();
+  over_udp();
+  b->answer_bytes = 3000;
+  std::vector<std::unique_ptr<Transfer>> all;
+  for (int i = 0; i < 1000; ++i) all.push_back(open(5000));
+
+  ASSERT_TRUE(until([&] {
+    return std::all_of(all.begin(), all.end(), [](auto& t) { return t->done(3000); });
+  }));
+
+  for (auto& t : all) EXPECT_EQ(t->wrong, 0U);
+  all.clear();
+  b->accepted.clear();
+  EXPECT_TRUE(until([&] { return a->endpoint.streams() == 0 && b->endpoint.streams() == 0; }));
+}
+
+TEST_F(QuicTest, HalfCloseLeavesTheOtherDirectionOpen) {
+  make_sides();
+  over_udp();
+  b->answer_bytes = 10;
+  auto t = open(0);  // ends its direction at once
+
+  ASSERT_TRUE(until([&] { return t->done(10) && b->accepted[0]->eof; }));
+  EXPECT_FALSE(t->failed);
+}
+
+TEST_F(QuicTest, SlowReaderBoundsWhatIsHeld) {
+  QuicOptions o;
+  make_sides(o);
+  over_udp();
+  b->read_incoming = false;
+  auto t = open(256 << 20);
+
+  until([&] { return false; }, 1500ms);
+  uint64_t stalled_at = t->sent;
+
+  // The receive window, what is on the way, and the send buffer.
+  EXPECT_LE(stalled_at, o.max_stream_window + o.max_send_buffer);
+  // Another stream is not held up by it.
+  b->read_incoming = true;
+  auto other = open(1 << 20);
+  EXPECT_TRUE(until([&] { return other->finished && b->accepted.back()->received == 1 << 20; }));
+  // The reader wakes up.
+  b->accepted[0]->reading = true;
+  b->accepted[0]->read_all();
+  EXPECT_TRUE(until([&] { return t->sent > stalled_at + (8 << 20); }));
+  EXPECT_EQ(b->accepted[0]->wrong, 0U);
+}
+
+TEST_F(QuicTest, SurvivesLossAndReordering) {
+  make_sides();
+  over_memory();
+  mem_a->loss_per_mille = mem_b->loss_per_mille = 30;
+  mem_a->reorder_per_mille = mem_b->reorder_per_mille = 50;
+  const uint64_t size = 4 << 20;
+  b->answer_bytes = size;
+  auto t = open(size);
+
+  ASSERT_TRUE(until([&] { return (t->done(size) && b->accepted[0]->done(size)) || t->failed; }, 60s))
+      << t->received;
+  ASSERT_FALSE(t->failed) << t->error.message;
+
+  EXPECT_EQ(t->wrong + b->accepted[0]->wrong, 0U);
+}
+
+TEST_F(QuicTest, RefusalReachesTheOpenerWithStatusAndReason) {
+  make_sides();
+  over_udp();
+  b->refuse = 403;
+  auto t = open(10);
+
+  ASSERT_TRUE(until([&] { return t->failed; }));
+
+  EXPECT_EQ(t->error.code, ErrorCode::kPermissionDenied);
+  EXPECT_EQ(t->error.message, "403 not an endpoint");
+  EXPECT_FALSE(t->connected);
+}
+
+TEST_F(QuicTest, DestroyedStreamResetsTheOtherEnd) {
+  make_sides();
+  over_udp();
+  auto t = open(10);
+  t->end_when_sent = false;
+  ASSERT_TRUE(until([&] { return t->connected; }));
+
+  t.reset();
+
+  EXPECT_TRUE(until([&] { return b->accepted[0]->failed || b->accepted[0]->eof; }));
+}
+
+TEST_F(QuicTest, WrongAuthorityIsRefused) {
+  test::TestPki other("another CA");
+  id_a = identity(node_cert(other, "a"), pki.ca().cert_pem);
+  make_sides();
+  over_udp();
+  auto t = open(10);
+
+  ASSERT_TRUE(until([&] { return t->failed; }));
+
+  EXPECT_TRUE(b->closed);
+  EXPECT_EQ(b->error.code, ErrorCode::kUnauthenticated);
+  EXPECT_NE(b->error.message.find("not from the mesh CA"), std::string::npos) << b->error.message;
+  EXPECT_TRUE(b->targets.empty());
+}
+
+TEST_F(QuicTest, ServerOfAnotherAuthorityIsRefused) {
+  test::TestPki other("another CA");
+  id_b = identity(node_cert(other, "b"), pki.ca().cert_pem);
+  make_sides();
+  over_udp();
+  auto t = open(10);
+
+  ASSERT_TRUE(until([&] { return t->failed; }));
+
+  EXPECT_EQ(t->error.code, ErrorCode::kUnauthenticated);
+  EXPECT_TRUE(b->targets.empty());
+}
+
+TEST_F(QuicTest, ExpiredCertificateIsRefused) {
+  id_b = identity(node_cert(pki, "b", -3600, -60), pki.ca().cert_pem);
+  make_sides();
+  over_udp();
+  auto t = open(10);
+
+  ASSERT_TRUE(until([&] { return t->failed; }));
+
+  EXPECT_NE(t->error.message.find("expired"), std::string::npos) << t->error.message;
+}
+
+TEST_F(QuicTest, OtherNodesNameIsRefused) {
+  id_b = identity(node_cert(pki, "c"), pki.ca().cert_pem);
+  make_sides();
+  over_udp();
+  auto t = open(10);
+
+  ASSERT_TRUE(until([&] { return t->failed; }));
+
+  EXPECT_NE(t->error.message.find("of node c, not of b"), std::string::npos) << t->error.message;
+  EXPECT_TRUE(b->targets.empty());
+}
+
+TEST_F(QuicTest, OtherNodesNameIsRefusedByTheServer) {
+  id_a = identity(node_cert(pki, "c"), pki.ca().cert_pem);
+  make_sides();
+  over_udp();
+  auto t = open(10);
+
+  ASSERT_TRUE(until([&] { return t->failed; }));
+
+  EXPECT_TRUE(b->targets.empty());
+}
+
+TEST_F(QuicTest, StrayDatagramsAreIgnored) {
+  make_sides();
+  over_memory();
+  std::mt19937 random(7);
+  for (int i = 0; i < 5000; ++i) {
+    std::vector<uint8_t> junk(1 + random() % 1300);
+    for (auto& byte : junk) byte = static_cast<uint8_t>(random());
+    if (i % 3 == 0) junk[0] |= 0xc0;  // long header
+    if (i % 6 == 0 && junk.size() > 5) junk[1] = junk[2] = junk[3] = 0, junk[4] = 1;
+    b->endpoint.on_datagrams(*mem_b, junk, 0);
+  }
+  auto t = open(10);
+
+  EXPECT_TRUE(until([&] { return t->connected; }));
+}
+
+TEST_F(QuicTest, PathChangesInTheMiddleOfATransfer) {
+  make_sides();
+  over_udp();
+  const uint64_t size = 32 << 20;
+  auto t = open(size);
+  ASSERT_TRUE(until([&] { return !b->accepted.empty() && b->accepted[0]->received > size / 4; }));
+
+  auto second_a = test::TestPki::take(UdpPath::bind(*loop, {IpAddr::loopback(), 0}));
+  auto second_b = test::TestPki::take(UdpPath::bind(*loop, {IpAddr::loopback(), 0}));
+  second_a->connect(second_b->local_addr());
+  second_b->connect(second_a->local_addr());
+  a->use(*second_a);  // for a while each side sends on another path
+  until([&] { return false; }, 20ms);
+  b->use(*second_b);
+  udp_a.reset();
+  udp_b.reset();
+
+  ASSERT_TRUE(until([&] { return b->accepted[0]->done(size) || b->accepted[0]->eof; }));
+  EXPECT_EQ(b->accepted[0]->wrong, 0U);
+  EXPECT_FALSE(t->failed);
+}
+
+TEST_F(QuicTest, OutageIsSurvived) {
+  make_sides();
+  over_memory();
+  const uint64_t size = 4 << 20;
+  auto t = open(size);
+  ASSERT_TRUE(until([&] { return !b->accepted.empty() && b->accepted[0]->received > size / 4; }));
+
+  mem_a->cut = mem_b->cut = true;
+  until([&] { return false; }, 800ms);
+  mem_a->cut = mem_b->cut = false;
+
+  ASSERT_TRUE(until([&] { return b->accepted[0]->eof; }));
+  EXPECT_EQ(b->accepted[0]->received, size);
+  EXPECT_EQ(b->accepted[0]->wrong, 0U);
+}
+
+TEST_F(QuicTest, FirstBytesTravelWithTheOpen) {
+  make_sides();
+  over_memory();
+  mem_a->delay = mem_b->delay = 20ms;
+  auto warm = open(1);
+  ASSERT_TRUE(until([&] { return warm->connected; }));
+  b->answer_bytes = 100;
+  auto begin = loop->clock().now();
+
+  auto t = open(100);
+  ASSERT_TRUE(until([&] { return t->received == 100; }));
+  auto took = loop->clock().now() - begin;
+
+  EXPECT_LT(took, 60ms);  // one round trip of 40 ms, not two
+}
+
+}  // namespace
+}  // namespace edgemesh::p2p
