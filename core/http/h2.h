@@ -2,7 +2,9 @@
 // io::Stream. Wire-compatible with Istio's HBONE: ":method CONNECT", ":authority ip:port".
 //
 // - open_connect() returns at once; what is written before the answer travels with the open (no extra
-//   round trip). on_connected() is the peer's 2xx; another status is on_error, message "503 ...".
+//   round trip). on_connected() is the peer's 2xx; another status is on_error, its message "HTTP 503:
+//   reason" with the reason that the far reject() gave. 403 is kPermissionDenied, 404 kNotFound, 5xx
+//   kUnavailable.
 // - Flow control end to end: a window opens only as the reader takes bytes; a stream holds at most its
 //   window (receive) and send_buffer (send) bytes.
 // - Frames of one loop turn leave in one write.
@@ -28,8 +30,7 @@ struct H2Options {
   uint32_t stream_window = 4 << 20;
   uint32_t connection_window = 16 << 20;
   uint32_t max_frame = 64 << 10;
-  size_t send_buffer = 1 << 20;     // a stream, grows on demand
-  size_t output_buffer = 512 << 10; // of the session, before the stream below takes it
+  size_t send_buffer = 512 << 10;  // a stream; grows on demand
   size_t max_header_bytes = 16 << 10;
   uint32_t reset_burst = 1000;      // resets by the peer...
   uint32_t reset_per_second = 200;  // ...and the rate that refills the burst
@@ -81,7 +82,8 @@ class H2Session {
   virtual size_t active_streams() const = 0;
   virtual uint64_t bytes_in() const = 0;   // payload of DATA
   virtual uint64_t bytes_out() const = 0;
-  virtual io::Stream& below() = 0;         // for TLS identity and addresses
+  // For TLS identity and addresses. Valid until on_close() returned.
+  virtual io::Stream& below() = 0;
 };
 
 }  // namespace edgemesh::http
