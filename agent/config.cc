@@ -13,65 +13,79 @@ using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
 
-// HOST:PORT whose host may be a name.
-void check_host_port(Reader& reader, const char* key, const std::string& value) {
-  if (value.empty()) return;
-  auto colon = value.rfind(':');
-  bool ok = colon != std::string::npos && colon > 0 && colon + 1 < value.size() &&
-            value.find_first_not_of("0123456789", colon + 1) == std::string::npos &&
-            value.size() - colon <= 6 && std::stoi(value.substr(colon + 1)) <= 65535;
-  if (!ok) reader.refuse(key, fmt::format("'{}' is not allowed (want HOST:PORT)", value));
+void read_cloud(Reader cloud, AgentConfig::Cloud& out) {
+  config::HostPort hub, bootstrap;
+  cloud.read("hub", &hub, 10000);
+  cloud.read("bootstrap", &bootstrap, 10002);
+  if (!hub.empty()) out.hub = hub.to_string();
+  if (!bootstrap.empty()) out.bootstrap = bootstrap.to_string();
 }
 
-void read_proxy(Reader root, AgentConfig::Proxy& proxy) {
-  root.read("workers", &proxy.workers, 1, 64)
-      .read("connectTimeout", &proxy.connect_timeout, milliseconds(10), minutes(5))
-      .read("idleTimeout", &proxy.idle_timeout, seconds(1), hours(24 * 30))
-      .read("drainTimeout", &proxy.drain_timeout, milliseconds(0), minutes(10))
-      .read("maxConnections", &proxy.max_connections, 1, 1'000'000)
-      .read("accessLog", &proxy.access_log);
+void read_dns(Reader dns, AgentConfig::Dns& out) {
+  dns.read("enable", &out.enable);
+  dns.read("listen", &out.listen, 53);
+  dns.read("upstreams", &out.upstreams, 53);
+  dns.read("clusterDomain", &out.cluster_domain);
 }
 
-Result<AgentConfig> read_config(const Document& document) {
+void read_capture(Reader capture, AgentConfig::Capture& out) {
+  capture.read("enable", &out.enable);
+  capture.read_enum("mode", &out.mode,
+                    {{"auto", CaptureMode::kAuto},
+                     {"tproxy", CaptureMode::kTproxy},
+                     {"redirect", CaptureMode::kRedirect}});
+  capture.read("serviceCidrs", &out.service_cidrs);
+  capture.read("tproxyPort", &out.tproxy_port, 1);
+  capture.read("redirectPort", &out.redirect_port, 1);
+}
+
+void read_proxy(Reader proxy, AgentConfig::Proxy& out) {
+  proxy.read("workers", &out.workers, 1, 64);
+  proxy.read("connectTimeout", &out.connect_timeout, milliseconds(10), minutes(5));
+  proxy.read("idleTimeout", &out.idle_timeout, seconds(1), hours(24 * 30));
+  proxy.read("drainTimeout", &out.drain_timeout, milliseconds(0), minutes(10));
+  proxy.read("maxConnections", &out.max_connections, 1, 1'000'000);
+  proxy.read("accessLog", &out.access_log);
+}
+
+void read_p2p(Reader p2p, AgentConfig::P2p& out) {
+  p2p.read("enable", &out.enable);
+  p2p.read("direct", &out.direct_enable);
+  p2p.read("directListen", &out.direct_listen, 15008);
+  p2p.read("advertise", &out.advertise, 15008);
+  p2p.read("trustDomain", &out.trust_domain);
+}
+
+void read_log(Reader reader, AgentConfig& out) {
+  reader.read_enum("level", &out.log_level,
+                   {{"error", log::Level::kError},
+                    {"warn", log::Level::kWarn},
+                    {"info", log::Level::kInfo},
+                    {"debug", log::Level::kDebug},
+                    {"trace", log::Level::kTrace}});
+  reader.read_enum("format", &out.log_format,
+                   {{"text", log::Format::kText}, {"json", log::Format::kJson}});
+}
+
+Result<AgentConfig> read_config(Document& document) {
   AgentConfig out;
-  Reader root(document);
-  root.read("node", &out.node).read("zone", &out.zone).read("stateDir", &out.state_dir);
-  Reader cloud = root.section("cloud");
-  cloud.read("hub", &out.cloud.hub).read("bootstrap", &out.cloud.bootstrap);
-  check_host_port(cloud, "hub", out.cloud.hub);
-  check_host_port(cloud, "bootstrap", out.cloud.bootstrap);
-  root.section("dns")
-      .read("enable", &out.dns.enable)
-      .read("listen", &out.dns.listen)
-      .read("upstreams", &out.dns.upstreams, 53)
-      .read("clusterDomain", &out.dns.cluster_domain);
-  root.section("capture")
-      .read("enable", &out.capture.enable)
-      .read_enum("mode", &out.capture.mode,
-                 {{"auto", CaptureMode::kAuto},
-                  {"tproxy", CaptureMode::kTproxy},
-                  {"redirect", CaptureMode::kRedirect}})
-      .read("serviceCidrs", &out.capture.service_cidrs)
-      .read("tproxyPort", &out.capture.tproxy_port, 1, 65535)
-      .read("redirectPort", &out.capture.redirect_port, 1, 65535);
+  Reader root = document.root();
+  root.read("node", &out.node);
+  root.read("zone", &out.zone);
+  root.read("stateDir", &out.state_dir);
+  read_cloud(root.section("cloud"), out.cloud);
+  read_dns(root.section("dns"), out.dns);
+  read_capture(root.section("capture"), out.capture);
   read_proxy(root.section("proxy"), out.proxy);
-  root.section("p2p")
-      .read("enable", &out.p2p.enable)
-      .read("direct", &out.p2p.direct_enable)
-      .read("directListen", &out.p2p.direct_listen)
-      .read("advertise", &out.p2p.advertise, 15008)
-      .read("trustDomain", &out.p2p.trust_domain);
+  read_p2p(root.section("p2p"), out.p2p);
   Reader admin = root.section("admin");
-  admin.read("listen", &out.admin_listen);
+  admin.read("listen", &out.admin_listen, 15000);
   if (!out.admin_listen.ip.is_loopback())
-    admin.refuse("listen", fmt::format("'{}' is not allowed (want a loopback address: the admin endpoint "
-                                       "has no login)", out.admin_listen.to_string()));
-  root.section("log")
-      .read_enum("level", &out.log_level,
-                 {{"error", log::Level::kError}, {"warn", log::Level::kWarn}, {"info", log::Level::kInfo},
-                  {"debug", log::Level::kDebug}, {"trace", log::Level::kTrace}})
-      .read_enum("format", &out.log_format, {{"text", log::Format::kText}, {"json", log::Format::kJson}});
-  EM_TRY_VOID(root.finish());
+    admin.reject("listen", fmt::format("'{}' is not allowed (want a loopback address: the admin endpoint "
+                                       "has no login)",
+                                       out.admin_listen.to_string()));
+  read_log(root.section("log"), out);
+  EM_TRY_VOID(document.finish());
   return out;
 }
 
