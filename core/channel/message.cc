@@ -1,8 +1,5 @@
 #include "core/channel/message.h"
 
-#include <sys/random.h>
-
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 namespace edgemesh::channel {
@@ -135,36 +132,6 @@ std::string content_text(const Message& message) {
   if (message.content.empty() || message.content.front() != '"') return message.content;
   json value = json::parse(message.content, nullptr, false);
   return value.is_string() ? value.get<std::string>() : message.content;
-}
-
-Message reply_to(const Message& message, std::string content) {
-  Message reply;
-  reply.id = new_id();
-  reply.parent_id = message.id;
-  reply.timestamp_ms = now_ms();
-  reply.source = message.source;
-  reply.group = message.group;
-  reply.resource = message.resource;
-  reply.operation = "response";
-  reply.content = std::move(content);
-  return reply;
-}
-
-std::string new_id() {
-  uint8_t b[16];
-  EM_CHECK(getrandom(b, sizeof b, 0) == sizeof b);
-  b[6] = static_cast<uint8_t>((b[6] & 0x0f) | 0x40);
-  b[8] = static_cast<uint8_t>((b[8] & 0x3f) | 0x80);
-  std::string out;
-  for (int i = 0; i < 16; ++i)
-    out += fmt::format("{}{:02x}", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", b[i]);
-  return out;
-}
-
-int64_t now_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
 }
 
 }  // namespace edgemesh::channel

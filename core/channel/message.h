@@ -12,21 +12,17 @@
 #include <string_view>
 
 #include "core/base/result.h"
+#include "core/bus/message.h"
 
 namespace edgemesh::channel {
 
 inline constexpr size_t kMaxMessageBytes = 4 << 20;
 
-struct Message {
-  std::string id;
-  std::string parent_id;
-  int64_t timestamp_ms = 0;
-  std::string resource_version;
-  bool sync = false;
-  std::string type;
-  std::string source, destination, group, operation, resource;
-  std::string content = "null";  // JSON text
-};
+using bus::Message;
+using bus::make_message;
+using bus::new_id;
+using bus::now_ms;
+using bus::reply_to;
 
 // One line with a newline at its end, as Go's encoder writes it. A content that is not JSON is sent as
 // a JSON string.
@@ -41,11 +37,5 @@ Result<Message> decode(std::string_view text, size_t max_bytes = kMaxMessageByte
 std::string content_text(const Message& message);
 // Text as the JSON string that `content` wants.
 std::string json_string(std::string_view text);
-
-// An answer to `message`: new id, parent_id, source, group and resource copied, operation "response".
-Message reply_to(const Message& message, std::string content);
-
-std::string new_id();  // UUID v4
-int64_t now_ms();      // Unix milliseconds
 
 }  // namespace edgemesh::channel
