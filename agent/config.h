@@ -1,63 +1,98 @@
-// The agent's configuration (/etc/edgemesh/agent.yaml; configs/agent.yaml explains it). Everything has
-// a default but the cloud's address, which `edgemesh join` writes.
+// The agent's configuration: agent.yaml over these defaults. Strict: see core/config/reader.h.
+// configs/agent.yaml shows every key. Flags of the program override what is read here.
 #pragma once
 
 #include <map>
 #include <string>
 #include <vector>
 
-#include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/net_addr.h"
+#include "core/config/reader.h"
 
 namespace edgemesh::agent {
+
+inline constexpr const char* kDefaultConfigFile = "/etc/edgemesh/agent.yaml";
+inline constexpr const char* kDefaultStateDir = "/var/lib/edgemesh";
 
 enum class CaptureMode { kAuto, kTproxy, kRedirect };
 
 struct AgentConfig {
-  std::string node;  // empty: from the certificate
-  std::string zone;
-  std::string state_dir = "/var/lib/edgemesh";
+  std::string node_name;  // nodeName; empty: the host's name (set by load_config)
+  std::string zone;       // preferred over other zones when an endpoint is picked
+  std::string state_dir = kDefaultStateDir;
+
   struct Cloud {
-    std::string hub;        // HOST:PORT, 10000
-    std::string bootstrap;  // HOST:PORT, 10002; empty: the hub's host
+    config::HostPort hub;        // host:10000
+    config::HostPort bootstrap;  // host:10002; unset: the hub's host
   } cloud;
+
   struct Dns {
     bool enable = true;
-    SockAddr listen{IpAddr::v4(0xa9fe6010), 53};  // 169.254.96.16
-    std::vector<SockAddr> upstreams;              // empty: those of /etc/resolv.conf
-    std::string cluster_domain = "cluster.local";
+    IpAddr listen_address = IpAddr::v4(0xa9fe6010);  // 169.254.96.16, port 53
+    std::vector<SockAddr> upstreams;                 // empty: those of /etc/resolv.conf
+    std::string cluster_domain;                      // empty: what the cloud says
   } dns;
+
   struct Capture {
     bool enable = true;
     CaptureMode mode = CaptureMode::kAuto;
-    std::vector<Cidr> service_cidrs;  // empty: as the cloud says, else 10.96.0.0/12
-    uint16_t tproxy_port = 15001;
-    uint16_t redirect_port = 15002;
+    std::vector<Cidr> service_cidrs;  // empty: what the cloud says
   } capture;
+
   struct Proxy {
-    int workers = 1;
+    int workers = 1;  // 0: one a processor
     Duration connect_timeout = std::chrono::seconds(5);
     Duration idle_timeout = std::chrono::hours(1);
+    size_t max_connections = 16'384;  // of one worker
     Duration drain_timeout = std::chrono::seconds(10);
-    int64_t max_connections = 16384;
     bool access_log = true;
   } proxy;
+
   struct P2p {
     bool enable = true;
-    bool direct_enable = true;
+    bool direct = true;  // TCP 15008
     SockAddr direct_listen{IpAddr(), 15008};
-    std::vector<SockAddr> advertise;
-    std::string trust_domain = "edgemesh.local";
+    // Where peers reach direct_listen; empty: the addresses of this machine. For a port forwarding.
+    std::vector<SockAddr> advertise_addresses;
+    bool ice = true;
+    std::vector<config::HostPort> stun_servers;  // on top of those that the cloud names
   } p2p;
-  SockAddr admin_listen{IpAddr::loopback(), 15000};
-  log::Level log_level = log::Level::kInfo;
-  log::Format log_format = log::Format::kText;
+
+  struct Admin {
+    SockAddr listen{IpAddr::loopback(), 15000};
+  } admin;
+
+  struct Log {
+    log::Level level = log::Level::kInfo;
+    log::Format format = log::Format::kText;
+    std::map<std::string, log::Level> components;
+  } log;
+
+  struct Module {
+    bool enable = true;
+  };
+  std::map<std::string, Module> modules;
+  bool module_enabled(const std::string& name) const;
 };
 
-Result<AgentConfig> load_config(const std::string& path);
-Result<AgentConfig> parse_config(std::string_view text, std::string name);
-// The file that `edgemesh join` writes.
-std::string render_config(const AgentConfig& config);
+// Names that `modules` may have.
+std::vector<std::string> module_names();
+
+// Errors are one line: file, line, key path, value, what is allowed. `needs_cloud` false: cloud.hub
+// may be missing (a file before the node joined).
+Result<AgentConfig> load_config(const std::string& path, bool needs_cloud = true);
+Result<AgentConfig> parse_config(std::string_view text, const std::string& name,
+                                 bool needs_cloud = true);
+
+// Kubernetes node name: lower case DNS-1123 subdomain, at most 253 characters.
+Result<> check_node_name(std::string_view name);
+// The host's name, lower case, up to the first dot; an error when it is no node name.
+Result<std::string> host_node_name();
+
+// The file that `join` writes: node name, cloud, state dir; all else is left at its default.
+std::string render_join_config(const AgentConfig& config);
+// For /config_dump: JSON text with every value in use. There are no secrets in it.
+std::string config_json(const AgentConfig& config);
 
 }  // namespace edgemesh::agent

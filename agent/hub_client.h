@@ -1,93 +1,121 @@
-// HubClient: keeps this node's WebSocket to the cloud's hub (KubeEdge's EdgeHub on the wire).
+// HubClient: the node's end of the control channel, as the bus module "edgehub" (group "hub").
 //
-//   idle -> connecting -> connected -> waiting -> connecting ...
+//   wss://<hub>/<project>/<node>/events, headers node_id, project_id, ConnectionUse: msg, client
+//   certificate. KubeEdge's cloudcore takes it as one of its edges.
 //
-// A link is dead when nothing came for 4.5 s although a ping goes out every 1.5 s. After a break the
-// first attempt comes after 0.5 s with jitter, the wait doubles to 30 s, and is reset after a minute
-// that held. A message that cannot be queued is refused, not dropped: the sender keeps it.
+// - Pings every 1.5 s; a link that was silent for 4.4 s is cut. KubeEdge's keepalive every 15 s.
+// - Reconnects after 0.5 s, doubling to 30 s, each with jitter; from 0.5 s again after a minute of
+//   connection; at once on kick() (the network changed) and after a renewed certificate.
+// - Messages from the cloud go to the module group that KubeEdge names for them: resource, func ->
+//   meta; twin -> twin; user -> bus; mesh -> mesh; answers (parent id) to the request that waits.
+// - What the bus sends to "edgehub" goes to the cloud. Requests (Bus::request) work through it.
+// - Groups twin, meta, bus and mesh get node/connection "cloud_connected" / "cloud_disconnected".
+// - What waits to be sent is bounded by max_queued_bytes: send() then fails, nothing is dropped
+//   silently.
 // Threads: the loop given.
 #pragma once
 
 #include <functional>
 #include <memory>
+#include <random>
 #include <string>
 
-#include "core/channel/message.h"
+#include "agent/identity.h"
+#include "core/bus/bus.h"
+#include "core/channel/session.h"
+#include "core/config/reader.h"
 #include "core/http/websocket.h"
 #include "core/io/loop.h"
 #include "core/obs/metrics.h"
-#include "core/tls/context.h"
 
 namespace edgemesh::agent {
 
-struct HubOptions {
-  std::string address;  // HOST:PORT
+inline constexpr const char* kHubModule = "edgehub";
+
+struct HubClientOptions {
+  config::HostPort hub;
   std::string node;
-  std::string project_id = "e632aba927ea4ac2b575ec1603d56f10";
-  Duration ping_every = std::chrono::milliseconds(1500);
-  Duration dead_after = std::chrono::milliseconds(4500);
-  Duration keepalive_every = std::chrono::seconds(15);
-  Duration backoff_first = std::chrono::milliseconds(500);
+  std::string project = "e632aba927ea4ac2b575ec1603d56f10";  // KubeEdge's default
+  channel::SessionOptions session;
+  Duration connect_timeout = std::chrono::seconds(5);  // of each step
+  Duration backoff_min = std::chrono::milliseconds(500);
   Duration backoff_max = std::chrono::seconds(30);
-  Duration stable_after = std::chrono::seconds(60);
-  size_t max_queued_bytes = 8 << 20;
+  Duration stable_after = std::chrono::minutes(1);
+  uint32_t mark = 0;  // SO_MARK
+  uint64_t seed = 0;  // of the jitter; 0: random
 };
 
-class HubClient : private http::WebSocket::Handler {
+class HubClient final : public bus::Module {
  public:
-  struct Handler {
-    virtual ~Handler() = default;
-    virtual void on_hub_connected() = 0;
-    virtual void on_hub_disconnected(const std::string& reason) = 0;
-    virtual void on_hub_message(channel::Message message) = 0;
-  };
   struct Status {
     bool connected = false;
-    std::string address;
-    TimePoint since{};   // of the state
-    int64_t rtt_us = 0;
+    std::string hub;
+    int64_t connected_since = 0;  // Unix seconds; 0: not connected
+    int64_t rtt_us = -1;
     uint64_t connects = 0;
-    std::string reason;  // of the last break
+    uint64_t tx_messages = 0, rx_messages = 0;
+    uint64_t tx_bytes = 0, rx_bytes = 0;  // of all connections
+    size_t queued_bytes = 0;
+    int64_t next_try_ms = -1;  // until the next attempt; -1: none planned
+    std::string last_error;    // why there is no connection, or why the last one ended
   };
 
-  HubClient(io::Loop& loop, HubOptions options, std::shared_ptr<tls::Context> tls,
-            obs::Registry& registry);
+  HubClient(io::Loop& loop, HubClientOptions options, Identity identity, obs::Registry& registry);
   ~HubClient() override;
 
-  void add_handler(Handler* handler) { handlers_.push_back(handler); }
-  void start();
-  // Tries now instead of later: the network changed.
+  std::string_view name() const override { return kHubModule; }
+  std::string_view group() const override { return "hub"; }
+  Result<> start(bus::Bus& bus) override;
+  void stop() override;
+  void on_message(bus::Message message) override;
+
+  // kUnavailable: not connected. kResourceExhausted: too much waits; try after on_drain.
+  Result<> send(const bus::Message& message);
+  bool connected() const { return session_ != nullptr; }
+  Status status() const;
+  // Connects at once if not connected; if connected, the link is tested at once.
   void kick();
-  // Used from the next connection on; `reconnect` makes it now.
-  void set_tls(std::shared_ptr<tls::Context> tls, bool reconnect);
-  // kUnavailable when not connected, kResourceExhausted when too much waits.
-  Result<> send(const channel::Message& message);
-  bool connected() const { return socket_ != nullptr; }
-  const Status& status() const { return status_; }
+  // Used from the next connection on. The one that is open is renewed when `reconnect`.
+  Result<> set_identity(const Identity& identity, bool reconnect);
+  // Called when the queue of unsent bytes became empty.
+  void on_drain(std::function<void()> callback) { on_drain_ = std::move(callback); }
+
+  // For tests: how connections are made. The default is http::WebSocket::connect.
+  using Connector = std::function<std::unique_ptr<http::Call>(http::WebSocket::OnConnected)>;
+  void set_connector(Connector connector) { connector_ = std::move(connector); }
 
  private:
   void connect();
-  void on_connected(std::unique_ptr<http::WebSocket> socket);
-  void broken(const std::string& reason);
-  void tick();
-  void send_keepalive();
-  void on_message(std::string_view data, bool text) override;
-  void on_pong(std::string_view payload) override;
-  void on_close(uint16_t code, const std::string& reason) override;
+  std::unique_ptr<http::Call> connect_websocket(http::WebSocket::OnConnected done);
+  void on_connected(Result<std::unique_ptr<http::WebSocket>> socket);
+  void on_closed(const std::string& reason);
+  void retry_later();
+  void drop_session();
+  void receive(bus::Message message);
+  void announce(bool connected);
 
   io::Loop& loop_;
-  HubOptions options_;
+  HubClientOptions options_;
   std::shared_ptr<tls::Context> tls_;
-  std::vector<Handler*> handlers_;
-  std::unique_ptr<http::Call> dialing_;
-  std::unique_ptr<http::WebSocket> socket_;
-  io::Timer retry_, ping_, keepalive_;
-  Status status_;
+  Error tls_error_;
+  Identity identity_;
+  bus::Bus* bus_ = nullptr;
+  Connector connector_;
+  std::unique_ptr<http::Call> connecting_;
+  std::unique_ptr<channel::Session> session_;
+  io::Timer retry_;
+  io::Timer stable_;
   Duration backoff_;
-  TimePoint heard_{};
-  uint64_t random_;
+  std::mt19937_64 random_;
+  Status totals_;
+  std::function<void()> on_drain_;
+  bool failing_ = false;  // the failure was logged; further ones are debug
   obs::Gauge& up_;
-  obs::Counter &connects_, &breaks_, &received_, &sent_;
+  obs::Counter& connects_;
+  obs::Counter& failures_;
+  obs::Counter& received_;
+  obs::Counter& sent_;
+  obs::Counter& unroutable_;
 };
 
 }  // namespace edgemesh::agent

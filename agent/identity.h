@@ -1,5 +1,7 @@
-// The node's identity on disk: <state dir>/ca.crt, node.crt, node.key (PEM, the key 0600), and the
-// addresses of the cloud that gave it (cloud.json). Written whole or not at all.
+// The node's certificate, its key and the mesh's CA, as files in the state dir:
+//   ca.crt (0644)   node.crt (0644)   node.key (0600)
+// A key and certificate that belong together are replaced in an order that a crash cannot break: the
+// new pair is complete under other names before it takes over, and load finishes what was begun.
 #pragma once
 
 #include <string>
@@ -9,21 +11,22 @@
 namespace edgemesh::agent {
 
 struct Identity {
-  std::string node;  // from the certificate's CN, system:node:<node>
-  std::string ca_pem, cert_pem, key_pem;
-  int64_t not_before = 0, not_after = 0;  // Unix seconds
+  std::string node;
+  std::string cert_pem, key_pem, ca_pem;
+  int64_t not_before = 0;  // Unix seconds
+  int64_t not_after = 0;
+  bool expired(int64_t now) const { return now >= not_after; }
 };
 
-// kNotFound when the node has not joined.
+// kNotFound: the node has not joined; the message says how to.
 Result<Identity> load_identity(const std::string& state_dir);
+// Makes the directory (0700) when it is missing. Blocking.
 Result<> save_identity(const std::string& state_dir, const Identity& identity);
+// Fills node and validity from the certificate and checks that key, certificate and CA fit.
+Result<Identity> make_identity(std::string cert_pem, std::string key_pem, std::string ca_pem);
 
-// Writes a file by a temporary one and a rename, synced. Makes the folder (0700) when it is missing.
-Result<> write_file(const std::string& path, std::string_view content, int mode);
+// Writes a file so that it is there whole or not at all, and survives a power cut.
+Result<> write_file_atomically(const std::string& path, std::string_view content, int mode);
 Result<std::string> read_file(const std::string& path, size_t max_bytes = 1 << 20);
-
-// When a certificate should be renewed: at 70 to 90 % of its life, at a point that depends on the node,
-// so that a fleet does not renew at once. Unix seconds.
-int64_t renewal_time(const Identity& identity);
 
 }  // namespace edgemesh::agent

@@ -1,39 +1,54 @@
-// MeshModule: the mesh's share of the control channel at the edge (messages of group "mesh").
+// MeshModule (bus module and group "mesh"): keeps the node's picture of the mesh, and carries peer
+// signalling.
 //
-//   cloud -> services, endpoint slices, configuration, signals -> metastore and sink
-//   sink's owner -> signals, node info -> cloud
+//   start    what the metastore holds goes to the sink: the node serves it, with or without a cloud
+//   connect  node > cloud  get sync {"resourceVersion","epoch"}: where we stand
+//            cloud > node  response sync/begin {"full","epoch"}, changes, response sync/end
+//                          {"resourceVersion","epoch"}, then changes as they happen
+//            node > cloud  update node {...}: addresses, ports, kind of NAT
+//   config   cloud > node  update config: domains, CIDRs, relay credentials; kept on disk, too
+//   signal   both ways     signal peer/<node>; error peer/<node> when it could not be delivered
 //
-// At start the sink gets what the metastore holds, so that a node serves without the cloud. After each
-// connect the node tells how far it is (epoch, position) and gets the changes since, or everything; of
-// the latter, what was not sent again is gone.
-// Threads: the loop of the hub client.
+// With full=true, what was not sent between begin and end is gone. A sync that breaks off (the link
+// ended) leaves everything as it was; the next one begins anew. A missing sync/begin (an answer that
+// was lost) is asked for again.
+// Threads: the loop given.
 #pragma once
 
-#include <map>
-#include <set>
+#include <functional>
+#include <memory>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
-#include "agent/hub_client.h"
 #include "agent/metastore.h"
 #include "core/base/net_addr.h"
+#include "core/bus/bus.h"
+#include "core/io/loop.h"
+#include "core/obs/metrics.h"
 #include "kube/objects.h"
 
 namespace edgemesh::agent {
 
-struct TurnServer {
-  std::string host;  // empty: none
-  uint16_t port = 3478;
-  std::string username, password;
-  int64_t expires = 0;
-};
+inline constexpr const char* kMeshModule = "mesh";
 
+// What the cloud says about the mesh. Defaults hold until it does.
 struct MeshConfig {
-  std::string trust_domain, cluster_domain;  // empty: not told
+  std::string trust_domain = "edgemesh.local";
+  std::string cluster_domain = "cluster.local";
   std::vector<Cidr> service_cidrs;
-  TurnServer turn;
+  struct Turn {
+    std::string host;  // empty: no relay
+    uint16_t port = 3478;
+    std::string username, password;
+    int64_t expires = 0;  // Unix seconds; 0: never
+  } turn;
+  std::vector<std::string> stun;  // "host:port"
 };
+// Fields of a wrong type are an error; unknown ones are ignored.
+Result<MeshConfig> parse_mesh_config(std::string_view json);
 
+// Where the picture goes: cmd wires it to discovery::Registry, the proxy and p2p. Called on the loop.
 class MeshSink {
  public:
   virtual ~MeshSink() = default;
@@ -42,47 +57,117 @@ class MeshSink {
   virtual void upsert_slice(const kube::EndpointSlice& slice) = 0;
   virtual void remove_slice(const std::string& ns, const std::string& name) = 0;
   virtual void on_config(const MeshConfig& config) = 0;
-  virtual void on_signal(const std::string& from_node, const std::string& json) = 0;
-  virtual void on_signal_error(const std::string& node, const std::string& reason) = 0;
-  virtual void on_known_peer(const std::string& node, const std::vector<SockAddr>& addresses) = 0;
-  // The first full state of this run is in: from the store or from the cloud.
-  virtual void on_synced() {}
+  // From the cloud, by p2p's signalling.
+  virtual void on_signal(const std::string& from_node, std::string_view json) = 0;
+  virtual void on_signal_error(const std::string& node, std::string_view reason) = 0;
 };
 
-class MeshModule : private HubClient::Handler {
- public:
-  MeshModule(HubClient& hub, Metastore& store, MeshSink& sink);
+// What the cloud shall know about this node; sent after each connect and when it changed.
+struct NodeInfo {
+  std::vector<std::string> addresses;  // for the direct path: "10.0.0.7:15008"
+  std::string zone;
+  uint16_t direct_port = 0;
+  std::string nat_kind;
+  std::string version;
+  friend bool operator==(const NodeInfo&, const NodeInfo&) = default;
+};
 
-  // Feeds the sink from the metastore. Call once, before the hub starts.
-  void load();
-  Result<> send_signal(const std::string& node, std::string json);
-  // JSON object with addresses, zone, directPort...; sent now and after each connect.
-  void set_node_info(std::string json);
-  void save_peer(const std::string& node, const std::vector<SockAddr>& addresses);
-  bool synced() const { return synced_; }
+// As p2p::KnownPeer; the modules do not include each other.
+struct StoredPeer {
+  std::string node;
+  std::vector<SockAddr> direct;
+  friend bool operator==(const StoredPeer&, const StoredPeer&) = default;
+};
+
+class MeshModule final : public bus::Module {
+ public:
+  struct Options {
+    std::string node;
+    Duration sync_retry = std::chrono::seconds(30);
+    size_t max_peers = 1024;
+    size_t max_signal_bytes = 32 << 10;
+  };
+  struct Status {
+    bool loaded = false;     // from disk
+    bool synced = false;     // with the cloud, on this connection
+    std::string epoch, version;
+    size_t services = 0, slices = 0;
+    uint64_t full_syncs = 0, delta_syncs = 0, changes = 0, bad_objects = 0;
+    int64_t last_sync = 0;  // Unix seconds; 0: never since the start
+  };
+
+  MeshModule(io::Loop& loop, Options options, Metastore& store, MeshSink& sink,
+             obs::Registry& registry);
+  ~MeshModule() override;
+
+  std::string_view name() const override { return kMeshModule; }
+  std::string_view group() const override { return "mesh"; }
+  Result<> start(bus::Bus& bus) override;
+  void stop() override;
+  void on_message(bus::Message message) override;
+
+  // Signals of p2p: when there is no way to the cloud, the sink hears on_signal_error in a later turn.
+  void send_signal(const std::string& to_node, std::string json);
+  void set_node_info(NodeInfo info);
+
+  // Peers with their last known addresses, kept over restarts. Those stored are valid after start().
+  const std::vector<StoredPeer>& known_peers() const { return peers_; }
+  void persist_peers(std::vector<StoredPeer> peers);
+
+  const MeshConfig& config() const { return config_; }
+  Status status() const;
 
  private:
-  void on_hub_connected() override;
-  void on_hub_disconnected(const std::string& reason) override;
-  void on_hub_message(channel::Message message) override;
+  enum class Kind { kService, kSlice };
+  struct Key {
+    Kind kind;
+    std::string ns, name;
+  };
+  static bool parse_key(std::string_view resource, Key* out);
 
-  void on_response(const channel::Message& message);
-  void on_change(const channel::Message& message);
-  bool apply(const std::string& key, const std::string& value);
-  void forget(const std::string& key);
-  void apply_config(const std::string& json);
-  void end_sync(const channel::Message& message);
-  void send(const char* operation, std::string resource, std::string content);
+  Result<> load();
+  void load_objects(Kind kind);
+  void load_small();
+  void on_connection(bool connected);
+  void request_sync();
+  void send_node_info();
+  void on_sync(const bus::Message& message);
+  void begin_sync(bool full, const std::string& epoch);
+  void end_sync(const std::string& epoch, const std::string& version);
+  void on_change(bus::Message message, const Key& key);
+  void on_config_message(const bus::Message& message);
+  bool apply(const Key& key, std::string_view json);
+  void remove(const Key& key, const std::string& stored_key);
+  void save_position();
+  Result<> to_cloud(bus::Message message);
+  void signal_failed(const std::string& node, std::string reason);
 
-  HubClient& hub_;
+  io::Loop& loop_;
+  Options options_;
   Metastore& store_;
   MeshSink& sink_;
-  std::set<std::string> known_;    // keys of services and slices that the sink has
-  std::set<std::string> unseen_;   // during a full sync: known keys that did not come again yet
-  bool full_sync_ = false;
-  bool synced_ = false;
-  std::string epoch_, position_;
-  std::string node_info_;
+  bus::Bus* bus_ = nullptr;
+  bool connected_ = false;
+  MeshConfig config_;
+  std::vector<StoredPeer> peers_;
+  NodeInfo info_;
+  bool has_info_ = false;
+
+  enum class Phase { kIdle, kAsked, kSyncing, kLive };
+  Phase phase_ = Phase::kIdle;
+  bool full_ = false;
+  std::string sync_epoch_;                 // of the sync that runs
+  std::unordered_set<std::string> stale_;  // full sync: what was not resent yet
+  std::string epoch_, version_;            // reached
+  bool position_waits_ = false;
+  Status status_;
+  io::Timer sync_timer_;
+  obs::Gauge& synced_;
+  obs::Counter& changes_;
+  obs::Counter& bad_objects_;
+  obs::Counter& signals_in_;
+  obs::Counter& signals_out_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace edgemesh::agent

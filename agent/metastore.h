@@ -1,39 +1,101 @@
-// Metastore: what the node must know when the cloud is away, in SQLite (KubeEdge's table meta: key,
-// type, value). Keys: "<ns>/service/<name>", "<ns>/endpointslice/<name>", "peer/<node>", "mesh/config",
-// "mesh/sync". A file that SQLite cannot read is set aside and a new one begun: the cloud fills it.
-// Threads: the loop given; writes run on the store thread and are committed in groups.
+// Metastore: what the node knows, on disk (SQLite, KubeEdge's table meta(key, type, value)), so that
+// it lives on without the cloud, also after a restart.
+//
+// Writes are collected in a turn of the loop and committed together by the store thread. What is
+// recorded as reached (position) never runs ahead of the objects: both are in one transaction, and
+// when a write fails the position is dropped, so that the next start asks the cloud for everything.
+// A file that is damaged is set aside as <file>.broken-<time>, a new one is begun: everything in it
+// comes from the cloud again.
+// Threads: the loop given; SQLite runs on the store's thread, apart from open() and for_each().
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 #include <vector>
 
+#include "core/base/function.h"
 #include "core/io/loop.h"
+#include "core/obs/metrics.h"
 #include "core/store/writer.h"
 
 namespace edgemesh::agent {
 
 class Metastore {
  public:
-  static Result<std::unique_ptr<Metastore>> open(io::Loop& loop, const std::string& path);
-
-  struct Row {
-    std::string key, type, value;
+  struct Options {
+    size_t max_value_bytes = 1 << 20;
+    size_t max_keys = 200'000;  // of all types
+    size_t max_pending_bytes = 64 << 20;  // not yet committed
   };
-  // All rows as they were when the store was opened; the memory is given away.
-  std::vector<Row> take_loaded() { return std::move(loaded_); }
 
-  void put(std::string key, std::string type, std::string value);
-  void remove(std::string key);
-  // Runs on the loop when everything before it is durable.
-  void flush(io::Task done);
+  // `path`: a file in the state dir. Blocking. An error only when no file can be made there at all.
+  static Result<std::unique_ptr<Metastore>> open(io::Loop& loop, const std::string& path,
+                                                 obs::Registry& registry, const Options& options);
+  static Result<std::unique_ptr<Metastore>> open(io::Loop& loop, const std::string& path,
+                                                 obs::Registry& registry);
+  ~Metastore();  // commits what is pending
+  Metastore(const Metastore&) = delete;
+  Metastore& operator=(const Metastore&) = delete;
+
+  // Reads every row of a type as committed, in the order of the keys. Blocking; for the start.
+  Result<> for_each(std::string_view type,
+                    const std::function<void(const std::string& key, std::string_view value)>& fn);
+  // One row as committed; nullopt-like empty string when absent. Blocking; for the start.
+  Result<std::string> get(std::string_view key);
+
+  // Refused (logged and counted) beyond the limits.
+  void put(std::string_view key, std::string_view type, std::string value);
+  void remove(std::string_view key);
+  // Runs when all writes so far are on disk, or failed.
+  void flush(UniqueFunction<void(Result<>)> done);
+
+  // Keys of a type that are stored (with the writes that are pending).
+  std::vector<std::string> keys(std::string_view type) const;
+  bool has(std::string_view key) const { return types_.contains(std::string(key)); }
+  size_t size() const { return types_.size(); }
+
+  // Set when the file was set aside at open(): where it is now.
+  const std::string& set_aside() const { return set_aside_; }
+  uint64_t failures() const { return failed_; }
+
+  // Keys of this type are dropped in the first write after one that failed.
+  static constexpr std::string_view kPositionType = "position";
 
  private:
-  Metastore() = default;
-  void submit(store::Writer::Work work);
-  std::vector<Row> loaded_;
+  struct Change {
+    std::string key;
+    std::string type;  // empty: remove
+    std::string value;
+  };
+  Metastore(io::Loop& loop, const Options& options, obs::Registry& registry);
+  Result<> open_file(const std::string& path);
+  Result<> load_keys();
+  void add(Change change);
+  void submit();
+  static Result<> apply(store::Database& db, const std::vector<Change>& changes, bool drop_position);
+  uint8_t type_id(std::string_view type);
+  void refuse(std::string_view key, std::string_view why);
+
+  io::Loop& loop_;
+  Options options_;
+  std::unique_ptr<store::Database> reader_;
   std::unique_ptr<store::Writer> writer_;
+  std::unordered_map<std::string, uint8_t> types_;  // key -> index in type_names_
+  std::vector<std::string> type_names_;
+  std::vector<Change> pending_;
+  size_t pending_bytes_ = 0;   // with what was submitted
+  bool submit_waits_ = false;
+  bool drop_position_ = false;
+  uint64_t failed_ = 0;
+  TimePoint last_logged_{};
+  std::string set_aside_;
+  obs::Counter& writes_;
+  obs::Counter& write_failures_;
+  obs::Gauge& rows_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace edgemesh::agent
