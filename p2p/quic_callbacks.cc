@@ -152,7 +152,13 @@ struct QuicCallbacks {
     return 0;
   }
 
-  static void rand(uint8_t* to, size_t n, const ngtcp2_rand_ctx*) { random_fill(to, n); }
+  // ngtcp2 0.12 tosses one byte, when a connection is made, whether to send with the QUIC bit cleared
+  // (RFC 9287), and cannot be told not to. Cleared, packets would look like STUN to the filter on the
+  // shared socket: let the toss always say no.
+  static void rand(uint8_t* to, size_t n, const ngtcp2_rand_ctx*) {
+    random_fill(to, n);
+    if (n == 1) to[0] = 0;
+  }
 };
 
 ngtcp2_callbacks quic_callbacks(bool server) {

@@ -228,6 +228,9 @@ void QuicConn::receive(std::span<const uint8_t> datagram) {
 
 Error QuicConn::read_error(int rv) {
   if (!verify_error_.empty()) return {ErrorCode::kUnauthenticated, verify_error_, 0};
+  constexpr int kCertificateRequired = 116;
+  if (rv == NGTCP2_ERR_CRYPTO && ngtcp2_conn_get_tls_alert(conn_) == kCertificateRequired)
+    return {ErrorCode::kUnauthenticated, "the peer has no certificate of the mesh CA", 0};
   if (rv == NGTCP2_ERR_CRYPTO)
     return {ErrorCode::kUnauthenticated,
             fmt::format("TLS handshake failed (alert {})", ngtcp2_conn_get_tls_alert(conn_)), 0};

@@ -190,7 +190,7 @@ class QuicTest : public testing::Test {
   test::TestPki pki;
   std::shared_ptr<const QuicIdentity> id_a, id_b;
   std::unique_ptr<io::Loop> loop;
-  std::unique_ptr<UdpPath> udp_a, udp_b;
+  std::unique_ptr<UdpPath> udp_a, udp_b, second_a, second_b;
   std::unique_ptr<MemoryPath> mem_a, mem_b;
   std::unique_ptr<Side> a, b;
   SockAddr target{IpAddr::v4(0x0a000001), 8080};

@@ -138,7 +138,7 @@ TEST_F(QuicTest, WrongAuthorityIsRefused) {
 
   EXPECT_TRUE(b->closed);
   EXPECT_EQ(b->error.code, ErrorCode::kUnauthenticated);
-  EXPECT_NE(b->error.message.find("not from the mesh CA"), std::string::npos) << b->error.message;
+  EXPECT_NE(b->error.message.find("mesh CA"), std::string::npos) << b->error.message;
   EXPECT_TRUE(b->targets.empty());
 }
 
@@ -212,8 +212,8 @@ TEST_F(QuicTest, PathChangesInTheMiddleOfATransfer) {
   auto t = open(size);
   ASSERT_TRUE(until([&] { return !b->accepted.empty() && b->accepted[0]->received > size / 4; }));
 
-  auto second_a = test::TestPki::take(UdpPath::bind(*loop, {IpAddr::loopback(), 0}));
-  auto second_b = test::TestPki::take(UdpPath::bind(*loop, {IpAddr::loopback(), 0}));
+  second_a = test::TestPki::take(UdpPath::bind(*loop, {IpAddr::loopback(), 0}));
+  second_b = test::TestPki::take(UdpPath::bind(*loop, {IpAddr::loopback(), 0}));
   second_a->connect(second_b->local_addr());
   second_b->connect(second_a->local_addr());
   a->use(*second_a);  // for a while each side sends on another path
