@@ -89,12 +89,19 @@ Pump::~Pump() {
 
 void Pump::set_client(std::unique_ptr<io::Stream> client) {
   client_ = std::move(client);
+  client_socket_ = dynamic_cast<io::TcpStream*>(client_.get());
   client_->set_handler(&client_side_);
 }
 
 void Pump::set_upstream(std::unique_ptr<io::Stream> upstream) {
   upstream_ = std::move(upstream);
+  upstream_socket_ = dynamic_cast<io::TcpStream*>(upstream_.get());
   upstream_->set_handler(&upstream_side_);
+}
+
+void Pump::drop_upstream() {
+  upstream_.reset();
+  upstream_socket_ = nullptr;
 }
 
 bool Pump::start_pump(std::unique_ptr<Buffer> early, bool upstream_is_silent) {
@@ -195,7 +202,10 @@ Pump::Step Pump::copy_step(Direction& d, io::Stream& from, io::Stream& to, size_
   auto got = from.read({scratch, d.read_size});
   if (got.status == io::IoResult::kEof) return Step::kEof;
   if (got.status != io::IoResult::kOk) return Step::kBlocked;
-  auto written = to.write({scratch, got.n});
+  io::TcpStream* source = socket(from);
+  io::TcpStream* sink = socket(to);
+  bool last = source != nullptr && sink != nullptr && source->eof_is_next();
+  auto written = last ? sink->write_before_end({scratch, got.n}) : to.write({scratch, got.n});
   size_t taken = written.status == io::IoResult::kOk ? written.n : 0;
   d.bytes += taken;
   moved += got.n;
@@ -219,10 +229,8 @@ void Pump::note_read(Direction& d, size_t got, bool all_written, const io::Strea
   d.read_size = all_written ? std::min(d.read_size * 2, kMaxRead) : kMinRead;
   if (++d.large_reads < kLargeReadsToSplice) return;
   d.large_reads = 0;
-  if (from.splice_fd() >= 0 && to.splice_fd() >= 0 &&
-      dynamic_cast<const io::TcpStream*>(&from) != nullptr &&
-      dynamic_cast<const io::TcpStream*>(&to) != nullptr)
-    d.spliced = true;
+  d.spliced = socket(from) != nullptr && socket(to) != nullptr && from.splice_fd() >= 0 &&
+              to.splice_fd() >= 0;
 }
 
 Pump::Step Pump::broken(const io::Stream& side, const char* what, int err) {
@@ -233,9 +241,8 @@ Pump::Step Pump::broken(const io::Stream& side, const char* what, int err) {
 
 Pump::Step Pump::splice_step(Direction& d, io::Stream& from, io::Stream& to, size_t& moved) {
   if (d.pending) return flush_pending(d, to);
-  // Only TcpStreams are promoted (note_read).
-  auto& source = static_cast<io::TcpStream&>(from);
-  auto& sink = static_cast<io::TcpStream&>(to);
+  io::TcpStream& source = *socket(from);  // only sockets are promoted (note_read)
+  io::TcpStream& sink = *socket(to);
   constexpr unsigned kFlags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
   if (from.splice_fd() < 0 || to.splice_fd() < 0) return Step::kBlocked;  // on_error follows
 

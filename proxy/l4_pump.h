@@ -84,7 +84,7 @@ class Pump {
 
   void set_client(std::unique_ptr<io::Stream> client);
   void set_upstream(std::unique_ptr<io::Stream> upstream);
-  void drop_upstream() { upstream_.reset(); }
+  void drop_upstream();
   io::Stream* client() { return client_.get(); }
   io::Stream* upstream() { return upstream_.get(); }
 
@@ -138,6 +138,10 @@ class Pump {
   void count(const Direction& d, uint64_t before);
   bool run_up() { return run(up_, *client_, *upstream_); }
   bool run_down() { return run(down_, *upstream_, *client_); }
+  // The stream as a socket, null when it is something else.
+  io::TcpStream* socket(const io::Stream& stream) const {
+    return &stream == client_.get() ? client_socket_ : upstream_socket_;
+  }
   Step copy_step(Direction& d, io::Stream& from, io::Stream& to, size_t& moved);
   Step splice_step(Direction& d, io::Stream& from, io::Stream& to, size_t& moved);
   Step flush_pending(Direction& d, io::Stream& to);
@@ -147,6 +151,8 @@ class Pump {
 
   std::unique_ptr<io::Stream> client_;
   std::unique_ptr<io::Stream> upstream_;
+  io::TcpStream* client_socket_ = nullptr;
+  io::TcpStream* upstream_socket_ = nullptr;
   ClientSide client_side_;
   UpstreamSide upstream_side_;
   Direction up_;    // client to upstream

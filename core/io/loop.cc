@@ -176,7 +176,9 @@ void Loop::Impl::wait_events(Duration limit) {
     if (slot.generation != key >> 32 || slot.handler == nullptr) continue;
     uint32_t bits = events[i].events;
     bool broken = (bits & (EPOLLERR | EPOLLHUP)) != 0;
-    slot.peer_ended = slot.peer_ended || broken || (bits & EPOLLRDHUP) != 0;
+    // Urgent data (EPOLLPRI) makes reads stop short of it: then a short read tells nothing.
+    slot.unclear = slot.unclear || broken || (bits & EPOLLPRI) != 0;
+    slot.peer_ended = slot.peer_ended || slot.unclear || (bits & EPOLLRDHUP) != 0;
     slot.handler->on_fd(broken || (bits & (EPOLLIN | EPOLLRDHUP)) != 0,
                         broken || (bits & EPOLLOUT) != 0);
   }
@@ -265,8 +267,9 @@ Result<> FdWatch::start(Loop& loop, int fd, Handler* handler) {
   slot->handler = handler;
   slot->fd = fd;
   slot->peer_ended = false;
+  slot->unclear = false;
   epoll_event event{};
-  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
   event.data.u64 = (uint64_t{slot->generation} << 32) | slot->index;
   if (epoll_ctl(loop.impl().epoll.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
     int err = errno;
@@ -286,5 +289,8 @@ void FdWatch::stop(bool fd_closed_by_caller) {
 }
 
 bool FdWatch::peer_ended() const { return slot_ != nullptr && slot_->peer_ended; }
+bool FdWatch::peer_finished() const {
+  return slot_ != nullptr && slot_->peer_ended && !slot_->unclear;
+}
 
 }  // namespace edgemesh::io

@@ -121,9 +121,12 @@ class FdWatch {
   // `fd_closed_by_caller`: the caller closes fd next, so that no epoll_ctl is needed.
   void stop(bool fd_closed_by_caller = false);
   bool active() const { return slot_ != nullptr; }
-  // The peer ended or broke its direction (EPOLLRDHUP, EPOLLHUP, EPOLLERR was seen). Until then a read
-  // that returned less than asked has emptied the socket: the next arrival makes a new edge.
+  // The peer ended or broke its direction, or sent urgent data (EPOLLRDHUP, EPOLLHUP, EPOLLERR or
+  // EPOLLPRI was seen). Until then a read that returned less than asked has emptied the socket: the
+  // next arrival makes a new edge.
   bool peer_ended() const;
+  // It ended it in order (EPOLLRDHUP alone): behind the last byte there is the end of input.
+  bool peer_finished() const;
 
   struct Slot;
 

@@ -25,6 +25,7 @@ struct FdWatch::Slot {
   uint32_t generation = 0;
   int fd = -1;
   bool peer_ended = false;
+  bool unclear = false;
 };
 
 // Binary min-heap of timers by (deadline, sequence); each timer knows its place.

@@ -38,6 +38,11 @@ class TcpStream final : public Stream, private FdWatch::Handler {
   void reset() override { reset_ = true; }
   int splice_fd() const override { return connected_ ? fd_.get() : -1; }
 
+  // The last read() emptied the socket and the peer has ended its direction: kEof is next.
+  bool eof_is_next() const { return eof_next_; }
+  // write(), when shutdown_write() follows at once: the bytes and the end go out in one packet.
+  IoResult write_before_end(std::span<const uint8_t> data);
+
   // For code that moves bytes by splice(2) on splice_fd(): tells the stream what it saw, so that
   // graceful close and readiness stay right.
   void note_read_eof() { read_eof_ = true; }
@@ -52,6 +57,8 @@ class TcpStream final : public Stream, private FdWatch::Handler {
  private:
   TcpStream(Loop& loop, Fd fd, bool connected);
   void on_fd(bool readable, bool writable) override;
+  IoResult send_some(std::span<const uint8_t> data, int flags);
+  IoResult ended();
   void fail_later(Error error);  // on_error in this turn's deferred tasks
   void finish_connect();
   void close_fd();
@@ -66,6 +73,7 @@ class TcpStream final : public Stream, private FdWatch::Handler {
   bool want_readable_ = true;
   bool drained_ = false;  // the last read emptied the socket: no use in asking before the next edge
   bool want_writable_ = false;
+  bool eof_next_ = false;
   bool read_eof_ = false;
   bool write_shut_ = false;
   bool reset_ = false;

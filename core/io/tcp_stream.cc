@@ -111,16 +111,16 @@ IoResult TcpStream::read(std::span<uint8_t> into) {
     want_readable_ = true;
     return kWouldBlock;
   }
+  if (eof_next_) return ended();
   ssize_t n = ::recv(fd_.get(), into.data(), into.size(), 0);
   if (n > 0) {
-    drained_ = static_cast<size_t>(n) < into.size() && !watch_.peer_ended();
+    if (static_cast<size_t>(n) < into.size()) {
+      drained_ = !watch_.peer_ended();
+      eof_next_ = watch_.peer_finished();
+    }
     return {IoResult::kOk, 0, static_cast<size_t>(n)};
   }
-  if (n == 0) {
-    read_eof_ = true;
-    if (write_shut_) close_fd();
-    return kEof;
-  }
+  if (n == 0) return ended();
   int err = errno;
   if (err == EAGAIN || err == EINTR || (err == ENOTCONN && !connected_)) {
     want_readable_ = true;
@@ -130,9 +130,21 @@ IoResult TcpStream::read(std::span<uint8_t> into) {
   return {IoResult::kError, err, 0};
 }
 
-IoResult TcpStream::write(std::span<const uint8_t> data) {
+IoResult TcpStream::ended() {
+  read_eof_ = true;
+  if (write_shut_) close_fd();
+  return kEof;
+}
+
+IoResult TcpStream::write(std::span<const uint8_t> data) { return send_some(data, MSG_NOSIGNAL); }
+
+IoResult TcpStream::write_before_end(std::span<const uint8_t> data) {
+  return send_some(data, MSG_NOSIGNAL | MSG_MORE);
+}
+
+IoResult TcpStream::send_some(std::span<const uint8_t> data, int flags) {
   if (failed_ || write_shut_) return {IoResult::kError, EPIPE, 0};
-  ssize_t n = ::send(fd_.get(), data.data(), data.size(), MSG_NOSIGNAL);
+  ssize_t n = ::send(fd_.get(), data.data(), data.size(), flags);
   if (n > 0) {
     took_bytes_ = true;
     if (static_cast<size_t>(n) < data.size()) want_writable_ = true;

@@ -119,6 +119,26 @@ TEST_F(L4Test, ASlowServerGetsEverything) {
   EXPECT_TRUE(server.peers[0]->intact);
 }
 
+TEST_F(L4Test, BytesBehindUrgentDataAreNotLost) {
+  Server server(*loop, nullptr);
+  serve({{server.address()}});
+  io::Fd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_storage sa;
+  socklen_t len = listener->local_addr().to_sockaddr(&sa);
+  ASSERT_EQ(::connect(fd.get(), reinterpret_cast<sockaddr*>(&sa), len), 0);  // NOLINT
+  ASSERT_EQ(::send(fd.get(), "abc", 3, 0), 3);
+  ASSERT_EQ(::send(fd.get(), "!", 1, MSG_OOB), 1);
+  ASSERT_EQ(::send(fd.get(), "def", 3, 0), 3);
+
+  ASSERT_TRUE(wait([&] { return !server.peers.empty() && server.peers[0]->text == "abcdef"; }, 5s));
+  ASSERT_EQ(::send(fd.get(), "ghi", 3, 0), 3);
+  ASSERT_EQ(::send(fd.get(), "!", 1, MSG_OOB), 1);
+  ASSERT_EQ(::send(fd.get(), "jkl", 3, 0), 3);
+  fd.reset();
+  ASSERT_TRUE(wait([&] { return server.peers[0]->eof; }, 5s));
+  EXPECT_EQ(server.peers[0]->text, "abcdefghijkl");
+}
+
 TEST_F(L4Test, TriesAnotherEndpointWhenOneRefuses) {
   Server server(*loop, Server::echo);
   serve({{dead_port(*loop)}, {server.address()}});
