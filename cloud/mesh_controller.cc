@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "cloud/files.h"
 #include "cloud/turn_credentials.h"
 #include "core/base/log.h"
 #include "core/tls/x509.h"
@@ -14,6 +15,9 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr Duration kConfigCheck = std::chrono::seconds(30);
+// After a change. Nodes that got a change younger than this need a full sync after a crash.
+constexpr Duration kSaveDelay = std::chrono::seconds(2);
+constexpr size_t kMaxLogFile = 256 << 20;
 
 std::string random_epoch() {
   std::string out;
@@ -37,6 +41,20 @@ Frame change_frame(uint64_t position, std::string_view operation, const std::str
   message.resource = key;
   message.content = std::move(content);
   return std::make_shared<const std::string>(channel::encode(message));
+}
+
+// "<ns>/service/<name>"
+Frame deletion_frame(const std::string& key, uint64_t position) {
+  const size_t first = key.find('/');
+  const size_t second = key.find('/', first + 1);
+  if (first == std::string::npos || second == std::string::npos) return nullptr;
+  const bool service = key.substr(first + 1, second - first - 1) == "service";
+  const kube::ResourceType& type = service ? kube::kServices : kube::kEndpointSlices;
+  const Json content{
+      {"kind", type.kind},
+      {"apiVersion", type.api_version()},
+      {"metadata", {{"name", key.substr(second + 1)}, {"namespace", key.substr(0, first)}}}};
+  return change_frame(position, "delete", key, content.dump());
 }
 
 // What no node reads makes up half of many objects.
@@ -63,15 +81,49 @@ MeshController::MeshController(io::Loop& loop, kube::Client& client, NodeLink& l
       options_(std::move(options)),
       log_(random_epoch()),
       config_timer_(loop, [this] { refresh_configs(); }),
+      save_timer_(loop, [this] { save_log(); }),
       changes_(registry.counter("edgemesh_mesh_changes_total", "Changes of the mesh's objects.")),
       full_syncs_(registry.counter("edgemesh_mesh_syncs_total", "Syncs begun.",
                                    {{"kind", "full"}})),
       delta_syncs_(registry.counter("edgemesh_mesh_syncs_total", "Syncs begun.",
                                     {{"kind", "delta"}})) {}
 
-MeshController::~MeshController() = default;
+MeshController::~MeshController() {
+  if (restored_ && !options_.log_path.empty() && save_timer_.active()) {
+    const auto ok = write_file(options_.log_path, log_.save(), 0600);
+    if (!ok) EM_LOG(kWarn, "mesh", "{}", ok.error().message);
+  }
+}
+
+void MeshController::restore_log() {
+  if (options_.log_path.empty()) return;
+  const auto text = read_file(options_.log_path, kMaxLogFile);
+  if (!text) {
+    if (text.error().code != ErrorCode::kNotFound) {
+      EM_LOG(kWarn, "mesh", "{}; nodes get everything anew", text.error().message);
+    }
+    return;
+  }
+  if (const auto ok = log_.restore(*text, deletion_frame); !ok) {
+    EM_LOG(kWarn, "mesh", "{}: {}; nodes get everything anew", options_.log_path,
+           ok.error().message);
+  }
+}
+
+void MeshController::save_log() {
+  // Before the lists are complete the file is better than what is in memory.
+  if (!restored_ || options_.log_path.empty()) return;
+  auto text = std::make_shared<const std::string>(log_.save());
+  loop_.offload(
+      [text, path = options_.log_path] {
+        const auto ok = write_file(path, *text, 0600);
+        if (!ok) EM_LOG(kWarn, "mesh", "{}", ok.error().message);
+      },
+      [] {});
+}
 
 void MeshController::start() {
+  restore_log();
   services_ = make_informer(kube::kServices, "service");
   slices_ = make_informer(kube::kEndpointSlices, "endpointslice");
   services_->start();
@@ -92,8 +144,8 @@ std::unique_ptr<kube::Informer> MeshController::make_informer(const kube::Resour
   handlers.on_upsert = [this, type, name](const kube::Informer::Object& object) {
     on_upsert(type, name, object);
   };
-  handlers.on_delete = [this, type, name](const kube::Informer::Object& object) {
-    on_delete(type, name, object);
+  handlers.on_delete = [this, name](const kube::Informer::Object& object) {
+    on_delete(name, object);
   };
   handlers.on_synced = [this] { on_synced(); };
   handlers.on_error = [name](const Error& error) {
@@ -118,25 +170,26 @@ void MeshController::on_upsert(const kube::ResourceType& type, const char* name,
   });
   if (!changed) return;
   changes_.add();
+  if (!save_timer_.active()) save_timer_.start(kSaveDelay);
   if (ready()) link_.wake_all();
 }
 
-void MeshController::on_delete(const kube::ResourceType& type, const char* name,
-                               const kube::Informer::Object& object) {
+void MeshController::on_delete(const char* name, const kube::Informer::Object& object) {
   const std::string key = log_key(name, object);
-  const Json content{{"kind", type.kind},
-                     {"apiVersion", type.api_version()},
-                     {"metadata", {{"name", object.name}, {"namespace", object.ns}}}};
-  const bool changed = log_.remove(key, [&](uint64_t position) {
-    return change_frame(position, "delete", key, content.dump());
-  });
+  const bool changed =
+      log_.remove(key, [&](uint64_t position) { return deletion_frame(key, position); });
   if (!changed) return;
   changes_.add();
+  if (!save_timer_.active()) save_timer_.start(kSaveDelay);
   if (ready()) link_.wake_all();
 }
 
 void MeshController::on_synced() {
   if (!ready()) return;
+  if (!std::exchange(restored_, true)) {
+    log_.finish_restore(deletion_frame);
+    if (!save_timer_.active()) save_timer_.start(kSaveDelay);
+  }
   EM_LOG(kInfo, "mesh", "{} objects, position {}", log_.objects(), log_.head());
   for (auto& [node, state] : nodes_) {
     if (!std::exchange(state.waiting, false)) continue;

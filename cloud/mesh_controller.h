@@ -34,6 +34,8 @@ struct MeshOptions {
   std::vector<std::string> service_cidrs{"10.96.0.0/12"};
   TurnOptions turn;
   std::vector<std::string> stun;  // "host:port"
+  // Where the log is kept, so that after a restart nodes need only what changed. Empty: nowhere.
+  std::string log_path;
 };
 
 class MeshController {
@@ -62,9 +64,10 @@ class MeshController {
   std::unique_ptr<kube::Informer> make_informer(const kube::ResourceType& type, const char* name);
   void on_upsert(const kube::ResourceType& type, const char* name,
                  const kube::Informer::Object& object);
-  void on_delete(const kube::ResourceType& type, const char* name,
-                 const kube::Informer::Object& object);
+  void on_delete(const char* name, const kube::Informer::Object& object);
   void on_synced();
+  void restore_log();
+  void save_log();
   void send_config(const std::string& node, NodeState& state);
   void refresh_configs();
   int64_t wall_seconds() const;
@@ -76,6 +79,8 @@ class MeshController {
   MeshLog log_;
   std::unordered_map<std::string, NodeState> nodes_;
   io::Timer config_timer_;
+  io::Timer save_timer_;
+  bool restored_ = false;  // restored entries that are gone were dealt with
   obs::Counter& changes_;
   obs::Counter& full_syncs_;
   obs::Counter& delta_syncs_;

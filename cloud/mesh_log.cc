@@ -33,6 +33,17 @@ bool MeshLog::put(std::string_view key, std::string_view version, const Encode& 
     const Entry& entry = entries_.at(it->second);
     if (!entry.deleted && entry.version == version) return false;
   }
+  if (const auto it = restored_.find(std::string(key)); it != restored_.end()) {
+    const Restored restored = std::move(it->second);
+    restored_.erase(it);
+    if (restored.version == version) {
+      place(restored.position, {.key = std::string(key),
+                                .version = restored.version,
+                                .frame = encode(restored.position),
+                                .deleted = false});
+      return true;
+    }
+  }
   append(key, {.key = std::string(key),
                .version = std::string(version),
                .frame = encode(head_ + 1),
@@ -67,6 +78,19 @@ void MeshLog::append(std::string_view key, Entry entry) {
     tombstone_positions_.emplace(position, true);
   }
   entries_.emplace_hint(entries_.end(), position, std::move(entry));
+  drop_tombstones();
+}
+
+void MeshLog::place(uint64_t position, Entry entry) {
+  by_key_.emplace(entry.key, position);
+  if (entry.deleted) {
+    ++tombstones_;
+    tombstone_positions_.emplace(position, true);
+  }
+  entries_.emplace(position, std::move(entry));
+}
+
+void MeshLog::drop_tombstones() {
   while (tombstones_ > max_tombstones_) {
     const uint64_t oldest = tombstone_positions_.begin()->first;
     by_key_.erase(entries_.at(oldest).key);
@@ -86,7 +110,7 @@ void MeshCursor::request(const MeshLog& log, std::string_view epoch, std::string
                          std::string request_id) {
   request_id_ = std::move(request_id);
   const auto from = parse_position(position);
-  if (epoch != log.epoch() || !from || *from > log.head() || *from < log.floor()) {
+  if (epoch != log.epoch() || !from || !log.can_resume(*from)) {
     start_full(log);
     return;
   }

@@ -38,7 +38,7 @@ Json node_json(const cloud::NodeStatus& status) {
 
 }  // namespace
 
-App::App(io::Loop& loop, CloudConfig config)
+App::App(io::Loop& loop, cloud::CloudConfig config)
     : loop_(loop),
       config_(std::move(config)),
       token_timer_(loop,
@@ -48,7 +48,7 @@ App::App(io::Loop& loop, CloudConfig config)
                    }),
       stop_timer_(loop, [this] { loop_.stop(); }) {}
 
-Result<std::unique_ptr<App>> App::create(io::Loop& loop, CloudConfig config) {
+Result<std::unique_ptr<App>> App::create(io::Loop& loop, cloud::CloudConfig config) {
   std::unique_ptr<App> app(new App(loop, std::move(config)));
   EM_TRY_VOID(app->open());
   return app;
@@ -96,10 +96,11 @@ Result<> App::open_controllers() {
   cloud::MeshOptions mesh;
   mesh.trust_domain = config_.trust_domain;
   mesh.cluster_domain = config_.cluster_domain;
-  mesh.service_cidrs = config_.service_cidrs;
-  mesh.stun = config_.stun;
+  mesh.service_cidrs.clear();
+  for (const Cidr& cidr : config_.service_cidrs) mesh.service_cidrs.push_back(cidr.to_string());
+  for (const auto& server : config_.stun) mesh.stun.push_back(server.to_string());
+  mesh.log_path = config_.state_dir + "/mesh-log";
   if (!config_.turn_server.empty()) {
-    EM_TRY(const auto turn, split_host_port(config_.turn_server, 3478));
     EM_TRY(std::string secret, cloud::read_file(config_.turn_secret_file, 4096));
     while (!secret.empty() && std::isspace(static_cast<unsigned char>(secret.back())) != 0) {
       secret.pop_back();
@@ -108,8 +109,8 @@ Result<> App::open_controllers() {
       return fail(ErrorCode::kInvalidArgument, "{} is empty: put the secret of the TURN server in it",
                   config_.turn_secret_file);
     }
-    mesh.turn = {.host = turn.first,
-                 .port = turn.second,
+    mesh.turn = {.host = config_.turn_server.host,
+                 .port = config_.turn_server.port,
                  .secret = std::move(secret),
                  .lifetime = config_.turn_lifetime};
   }

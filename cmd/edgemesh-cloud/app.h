@@ -16,19 +16,19 @@
 #include "cloud/upstream.h"
 #include "cmd/edgemesh-cloud/admin.h"
 #include "cmd/edgemesh-cloud/backend.h"
-#include "cmd/edgemesh-cloud/config.h"
+#include "cloud/cloud_config.h"
 
 namespace edgemesh::cmd {
 
 class App {
  public:
-  static Result<std::unique_ptr<App>> create(io::Loop& loop, CloudConfig config);
+  static Result<std::unique_ptr<App>> create(io::Loop& loop, cloud::CloudConfig config);
   Result<> run();
   // A new join token of the configured life.
   std::string new_token() const { return ca_->new_token(config_.token_lifetime); }
 
  private:
-  App(io::Loop& loop, CloudConfig config);
+  App(io::Loop& loop, cloud::CloudConfig config);
   Result<> open();
   Result<> open_controllers();
   Result<> open_hub(const tls::KeyAndCert& server);
@@ -40,7 +40,7 @@ class App {
   std::string not_ready() const;
 
   io::Loop& loop_;
-  CloudConfig config_;
+  cloud::CloudConfig config_;
   obs::Registry registry_;
   std::unique_ptr<cloud::Ca> ca_;
   std::unique_ptr<Backend> backend_;

@@ -9,15 +9,12 @@ namespace {
 
 class Embedded final : public Backend {
  public:
-  static Result<std::unique_ptr<Backend>> create(io::Loop& loop, const CloudConfig& config,
+  static Result<std::unique_ptr<Backend>> create(io::Loop& loop, const cloud::CloudConfig& config,
                                                  const cloud::Ca& ca,
                                                  const tls::KeyAndCert& server) {
     cloud::EmbeddedApi::Options options;
     options.store.path = config.state_dir + "/api.db";
-    for (const std::string& text : config.service_cidrs) {
-      EM_TRY(const Cidr cidr, Cidr::parse(text));
-      options.core.service_cidrs.push_back(cidr);
-    }
+    options.core.service_cidrs = config.service_cidrs;
     auto self = std::make_unique<Embedded>();
     self->ca_pem_ = ca.cert_pem();
     EM_TRY(self->api_, cloud::EmbeddedApi::open(loop, std::move(options)));
@@ -80,7 +77,7 @@ class External final : public Backend {
 
 }  // namespace
 
-Result<std::unique_ptr<Backend>> Backend::create(io::Loop& loop, const CloudConfig& config,
+Result<std::unique_ptr<Backend>> Backend::create(io::Loop& loop, const cloud::CloudConfig& config,
                                                  const cloud::Ca& ca,
                                                  const tls::KeyAndCert& server) {
   if (!config.kubeconfig.empty()) return External::create(loop, config.kubeconfig);

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "cloud/ca.h"
-#include "cmd/edgemesh-cloud/config.h"
+#include "cloud/cloud_config.h"
 #include "core/io/loop.h"
 #include "kube/client.h"
 
@@ -23,7 +23,7 @@ class Backend {
   virtual void drain() = 0;
 
   // `server` is the API's certificate.
-  static Result<std::unique_ptr<Backend>> create(io::Loop& loop, const CloudConfig& config,
+  static Result<std::unique_ptr<Backend>> create(io::Loop& loop, const cloud::CloudConfig& config,
                                                  const cloud::Ca& ca,
                                                  const tls::KeyAndCert& server);
 };

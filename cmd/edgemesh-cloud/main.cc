@@ -66,13 +66,17 @@ Result<std::vector<SockAddr>> parse_listen(const std::vector<std::string>& texts
   return out;
 }
 
-Result<> override_text(const Flags& flags, cmd::CloudConfig& config) {
+Result<> override_text(const Flags& flags, cloud::CloudConfig& config) {
   const auto set = [](const std::string& flag, std::string& value) {
     if (!flag.empty()) value = flag;
   };
   set(flags.state_dir, config.state_dir);
   set(flags.kubeconfig, config.kubeconfig);
-  set(flags.turn, config.turn_server);
+  if (!flags.turn.empty()) {
+    auto server = config::HostPort::parse(flags.turn, 3478);
+    if (!server) return fail(server.error().with_context("--turn"));
+    config.turn_server = std::move(*server);
+  }
   set(flags.turn_secret_file, config.turn_secret_file);
   if (!flags.advertise.empty()) config.advertise = flags.advertise;
   if (!flags.log_level.empty()) {
@@ -95,10 +99,10 @@ Result<> override_text(const Flags& flags, cmd::CloudConfig& config) {
   return {};
 }
 
-Result<cmd::CloudConfig> load(const Flags& flags) {
-  cmd::CloudConfig config;
+Result<cloud::CloudConfig> load(const Flags& flags) {
+  cloud::CloudConfig config;
   if (!flags.config.empty()) {
-    EM_TRY(config, cmd::read_config(flags.config));
+    EM_TRY(config, cloud::load_cloud_config(flags.config));
   }
   EM_TRY_VOID(override_text(flags, config));
   EM_TRY(auto hub, parse_listen(flags.listen_hub, "--listen-hub"));
@@ -113,7 +117,7 @@ Result<cmd::CloudConfig> load(const Flags& flags) {
     EM_TRY(const auto addr, parse_listen({flags.listen_admin}, "--listen-admin"));
     config.admin_listen = addr.front();
   }
-  EM_TRY_VOID(cmd::validate(config));
+  EM_TRY_VOID(cloud::validate(config));
   return config;
 }
 
@@ -125,10 +129,15 @@ void raise_descriptor_limit() {
   static_cast<void>(::setrlimit(RLIMIT_NOFILE, &limit));
 }
 
-Result<> create_token(const cmd::CloudConfig& config, const std::string& ttl) {
+Result<> create_token(const cloud::CloudConfig& config, const std::string& ttl) {
   std::chrono::seconds lifetime = config.token_lifetime;
   if (!ttl.empty()) {
-    EM_TRY(lifetime, cmd::parse_lifetime(ttl, "--ttl"));
+    const auto wanted = config::parse_duration(ttl);
+    if (!wanted || *wanted < std::chrono::minutes(1)) {
+      return fail(ErrorCode::kInvalidArgument,
+                  "--ttl: '{}' is not allowed (want a time as 30m, 24h or 7d, at least 1m)", ttl);
+    }
+    lifetime = std::chrono::duration_cast<std::chrono::seconds>(*wanted);
   }
   EM_TRY(const auto ca, cloud::Ca::open({.state_dir = config.state_dir,
                                          .trust_domain = config.trust_domain}));
@@ -136,7 +145,7 @@ Result<> create_token(const cmd::CloudConfig& config, const std::string& ttl) {
   return {};
 }
 
-Result<> serve(const cmd::CloudConfig& config, bool print_token) {
+Result<> serve(const cloud::CloudConfig& config, bool print_token) {
   ::signal(SIGPIPE, SIG_IGN);
   raise_descriptor_limit();
   EM_TRY(const auto loop, io::Loop::create());

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/support/fake_kube.h"
+#include "tests/support/temp_dir.h"
 #include "tests/unit/cloud/fake_link.h"
 
 namespace edgemesh::cloud {
@@ -125,6 +126,36 @@ TEST_F(MeshControllerTest, SendsAFullSyncThenChanges) {
   mesh_->on_connected("edge-1");
   request_sync(end["epoch"], end["resourceVersion"]);
   EXPECT_EQ(drain().size(), 4U);
+}
+
+TEST_F(MeshControllerTest, ANodeNeedsOnlyWhatChangedWhileTheCloudWasDown) {
+  test::TempDir dir;
+  MeshOptions options;
+  options.log_path = dir.path() + "/mesh-log";
+  mesh_ = std::make_unique<MeshController>(*loop_, *kube_, link_, options, registry_);
+  kube_->put(kube::kServices, service("a"));
+  kube_->put(kube::kServices, service("b"));
+  mesh_->start();
+  settle();
+  mesh_->on_connected("edge-1");
+  request_sync();
+  const Json end = Json::parse(drain().back().content);
+
+  mesh_.reset();
+  kube_->erase(kube::kServices, "default", "a");
+  kube_->put(kube::kServices, service("c"));
+  mesh_ = std::make_unique<MeshController>(*loop_, *kube_, link_, options, registry_);
+  mesh_->start();
+  settle();
+  mesh_->on_connected("edge-1");
+  request_sync(end["epoch"], end["resourceVersion"]);
+
+  const auto delta = drain();
+  ASSERT_EQ(delta.size(), 4U);
+  EXPECT_EQ(Json::parse(delta[0].content)["full"], false);
+  EXPECT_EQ(delta[1].resource, "default/service/c");
+  EXPECT_EQ(delta[2].resource, "default/service/a");
+  EXPECT_EQ(delta[2].operation, "delete");
 }
 
 TEST_F(MeshControllerTest, ThousandsOfNodesShareOneEncoding) {

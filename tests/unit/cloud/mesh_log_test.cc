@@ -118,6 +118,52 @@ TEST_F(MeshLogTest, StartsAnewForANodeBehindTheOldestTombstone) {
   EXPECT_TRUE(late.full());
 }
 
+TEST_F(MeshLogTest, GoesOnAfterARestartWhereItWas) {
+  const MeshLog::EncodeDeleted gone = [](const std::string& key, uint64_t position) {
+    return std::make_shared<const std::string>("-" + key + "@" + std::to_string(position));
+  };
+  log_.put("same", "1", text("same"));
+  log_.put("changed", "2", text("changed"));
+  log_.put("removed", "3", text("removed"));
+  log_.put("before", "4", text("before"));
+  log_.remove("before", text("-before"));
+  const std::string saved = log_.save();
+  log_.put("lost", "9", text("lost"));  // after the last save
+
+  MeshLog log("e2", 3);
+  ASSERT_TRUE(log.restore(saved, gone));
+  log.put("same", "1", text("same"));
+  log.put("changed", "5", text("changed"));
+  log.put("new", "6", text("new"));
+  log.finish_restore(gone);
+
+  EXPECT_EQ(log.epoch(), "e1");
+  EXPECT_EQ(log.objects(), 3U);
+  // A node that had everything that was saved.
+  cursor_.request(log, "e1", "5", "r");
+  EXPECT_FALSE(cursor_.full());
+  EXPECT_EQ(drain(cursor_, log).changes,
+            (std::vector<std::string>{"changed@1000006", "new@1000007", "-removed@1000008"}));
+  // One that was away for longer also hears of the older deletion.
+  cursor_.request(log, "e1", "4", "r");
+  EXPECT_EQ(drain(cursor_, log).changes.front(), "-before@5");
+  // One that got a change which was not saved.
+  cursor_.request(log, "e1", "6", "r");
+  EXPECT_TRUE(cursor_.full());
+}
+
+TEST_F(MeshLogTest, RefusesAFileThatIsNotALog) {
+  const MeshLog::EncodeDeleted gone = [](const std::string&, uint64_t) { return nullptr; };
+  const std::string head = "edgemesh-mesh-log 1 e1 5 0\n";
+  for (const std::string& bad :
+       {std::string(), std::string("x"), std::string("edgemesh-mesh-log 2 e1 5 0\n"),
+        std::string("edgemesh-mesh-log 1 e1 5 9\n"), std::string("edgemesh-mesh-log 1 e1 5\n"),
+        head + "6 1 a\n", head + "1 1\n", head + "x 1 a\n", head + "1 - a\n1 - b\n"}) {
+    EXPECT_FALSE(log_.restore(bad, gone)) << bad;
+    EXPECT_EQ(log_.head(), 0U);
+  }
+}
+
 // A node that reads slowly while objects come and go ends with what there is.
 TEST_F(MeshLogTest, ASlowNodeEndsWithTheSameObjects) {
   std::set<std::string> held;

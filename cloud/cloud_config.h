@@ -1,15 +1,19 @@
-// What edgemesh-cloud is told: the configuration file (YAML, strict) and the flags that override it.
+// What edgemesh-cloud is told: its configuration file (YAML, strict; configs/cloud.yaml shows all keys).
+// The program's flags override it. Thread-safe.
 #pragma once
 
 #include <chrono>
-#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/base/log.h"
 #include "core/base/net_addr.h"
+#include "core/config/reader.h"
 
-namespace edgemesh::cmd {
+namespace edgemesh::cloud {
+
+std::vector<Cidr> default_service_cidrs();  // 10.96.0.0/12
 
 struct CloudConfig {
   std::string state_dir = "/var/lib/edgemesh-cloud";
@@ -33,20 +37,17 @@ struct CloudConfig {
 
   std::string trust_domain = "edgemesh.local";
   std::string cluster_domain = "cluster.local";
-  std::vector<std::string> service_cidrs{"10.96.0.0/12"};
-  std::string turn_server;  // "host:port" of coturn; empty: no relay
+  std::vector<Cidr> service_cidrs = default_service_cidrs();
+  config::HostPort turn_server;  // coturn; empty: no relay
   std::string turn_secret_file;
   std::chrono::seconds turn_lifetime = std::chrono::hours(24);
-  std::vector<std::string> stun;
+  std::vector<config::HostPort> stun;
 };
 
 // Reads the file over the defaults. Errors name the file, the key, the value and what is allowed.
-Result<CloudConfig> read_config(const std::string& path);
+Result<CloudConfig> load_cloud_config(const std::string& path);
+Result<CloudConfig> parse_cloud_config(std::string_view text, std::string name);
 // Checks what flags and file together say (a relay needs a secret, ...).
 Result<> validate(const CloudConfig& config);
-// "30m", "24h", "1h30m"; the error names `what`.
-Result<std::chrono::seconds> parse_lifetime(const std::string& text, const char* what);
-// "host:port", "1.2.3.4", "[::1]:3478"; the port may be left out.
-Result<std::pair<std::string, uint16_t>> split_host_port(const std::string& text, uint16_t port);
 
-}  // namespace edgemesh::cmd
+}  // namespace edgemesh::cloud
