@@ -1,131 +1,209 @@
 #include "agent/bootstrap.h"
 
+#include <algorithm>
+#include <utility>
+
+#include "core/base/log.h"
 #include "core/tls/x509.h"
 
 namespace edgemesh::agent {
 
 namespace {
 
-// Go's x509.ExtKeyUsage numbers, as KubeEdge sends them: server and client authentication. A node is
-// both, for the tunnels of the mesh.
-constexpr const char* kKeyUses = "[1,2]";
+constexpr size_t kHashHex = 64;
+constexpr size_t kMaxAnswer = 64 << 10;
+constexpr size_t kMaxShown = 200;
 
-Result<std::string> make_csr(const Identity& identity, const std::string& trust_domain) {
-  tls::Subject subject{.common_name = "system:node:" + identity.node,
-                       .organizations = {"system:nodes"},
-                       .country = "CN",
-                       .locality = "Hangzhou",
-                       .province = "Zhejiang"};
-  tls::SubjectAltNames sans{.uri = {tls::node_spiffe_id(trust_domain, identity.node)}};
-  return tls::make_csr_der(identity.key_pem, subject, sans);
+bool is_hex(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+  });
 }
 
-Error unreachable(const std::string& cloud, const Error& error) {
-  return {error.code,
-          fmt::format("the cloud at {} cannot be reached: {}; check the address and that TCP port 10002 is open",
-                      cloud, error.message),
-          error.sys};
+std::string lower(std::string text) {
+  for (char& c : text) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return text;
 }
 
-std::string first_line(std::string_view text) {
-  return std::string(text.substr(0, std::min(text.find('\n'), size_t{300})));
+// The server's words on one line.
+std::string first_line(std::string_view body) {
+  std::string out;
+  for (char c : body.substr(0, kMaxShown)) {
+    if (c == '\n' || c == '\r') break;
+    out += c >= ' ' && c != 0x7f ? c : '?';
+  }
+  return out;
 }
 
 }  // namespace
 
-void Bootstrap::finish(Result<Identity> result) {
-  loop_.post([done = std::make_shared<Done>(std::move(done_)),
-              result = std::make_shared<Result<Identity>>(std::move(result))] {
-    if (*done) (*done)(std::move(*result));
-  });
-}
+Bootstrap::Bootstrap(io::Loop& loop, BootstrapOptions options)
+    : loop_(loop), options_(std::move(options)) {}
 
-void Bootstrap::join(JoinOptions options, Done done) {
-  options_ = std::move(options);
-  done_ = std::move(done);
-  auto dot = options_.token.find('.');
-  if (dot != 64 || options_.token.find_first_not_of("0123456789abcdef") != 64)
-    return finish(fail(ErrorCode::kInvalidArgument,
-                       "that is not a join token (want <64 hex digits>.<JWT>); 'edgemesh-cloud token "
-                       "create' prints one"));
-  identity_ = {};
-  identity_.node = options_.node;
-  auto key = tls::generate_key_pem();
-  if (!key) return finish(fail(key.error()));
-  identity_.key_pem = *key;
-  client_ = std::make_unique<http::Client>(loop_, http::ClientOptions{.request_timeout = options_.timeout});
-  fetch_ca(options_.token.substr(0, dot));
-}
+Bootstrap::~Bootstrap() = default;
 
-void Bootstrap::fetch_ca(std::string hash) {
-  http::ClientRequest request{.url = "https://" + options_.cloud + "/ca.crt"};
-  request.insecure = true;  // its hash is checked below, before anything secret is sent
-  call_ = client_->call(std::move(request), [this, hash](Result<http::Response> r) {
-    if (!r) return finish(fail(unreachable(options_.cloud, r.error())));
-    if (r->status != 200)
-      return finish(fail(ErrorCode::kUnavailable, "{} answered {} for /ca.crt; is it the bootstrap port (10002)?",
-                         options_.cloud, r->status));
-    if (!tls::constant_time_equal(tls::sha256_hex(r->body), hash))
-      return finish(fail(ErrorCode::kUnauthenticated,
-                         "the cloud at {} has another CA than the token names: a token of another "
-                         "cloud, or someone between; get a new token",
-                         options_.cloud));
-    auto pem = tls::cert_der_to_pem(r->body);
-    if (!pem) return finish(fail(pem.error()));
-    identity_.ca_pem = *pem;
-    auto context = tls::Context::client({.ca_pem = identity_.ca_pem});
-    if (!context) return finish(fail(context.error()));
-    client_->set_tls(*context);
-    request_certificate("Bearer " + options_.token.substr(65));
-  });
-}
-
-void Bootstrap::renew(const std::string& cloud, const Identity& current, Done done) {
-  options_ = {};
-  options_.cloud = cloud;
-  done_ = std::move(done);
-  identity_ = current;
-  auto context = tls::Context::client(
-      {.cert_pem = current.cert_pem, .key_pem = current.key_pem, .ca_pem = current.ca_pem});
-  if (!context) return finish(fail(context.error()));
-  client_ = std::make_unique<http::Client>(
-      loop_, http::ClientOptions{.tls = *context, .request_timeout = options_.timeout});
-  request_certificate("");
-}
-
-void Bootstrap::request_certificate(const std::string& authorization) {
-  auto csr = make_csr(identity_, options_.trust_domain);
-  if (!csr) return finish(fail(csr.error()));
-  http::ClientRequest request{.url = "https://" + options_.cloud + "/edge.crt"};
-  request.headers = {{"NodeName", identity_.node}, {"ExtKeyUsages", kKeyUses}};
-  if (!authorization.empty()) request.headers.add("Authorization", authorization);
-  request.body = *csr;
-  call_ = client_->call(std::move(request), [this](Result<http::Response> r) {
-    if (!r) return finish(fail(unreachable(options_.cloud, r.error())));
-    finish(accept_certificate(*r));
-  });
-}
-
-Result<Identity> Bootstrap::accept_certificate(const http::Response& response) const {
-  if (response.status == 401)
-    return fail(ErrorCode::kUnauthenticated,
-                "the cloud refused this node: {}; get a new token with 'edgemesh-cloud token create' "
-                "(and check this machine's clock)",
-                first_line(response.body));
-  if (response.status != 200)
-    return fail(ErrorCode::kUnavailable, "the cloud gave no certificate ({}): {}", response.status,
-                first_line(response.body));
-  Identity out = identity_;
-  EM_TRY(out.cert_pem, tls::cert_der_to_pem(response.body));
-  EM_TRY_VOID(tls::verify_issued_by(response.body, out.ca_pem));
-  if (!tls::key_matches(out.key_pem, out.cert_pem))
-    return fail(ErrorCode::kProtocol, "the cloud signed another key than this node's");
-  EM_TRY(auto info, tls::parse_cert_pem(out.cert_pem));
-  if (info.common_name != "system:node:" + out.node)
-    return fail(ErrorCode::kProtocol, "the cloud's certificate names '{}', not this node", info.common_name);
-  out.not_before = info.not_before;
-  out.not_after = info.not_after;
+Error Bootstrap::unreachable(const Error& error) const {
+  Error out = error;
+  out.message = fmt::format(
+      "cannot get a certificate from {}: {} (is the address right, does edgemesh-cloud run there, "
+      "is TCP port {} open?)",
+      options_.server.to_string(), error.message, options_.server.port);
   return out;
+}
+
+void Bootstrap::finish(Result<Identity> result) {
+  call_.reset();
+  // May destroy this object.
+  Done done = std::move(done_);
+  done(std::move(result));
+}
+
+void Bootstrap::join(std::string token, Done done) {
+  done_ = std::move(done);
+  // A token that was pasted often brings its line end along.
+  while (!token.empty() && static_cast<unsigned char>(token.back()) <= ' ') token.pop_back();
+  token_ = std::move(token);
+  const bool shape_ok = std::count(token_.begin(), token_.end(), '.') == 3 &&
+                        token_.find('.') == kHashHex && is_hex(token_.substr(0, kHashHex));
+  if (!shape_ok) {
+    loop_.defer([this, alive = std::weak_ptr<bool>(alive_)] {
+      if (alive.lock())
+        finish(fail(ErrorCode::kInvalidArgument,
+                    "the token is not complete (want <64 hex digits>.<3 more parts>); "
+                    "'edgemesh-cloud token create' prints one"));
+    });
+    return;
+  }
+  http::ClientOptions client;
+  client.request_timeout = options_.timeout;
+  client.mark = options_.mark;
+  client.max_body = kMaxAnswer;
+  client_ = std::make_unique<http::Client>(loop_, client);
+  http::ClientRequest request;
+  request.url = fmt::format("https://{}/ca.crt", options_.server.to_string());
+  request.insecure = true;  // the hash in the token is what proves the CA
+  call_ = client_->call(std::move(request), [this](Result<http::Response> r) { on_ca(std::move(r)); });
+}
+
+void Bootstrap::on_ca(Result<http::Response> response) {
+  if (!response) return finish(fail(unreachable(response.error())));
+  if (response->status != 200) {
+    return finish(fail(ErrorCode::kProtocol, "{} answered {} to /ca.crt: is it an edgemesh-cloud?",
+                       options_.server.to_string(), response->status));
+  }
+  if (!tls::constant_time_equal(tls::sha256_hex(response->body), lower(token_.substr(0, kHashHex)))) {
+    return finish(fail(ErrorCode::kUnauthenticated,
+                       "the CA of {} is not the one in the token: the token is of another mesh, or "
+                       "someone stands between this node and the cloud",
+                       options_.server.to_string()));
+  }
+  auto pem = tls::cert_der_to_pem(response->body);
+  if (!pem) return finish(fail(pem.error().with_context("the CA of " + options_.server.to_string())));
+  ca_pem_ = std::move(*pem);
+  ask(token_.substr(kHashHex + 1), nullptr);
+}
+
+void Bootstrap::renew(const Identity& current, Done done) {
+  done_ = std::move(done);
+  ca_pem_ = current.ca_pem;
+  ask("", &current);
+}
+
+void Bootstrap::ask(const std::string& bearer, const Identity* current) {
+  // Failures of our own take the same, deferred way out as those of the network.
+  const auto give_up = [this](Error error) {
+    loop_.defer([this, alive = std::weak_ptr<bool>(alive_), error = std::move(error)] {
+      if (alive.lock()) finish(fail(error));
+    });
+  };
+  auto key = tls::generate_key_pem();
+  if (!key) return give_up(key.error());
+  key_pem_ = std::move(*key);
+  tls::Subject subject;
+  subject.common_name = "system:node:" + options_.node;
+  subject.organizations = {"system:nodes"};
+  subject.country = "CN";
+  subject.province = "Zhejiang";
+  subject.locality = "Hangzhou";  // as KubeEdge's edges ask; the CA keeps CN and O only
+  auto csr = tls::make_csr_der(key_pem_, subject);
+  if (!csr) return give_up(csr.error());
+  tls::ContextOptions tls_options;
+  tls_options.ca_pem = ca_pem_;
+  tls_options.alpn = {"http/1.1"};
+  if (current != nullptr) {
+    tls_options.cert_pem = current->cert_pem;
+    tls_options.key_pem = current->key_pem;
+  }
+  auto context = tls::Context::client(tls_options);
+  if (!context) return give_up(context.error());
+  http::ClientOptions client;
+  client.tls = std::move(*context);
+  client.request_timeout = options_.timeout;
+  client.mark = options_.mark;
+  client.max_body = kMaxAnswer;
+  http::ClientRequest request;
+  request.url = fmt::format("https://{}/edge.crt", options_.server.to_string());
+  if (!bearer.empty()) request.headers.add("Authorization", "Bearer " + bearer);
+  request.headers.add("NodeName", options_.node);
+  request.headers.add("ExtKeyUsages", "[1,2]");  // Go's x509.ExtKeyUsage: server and client
+  request.body = std::move(*csr);
+  // The client of the first step is kept until this one is there: its callback may be running.
+  auto previous = std::exchange(client_, std::make_unique<http::Client>(loop_, client));
+  loop_.defer([previous = std::move(previous)] {});
+  call_ = client_->call(std::move(request), [this, by_token = !bearer.empty()](Result<http::Response> r) {
+    on_certificate(std::move(r), by_token);
+  });
+}
+
+void Bootstrap::on_certificate(Result<http::Response> response, bool by_token) {
+  const std::string server = options_.server.to_string();
+  if (!response) return finish(fail(unreachable(response.error())));
+  const std::string words = first_line(response->body);
+  if (response->status == 401) {
+    return finish(fail(
+        ErrorCode::kUnauthenticated, "{} refused {}: {}; {}", server,
+        by_token ? "the token" : "to renew the certificate", words,
+        by_token ? "take a new one ('edgemesh-cloud token create'), and check this machine's clock"
+                 : "join again with 'edgemesh join --cloud HOST:PORT --token T'"));
+  }
+  if (response->status != 200) {
+    const ErrorCode code = response->status >= 500 || response->status == 429
+                               ? ErrorCode::kUnavailable
+                               : ErrorCode::kInvalidArgument;
+    return finish(fail(code, "{} answered {} to the request for a certificate: {}", server,
+                       response->status, words));
+  }
+  auto pem = tls::cert_der_to_pem(response->body);
+  if (!pem) return finish(fail(pem.error().with_context("the certificate from " + server)));
+  auto identity = make_identity(std::move(*pem), key_pem_, ca_pem_);
+  if (!identity) return finish(fail(identity.error().with_context("the certificate from " + server)));
+  if (identity->node != options_.node) {
+    return finish(fail(ErrorCode::kProtocol, "{} gave a certificate of node '{}' instead of '{}'",
+                       server, identity->node, options_.node));
+  }
+  finish(std::move(*identity));
+}
+
+Result<Identity> join_blocking(const BootstrapOptions& options, const std::string& token,
+                               const std::string& state_dir) {
+  EM_TRY(auto loop, io::Loop::create());
+  Result<Identity> result = fail(ErrorCode::kTimeout, "no answer from {} in time",
+                                 options.server.to_string());
+  bool done = false;
+  {
+    Bootstrap bootstrap(*loop, options);
+    bootstrap.join(token, [&](Result<Identity> r) {
+      result = std::move(r);
+      done = true;
+    });
+    // Both steps have their own limit; this one is for what they do not cover.
+    loop->run_until([&] { return done; }, 3 * options.timeout);
+  }
+  if (!result) return result;
+  EM_TRY_VOID(save_identity(state_dir, *result));
+  return result;
 }
 
 }  // namespace edgemesh::agent

@@ -375,6 +375,16 @@ bool Reader::has(std::string_view key) const {
                      [&](const auto& entry) { return entry.key == key; });
 }
 
+std::vector<std::string> Reader::keys(std::string_view key) const {
+  std::vector<std::string> out;
+  if (node_ == nullptr) return out;
+  for (const auto& entry : node_->entries) {
+    if (entry.key != key) continue;
+    for (const auto& child : entry.value->entries) out.push_back(child.key);
+  }
+  return out;
+}
+
 void Reader::require(std::string_view key) {
   const Node* node = take(key);
   if (node != nullptr && node->kind != Node::Kind::kNull) return;

@@ -97,6 +97,8 @@ class Reader {
   std::vector<std::pair<std::string, Reader>> named_sections(std::string_view key);
 
   bool has(std::string_view key) const;
+  // The keys of the mapping under `key`, in their order.
+  std::vector<std::string> keys(std::string_view key) const;
   // Absent (or without a value) is an error.
   void require(std::string_view key);
   // What the caller finds wrong with a key: "agent.yaml:7: dns.listen: <message>".
