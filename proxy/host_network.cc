@@ -80,11 +80,10 @@ Result<> HostNetwork::check_tools(bool v4, bool v6) {
 }
 
 Result<ChainRules> HostNetwork::read_table(bool v6, std::string_view table) {
-  // Chain by chain: the whole nat table of a node with many services is megabytes.
   ChainRules all;
   auto read = [&](std::string_view chain, bool required) -> Result<> {
-    std::vector<std::string> argv{tool(v6), "-w", "-t", std::string(table), "-S",
-                                  std::string(chain)};
+    std::vector<std::string> argv{tool(v6), "-w", "-t", std::string(table), "-S"};
+    if (!chain.empty()) argv.emplace_back(chain);
     EM_TRY(auto result, run(argv));
     if (result.exit_status == 0)
       all.merge(parse_rules(result.out));
@@ -92,6 +91,11 @@ Result<ChainRules> HostNetwork::read_table(bool v6, std::string_view table) {
       return fail(explain(argv, result));
     return {};
   };
+  // The nat table of a node with many services is megabytes: there, chain by chain.
+  if (table == "mangle") {
+    EM_TRY_VOID(read("", true));
+    return all;
+  }
   for (auto chain : kHookChains) EM_TRY_VOID(read(chain, true));
   for (auto chain : kOwnChains) EM_TRY_VOID(read(chain, false));
   return all;

@@ -58,12 +58,16 @@ class FakeHost final : public io::Executor {
 
   void list(const std::string& family, const std::vector<std::string>& argv,
             io::ProcessResult& result) {
-    auto& table = chains[family][argv.at(3)];
-    const std::string& chain = argv.at(5);
-    auto it = table.find(chain);
-    if (it == table.end()) return failed(result, 1, "iptables: No chain/target/match by that name.");
-    result.out = (chain[0] == 'E' ? "-N " : "-P ") + chain + (chain[0] == 'E' ? "\n" : " ACCEPT\n");
-    for (const auto& rule : it->second) result.out += "-A " + chain + " " + rule + "\n";
+    std::string only = argv.size() > 5 ? argv[5] : "";
+    bool found = only.empty();
+    for (const auto& [chain, list] : chains[family][argv.at(3)]) {
+      if (!only.empty() && chain != only) continue;
+      found = true;
+      bool own = chain[0] == 'E';
+      result.out += (own ? "-N " : "-P ") + chain + (own ? "\n" : " ACCEPT\n");
+      for (const auto& rule : list) result.out += "-A " + chain + " " + rule + "\n";
+    }
+    if (!found) failed(result, 1, "iptables: No chain/target/match by that name.");
   }
 
   void restore(const std::string& family, std::string_view input, io::ProcessResult& result) {
