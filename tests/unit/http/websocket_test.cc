@@ -322,6 +322,22 @@ TEST_F(WebSocketHandshakeTest, ServerThatDoesNotUpgradeIsNamed) {
   EXPECT_NE(error.message.find("403"), std::string::npos) << error.message;
 }
 
+// The example of RFC 6455 section 1.3.
+TEST_F(WebSocketHandshakeTest, AnswersTheStandardsExample) {
+  serve();
+  Collector far(TestPki::take(io::TcpStream::connect(*loop_, http_->local_addr())));
+
+  far.send("GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n"
+           "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+           "Sec-WebSocket-Version: 13\r\n\r\n" + frame(0x81, "Hello"));
+
+  ASSERT_TRUE(until([&] { return !at_server_.messages.empty(); }));
+  EXPECT_EQ(at_server_.messages[0], "Hello");
+  ASSERT_TRUE(until([&] { return far.received.find("\r\n\r\n") != std::string::npos; }));
+  EXPECT_NE(far.received.find("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
+            std::string::npos);
+}
+
 TEST_F(WebSocketHandshakeTest, WrongAcceptIsRefused) {
   std::unique_ptr<Collector> far;
   auto listener = TestPki::take(io::TcpListener::listen(
