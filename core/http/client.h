@@ -1,8 +1,9 @@
 // HTTP/1.1 client on one loop: keep-alive pool per authority, TLS, whole or streamed answers.
 // Names are resolved by getaddrinfo on the loop's pool; each address is tried in turn.
-// A request that found its pooled connection closed before any byte of the answer is sent again once
-// on a new connection when that is safe (idempotent method). No redirects are followed, no proxies.
-// Threads: everything on the loop given. Callbacks never run from within request() or stream().
+// A request that found its pooled connection closed before any byte of the answer is sent again
+// once on a new connection when that is safe (idempotent method). No redirects are followed, no
+// proxies. Threads: everything on the loop given. Callbacks never run from within request() or
+// stream().
 #pragma once
 
 #include <memory>
@@ -18,7 +19,7 @@
 namespace edgemesh::http {
 
 struct ClientOptions {
-  std::shared_ptr<tls::Context> tls;  // for https; null: the system's CAs
+  std::shared_ptr<tls::Context> tls;                    // for https; null: the system's CAs
   Duration connect_timeout = std::chrono::seconds(5);   // each address, and the TLS handshake
   Duration request_timeout = std::chrono::seconds(30);  // whole exchange of request(); 0: none
   Duration idle_timeout = std::chrono::seconds(60);     // pooled connections
@@ -33,8 +34,8 @@ struct ClientOptions {
 struct ClientRequest {
   std::string method = "GET";
   std::string url;
-  Headers headers;  // Host, Content-Length and Connection are set by the client
-  std::string body;  // sent with any method, GET too
+  Headers headers;                  // Host, Content-Length and Connection are set by the client
+  std::string body;                 // sent with any method, GET too
   std::optional<Duration> timeout;  // instead of request_timeout; for streams: until the head
   // Accepts any certificate, for this request only, on a connection of its own. For fetching a CA
   // whose hash is checked afterwards; never for anything secret.

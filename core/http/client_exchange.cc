@@ -36,8 +36,7 @@ Result<std::vector<SockAddr>> look_up(const std::string& host, uint16_t port) {
   hints.ai_flags = AI_ADDRCONFIG;
   addrinfo* list = nullptr;
   int rc = getaddrinfo(host.c_str(), nullptr, &hints, &list);
-  if (rc != 0)
-    return fail(ErrorCode::kUnavailable, "look up '{}': {}", host, gai_strerror(rc));
+  if (rc != 0) return fail(ErrorCode::kUnavailable, "look up '{}': {}", host, gai_strerror(rc));
   std::vector<SockAddr> out;
   for (const addrinfo* at = list; at != nullptr && out.size() < 16; at = at->ai_next) {
     auto addr = SockAddr::from_sockaddr(at->ai_addr, at->ai_addrlen);
@@ -79,7 +78,8 @@ Result<> Exchange::prepare() {
   out_ = request_.method + " " + url_.target + " HTTP/1.1\r\nHost: " + url_.authority() + "\r\n";
   for (const auto& [name, value] : request_.headers) {
     if (name.empty() || !all_of_class(name, kToken) || !all_of_class(value, kValue))
-      return fail(ErrorCode::kInvalidArgument, "header '{}' has characters that are not allowed", name);
+      return fail(ErrorCode::kInvalidArgument, "header '{}' has characters that are not allowed",
+                  name);
     if (equals_ignore_case(name, "host") || equals_ignore_case(name, "content-length") ||
         equals_ignore_case(name, "transfer-encoding"))
       continue;
@@ -132,15 +132,15 @@ void Exchange::resolve() {
     return connect_next();
   }
   auto found = std::make_shared<Result<std::vector<SockAddr>>>();
-  owner_.loop.offload(
-      [found, host = url_.host, port = url_.port] { *found = look_up(host, port); },
-      [found, weak = weak_from_this()] {
-        auto self = weak.lock();
-        if (!self || self->phase_ == Phase::kDone) return;
-        if (!*found) return self->finish(fail(found->error().with_context(self->where())));
-        self->addresses_ = std::move(**found);
-        self->connect_next();
-      });
+  owner_.loop.offload([found, host = url_.host, port = url_.port] { *found = look_up(host, port); },
+                      [found, weak = weak_from_this()] {
+                        auto self = weak.lock();
+                        if (!self || self->phase_ == Phase::kDone) return;
+                        if (!*found)
+                          return self->finish(fail(found->error().with_context(self->where())));
+                        self->addresses_ = std::move(**found);
+                        self->connect_next();
+                      });
 }
 
 Result<std::unique_ptr<io::Stream>> Exchange::open(const SockAddr& to) {
@@ -151,8 +151,8 @@ Result<std::unique_ptr<io::Stream>> Exchange::open(const SockAddr& to) {
   if (!url_.secure()) return stream;
   EM_TRY(auto context, owner_.tls_context());
   const std::string& name = request_.server_name.empty() ? url_.host : request_.server_name;
-  EM_TRY(stream, tls::TlsStream::client(owner_.loop, std::move(stream), context, name,
-                                        !request_.insecure));
+  EM_TRY(stream,
+         tls::TlsStream::client(owner_.loop, std::move(stream), context, name, !request_.insecure));
   return stream;
 }
 
@@ -245,7 +245,8 @@ void Exchange::process() {
 bool Exchange::process_head() {
   H1Head head;
   size_t consumed = 0;
-  H1Status status = input().empty() ? H1Status::kIncomplete : parser_.parse(input(), &head, &consumed);
+  H1Status status =
+      input().empty() ? H1Status::kIncomplete : parser_.parse(input(), &head, &consumed);
   if (status == H1Status::kIncomplete) return false;
   if (status == H1Status::kError) {
     finish(fail(ErrorCode::kProtocol, "{}: bad answer: {}", where(), parser_.error().text));
@@ -277,8 +278,8 @@ void Exchange::take_head(const H1Head& head) {
   response_.status = head.status;
   for (const FieldView& field : head.fields) response_.headers.add(field.name, field.value);
   keep_alive_ = head.keep_alive;
-  body_ = H1BodyDecoder(head.body, head.content_length, owner_.fields,
-                        response_limits(owner_.options));
+  body_ =
+      H1BodyDecoder(head.body, head.content_length, owner_.fields, response_limits(owner_.options));
 }
 
 bool Exchange::process_body() {
@@ -308,9 +309,7 @@ bool Exchange::process_body() {
     case H1BodyDecoder::kError:
       finish(fail(ErrorCode::kProtocol, "{}: bad answer: {}", where(), body_.error().text));
       return false;
-    case H1BodyDecoder::kNeedMore:
-      consume(n);
-      return false;
+    case H1BodyDecoder::kNeedMore: consume(n); return false;
   }
   return false;
 }
@@ -321,7 +320,9 @@ void Exchange::end_of_input() {
                           "the server closed the connection before its answer was whole", 0});
 }
 
-void Exchange::on_error(const Error& error) { connection_failed(error); }
+void Exchange::on_error(const Error& error) {
+  connection_failed(error);
+}
 
 void Exchange::connection_failed(const Error& error) {
   connect_timer_.stop();
@@ -359,8 +360,8 @@ void Exchange::deliver_upgrade() {
 
 void Exchange::complete() {
   bool sent = out_at_ == out_.size();
-  bool reusable = keep_alive_ && sent && !eof_ && input().empty() && mode == Mode::kWhole &&
-                  !request_.insecure;
+  bool reusable =
+      keep_alive_ && sent && !eof_ && input().empty() && mode == Mode::kWhole && !request_.insecure;
   // Read up to "would block": only then the stream tells its next user about more. Anything else
   // behind the answer is nothing that was asked for.
   uint8_t byte = 0;

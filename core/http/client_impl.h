@@ -1,7 +1,8 @@
 // The client's pool and one exchange. For core/http only.
 //
 // An exchange owns its connection while it runs and gives it to the pool when both messages were
-// whole and the connection stays open. The pool owns running exchanges; a Call refers to one weakly.
+// whole and the connection stays open. The pool owns running exchanges; a Call refers to one
+// weakly.
 #pragma once
 
 #include <array>
@@ -80,9 +81,9 @@ class Exchange final : public std::enable_shared_from_this<Exchange>, private io
   Exchange(Client::Impl& owner, ClientRequest request);
   ~Exchange() override;
 
-  void start();      // from a deferred task
-  void go_on();      // a place in the pool became free
-  void cancel();     // no callback any more
+  void start();   // from a deferred task
+  void go_on();   // a place in the pool became free
+  void cancel();  // no callback any more
   void pause() { paused_ = true; }
   void resume();
 

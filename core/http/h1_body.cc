@@ -48,10 +48,8 @@ H1BodyDecoder::Event H1BodyDecoder::next(std::string_view in, size_t* consumed,
     Event event = kNeedMore;
     size_t taken = 0;
     switch (state_) {
-      case State::kDone:
-        return kEnd;
-      case State::kFailed:
-        return kError;
+      case State::kDone: return kEnd;
+      case State::kFailed: return kError;
       case State::kData: {
         if (rest.empty()) return kNeedMore;
         size_t n = static_cast<size_t>(std::min<uint64_t>(left_, rest.size()));
@@ -61,15 +59,9 @@ H1BodyDecoder::Event H1BodyDecoder::next(std::string_view in, size_t* consumed,
         if (left_ == 0) state_ = kind_ == BodyKind::kChunked ? State::kChunkEnd : State::kDone;
         return kData;
       }
-      case State::kChunkSize:
-        event = chunk_size(rest, &taken);
-        break;
-      case State::kChunkEnd:
-        event = chunk_end(rest, &taken);
-        break;
-      case State::kTrailer:
-        event = trailer(rest, &taken);
-        break;
+      case State::kChunkSize: event = chunk_size(rest, &taken); break;
+      case State::kChunkEnd: event = chunk_end(rest, &taken); break;
+      case State::kTrailer: event = trailer(rest, &taken); break;
     }
     *consumed += taken;
     if (event != kData) return event;
@@ -126,7 +118,8 @@ H1BodyDecoder::Event H1BodyDecoder::trailer(std::string_view in, size_t* consume
       end = at + 1;
       break;
     }
-    if (++lines > limits_.max_fields || lines > storage_.size()) return fail("too many trailer fields");
+    if (++lines > limits_.max_fields || lines > storage_.size())
+      return fail("too many trailer fields");
   }
   if ((end == std::string_view::npos ? in.size() : end) > limits_.max_trailer)
     return fail("the trailer is too long");

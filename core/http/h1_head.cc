@@ -15,7 +15,9 @@ std::string_view trim(std::string_view text) {
   return text;
 }
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
 
 }  // namespace
 
@@ -197,7 +199,8 @@ bool H1HeadParser::note_field(const FieldView& field, H1Head* head) {
   std::string_view name = field.name;
   switch (name.size()) {
     case 4:
-      if (kind_ == kRequest && equals_ignore_case(name, "host")) return note_host(field.value, head);
+      if (kind_ == kRequest && equals_ignore_case(name, "host"))
+        return note_host(field.value, head);
       return true;
     case 6:
       if (kind_ != kRequest || !equals_ignore_case(name, "expect")) return true;
@@ -222,8 +225,7 @@ bool H1HeadParser::note_field(const FieldView& field, H1Head* head) {
     case 17:
       if (equals_ignore_case(name, "transfer-encoding")) return note_transfer_encoding(field.value);
       return true;
-    default:
-      return true;
+    default: return true;
   }
 }
 
@@ -236,7 +238,8 @@ bool H1HeadParser::note_content_length(std::string_view value, H1Head* head) {
     fail(400, "Content-Length is not a number");
     return false;
   }
-  for (char c : value) head->content_length = head->content_length * 10 + static_cast<uint64_t>(c - '0');
+  for (char c : value)
+    head->content_length = head->content_length * 10 + static_cast<uint64_t>(c - '0');
   head->has_content_length = true;
   return true;
 }

@@ -1,9 +1,9 @@
-// HTTP/1 parsing without I/O and without allocation (RFC 9112). For the small server and client here
-// and for the L7 proxy.
+// HTTP/1 parsing without I/O and without allocation (RFC 9112). For the small server and client
+// here and for the L7 proxy.
 //
 // The caller keeps received bytes in one buffer of its own and shows them to the parser from the
-// first unconsumed byte on; what the parser returns are views into that buffer, valid until the caller
-// changes it. Feeding byte by byte costs linear time.
+// first unconsumed byte on; what the parser returns are views into that buffer, valid until the
+// caller changes it. Feeding byte by byte costs linear time.
 //
 // Strict where leniency has let two parsers disagree about where a message ends: a bare CR or LF,
 // folded lines, space before the colon, repeated or listed Content-Length, Content-Length beside
@@ -48,17 +48,17 @@ enum class BodyKind : uint8_t {
 struct H1Head {
   std::string_view method;  // requests
   std::string_view target;
-  int status = 0;           // responses
+  int status = 0;  // responses
   std::string_view reason;
-  int minor_version = 1;    // HTTP/1.0 or HTTP/1.1
+  int minor_version = 1;  // HTTP/1.0 or HTTP/1.1
   std::span<const FieldView> fields;
 
   BodyKind body = BodyKind::kNone;
-  uint64_t content_length = 0;      // with kLength; also of a HEAD answer
+  uint64_t content_length = 0;  // with kLength; also of a HEAD answer
   bool has_content_length = false;
-  bool keep_alive = true;           // by version and Connection
-  bool expect_continue = false;     // Expect: 100-continue of an HTTP/1.1 request
-  bool upgrade = false;             // Connection lists "upgrade"
+  bool keep_alive = true;        // by version and Connection
+  bool expect_continue = false;  // Expect: 100-continue of an HTTP/1.1 request
+  bool upgrade = false;          // Connection lists "upgrade"
   std::string_view upgrade_protocol;
   std::string_view host;
 
@@ -70,13 +70,13 @@ enum class H1Status : uint8_t { kIncomplete, kComplete, kError };
 class H1HeadParser {
  public:
   enum Kind : uint8_t { kRequest, kResponse };
-  // `storage` holds the fields of one head; it is borrowed and may be shared by parsers that are not
-  // used at the same time.
+  // `storage` holds the fields of one head; it is borrowed and may be shared by parsers that are
+  // not used at the same time.
   H1HeadParser(Kind kind, std::span<FieldView> storage, const H1Limits& limits = {});
 
-  // `buffer` begins with the first byte of the message (empty lines before a request are skipped, as
-  // RFC 9112 2.2 asks). On kComplete the head took *consumed bytes. Call reset() before the next head.
-  // For an incomplete head the same bytes must be shown again, with more behind them.
+  // `buffer` begins with the first byte of the message (empty lines before a request are skipped,
+  // as RFC 9112 2.2 asks). On kComplete the head took *consumed bytes. Call reset() before the next
+  // head. For an incomplete head the same bytes must be shown again, with more behind them.
   H1Status parse(std::string_view buffer, H1Head* head, size_t* consumed);
   // Responses: the method of the request decides about the body. Before parse().
   void answers(std::string_view request_method);
@@ -103,7 +103,7 @@ class H1HeadParser {
   bool answers_head_ = false;
   bool answers_connect_ = false;
   // Where the search for the end of the head goes on.
-  size_t skipped_ = 0;     // empty lines before the start line
+  size_t skipped_ = 0;  // empty lines before the start line
   size_t scanned_ = 0;
   size_t line_start_ = 0;
   size_t lines_ = 0;
@@ -129,8 +129,8 @@ class H1BodyDecoder {
                 const H1Limits& limits = {});
   H1BodyDecoder() : H1BodyDecoder(BodyKind::kNone, 0, {}) {}
 
-  // `*consumed` bytes are to be dropped from the front of `in` (after `*data` was used), whatever the
-  // event.
+  // `*consumed` bytes are to be dropped from the front of `in` (after `*data` was used), whatever
+  // the event.
   Event next(std::string_view in, size_t* consumed, std::string_view* data);
   // End of input: true when the body is whole (kUntilClose ends so).
   bool at_end_of_input() const { return state_ == State::kDone || kind_ == BodyKind::kUntilClose; }

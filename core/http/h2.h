@@ -1,14 +1,17 @@
-// H2Session: one HTTP/2 connection (RFC 9113) that carries CONNECT streams (RFC 9113 8.5), each as an
-// io::Stream. Wire-compatible with Istio's HBONE: ":method CONNECT", ":authority ip:port".
+// H2Session: one HTTP/2 connection (RFC 9113) that carries CONNECT streams (RFC 9113 8.5), each as
+// an io::Stream. Wire-compatible with Istio's HBONE: ":method CONNECT", ":authority ip:port".
 //
-// - open_connect() returns at once; what is written before the answer travels with the open (no extra
-//   round trip). on_connected() is the peer's 2xx; another status is on_error, its message "HTTP 503:
-//   reason" with the reason that the far reject() gave. 403 is kPermissionDenied, 404 kNotFound, 5xx
-//   kUnavailable.
-// - Flow control end to end: a window opens only as the reader takes bytes; a stream holds at most its
+// - open_connect() returns at once; what is written before the answer travels with the open (no
+// extra
+//   round trip). on_connected() is the peer's 2xx; another status is on_error, its message "HTTP
+//   503: reason" with the reason that the far reject() gave. 403 is kPermissionDenied, 404
+//   kNotFound, 5xx kUnavailable.
+// - Flow control end to end: a window opens only as the reader takes bytes; a stream holds at most
+// its
 //   window (receive) and send_buffer (send) bytes.
 // - Frames of one loop turn leave in one write.
-// - Limits against floods: concurrent streams, resets by the peer, unacknowledged settings and pings,
+// - Limits against floods: concurrent streams, resets by the peer, unacknowledged settings and
+// pings,
 //   header bytes. A peer that passes them gets GOAWAY(ENHANCE_YOUR_CALM) and is closed.
 // Streams may outlive the session: then they end in on_error. Threads: the loop that made it.
 #pragma once
@@ -58,15 +61,17 @@ class H2Session {
     virtual void on_connect(std::unique_ptr<H2Connect> connect) = 0;
     // The peer will take no new streams (GOAWAY): open a new session for them. Open streams go on.
     virtual void on_goaway() {}
-    // The last callback: the connection ended. kCancelled after our own goaway() ran dry. The session
-    // may be destroyed here.
+    // The last callback: the connection ended. kCancelled after our own goaway() ran dry. The
+    // session may be destroyed here.
     virtual void on_close(const Error& error) = 0;
   };
 
   // `below` is connected or connecting (TCP, TLS with ALPN h2). The session becomes its handler.
-  static Result<std::unique_ptr<H2Session>> client(io::Loop& loop, std::unique_ptr<io::Stream> below,
+  static Result<std::unique_ptr<H2Session>> client(io::Loop& loop,
+                                                   std::unique_ptr<io::Stream> below,
                                                    Handler* handler, const H2Options& options = {});
-  static Result<std::unique_ptr<H2Session>> server(io::Loop& loop, std::unique_ptr<io::Stream> below,
+  static Result<std::unique_ptr<H2Session>> server(io::Loop& loop,
+                                                   std::unique_ptr<io::Stream> below,
                                                    Handler* handler, const H2Options& options = {});
   virtual ~H2Session() = default;  // cuts the connection; allowed in any callback
 
@@ -80,7 +85,7 @@ class H2Session {
   virtual void goaway() = 0;
   virtual bool accepts_streams() const = 0;
   virtual size_t active_streams() const = 0;
-  virtual uint64_t bytes_in() const = 0;   // payload of DATA
+  virtual uint64_t bytes_in() const = 0;  // payload of DATA
   virtual uint64_t bytes_out() const = 0;
   // For TLS identity and addresses. Valid until on_close() returned.
   virtual io::Stream& below() = 0;

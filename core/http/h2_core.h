@@ -1,7 +1,7 @@
 // The state of an H2Session and its streams. For core/http only.
 //
-// User callbacks never run inside nghttp2: what happened is noted on the stream, the stream is put on
-// `ready_`, and dispatch() tells the users when nghttp2 has returned. A user may then destroy
+// User callbacks never run inside nghttp2: what happened is noted on the stream, the stream is put
+// on `ready_`, and dispatch() tells the users when nghttp2 has returned. A user may then destroy
 // anything; the frames on the stack hold the core.
 #pragma once
 
@@ -36,22 +36,22 @@ struct H2State {
   int status = 0;
   Error error;
 
-  bool has_user = true;     // a Stream or an H2Connect refers to it
-  bool answered = false;    // server side: accept() or reject() was called
-  bool connected = false;   // 2xx seen or sent
+  bool has_user = true;    // a Stream or an H2Connect refers to it
+  bool answered = false;   // server side: accept() or reject() was called
+  bool connected = false;  // 2xx seen or sent
   bool tell_connected = false;
   bool eof_received = false;
   bool eof_read = false;
-  bool shut = false;        // shutdown_write() was called
-  bool end_sent = false;    // END_STREAM is in a frame
-  bool closed = false;      // nghttp2 has let go of it
+  bool shut = false;      // shutdown_write() was called
+  bool end_sent = false;  // END_STREAM is in a frame
+  bool closed = false;    // nghttp2 has let go of it
   bool failed = false;
   bool tell_failed = false;
-  bool deferred = false;    // nghttp2 waits for resume_data
+  bool deferred = false;  // nghttp2 waits for resume_data
   bool want_readable = true;
   bool want_writable = false;
-  bool queued = false;      // on the ready list
-  bool extended = false;    // has :protocol (RFC 8441), which is not spoken here
+  bool queued = false;    // on the ready list
+  bool extended = false;  // has :protocol (RFC 8441), which is not spoken here
 };
 
 class H2Core final : public std::enable_shared_from_this<H2Core>, private io::Stream::Handler {

@@ -106,7 +106,8 @@ struct H2Callbacks {
   }
 
   static int header(nghttp2_session* session, const nghttp2_frame* frame, const uint8_t* name,
-                    size_t name_size, const uint8_t* value, size_t value_size, uint8_t, void* user) {
+                    size_t name_size, const uint8_t* value, size_t value_size, uint8_t,
+                    void* user) {
     H2State* s = state(session, frame->hd.stream_id);
     if (s == nullptr) return 0;
     return core(user).header_received(*s, text(name, name_size), text(value, value_size));
@@ -155,8 +156,8 @@ struct H2Callbacks {
     return 0;
   }
 
-  // A refusal left: the peer need not go on sending what nobody reads (RFC 9113 8.1). Submitted with
-  // the answer, the reset would overtake it.
+  // A refusal left: the peer need not go on sending what nobody reads (RFC 9113 8.1). Submitted
+  // with the answer, the reset would overtake it.
   static int frame_sent(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
     bool refusal = core(user).server_ && frame->hd.type == NGHTTP2_HEADERS &&
                    (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
@@ -172,8 +173,9 @@ struct H2Callbacks {
     auto it = c.states_.find(frame->hd.stream_id);
     if (it == c.states_.end()) return 0;
     H2State& s = *it->second;
-    c.fail_state(s, Error{ErrorCode::kUnavailable,
-                          fmt::format("the stream was not opened: {}", nghttp2_strerror(error)), 0});
+    c.fail_state(s,
+                 Error{ErrorCode::kUnavailable,
+                       fmt::format("the stream was not opened: {}", nghttp2_strerror(error)), 0});
     c.stream_closed(s, NGHTTP2_REFUSED_STREAM);
     return 0;
   }
@@ -210,7 +212,8 @@ Result<> H2Core::init() {
   nghttp2_option_set_no_closed_streams(option, 1);
   nghttp2_option_set_max_outbound_ack(option, 1000);
   nghttp2_option_set_max_reserved_remote_streams(option, 0);
-  nghttp2_option_set_stream_reset_rate_limit(option, options_.reset_burst, options_.reset_per_second);
+  nghttp2_option_set_stream_reset_rate_limit(option, options_.reset_burst,
+                                             options_.reset_per_second);
   int rc = server_ ? nghttp2_session_server_new2(&session_, callbacks, this, option)
                    : nghttp2_session_client_new2(&session_, callbacks, this, option);
   nghttp2_option_del(option);

@@ -62,7 +62,8 @@ H2Core::H2Core(io::Loop& loop, std::unique_ptr<io::Stream> below, H2Session::Han
       options_(options),
       server_(server),
       drain_timer_(loop, [this] {
-        finish(Error{ErrorCode::kCancelled, "streams were still open when draining ended", 0}, false);
+        finish(Error{ErrorCode::kCancelled, "streams were still open when draining ended", 0},
+               false);
       }) {}
 
 H2Core::~H2Core() {
@@ -90,7 +91,8 @@ Result<> H2Core::submit_settings() {
   if (rc == 0)
     rc = nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0,
                                                static_cast<int32_t>(options_.connection_window));
-  if (rc != 0) return fail(ErrorCode::kInvalidArgument, "HTTP/2 settings: {}", nghttp2_strerror(rc));
+  if (rc != 0)
+    return fail(ErrorCode::kInvalidArgument, "HTTP/2 settings: {}", nghttp2_strerror(rc));
   return {};
 }
 
@@ -174,7 +176,8 @@ void H2Core::on_readable() {
                                                       ? NGHTTP2_ENHANCE_YOUR_CALM
                                                       : NGHTTP2_PROTOCOL_ERROR);
       flush();
-      finish(Error{ErrorCode::kProtocol, fmt::format("HTTP/2: {}", nghttp2_strerror(code)), 0}, true);
+      finish(Error{ErrorCode::kProtocol, fmt::format("HTTP/2: {}", nghttp2_strerror(code)), 0},
+             true);
       break;
     }
     dispatch();
@@ -318,10 +321,9 @@ Result<std::shared_ptr<H2State>> H2Core::open(std::string_view authority, const 
   state->core = this;
   state->authority = authority;
   nghttp2_data_provider data = h2_data_provider(*state);
-  int32_t id = nghttp2_submit_request(session_, nullptr, fields.data(), fields.size(), &data,
-                                      state.get());
-  if (id < 0)
-    return fail(ErrorCode::kUnavailable, "HTTP/2: no stream: {}", nghttp2_strerror(id));
+  int32_t id =
+      nghttp2_submit_request(session_, nullptr, fields.data(), fields.size(), &data, state.get());
+  if (id < 0) return fail(ErrorCode::kUnavailable, "HTTP/2: no stream: {}", nghttp2_strerror(id));
   state->id = id;
   states_.emplace(id, state);
   schedule();
@@ -400,8 +402,8 @@ void H2Core::goaway() {
   if (finished_ || goaway_sent_) return;
   goaway_sent_ = true;
   nghttp2_submit_goaway(session_, NGHTTP2_FLAG_NONE,
-                        nghttp2_session_get_last_proc_stream_id(session_), NGHTTP2_NO_ERROR, nullptr,
-                        0);
+                        nghttp2_session_get_last_proc_stream_id(session_), NGHTTP2_NO_ERROR,
+                        nullptr, 0);
   drain_timer_.start(options_.drain_timeout);
   schedule();
 }

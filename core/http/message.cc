@@ -9,7 +9,9 @@ namespace edgemesh::http {
 
 namespace {
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; }
+char lower(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c;
+}
 
 int hex_value(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -217,7 +219,8 @@ Result<Url> Url::parse(std::string_view text) {
   std::string_view target = rest.substr(end);
   target = target.substr(0, target.find('#'));
   if (!target.empty()) url.target = (target.front() == '?' ? "/" : "") + std::string(target);
-  if (!all_of_class(url.target, kTarget)) return bad("the path has a character that must be escaped");
+  if (!all_of_class(url.target, kTarget))
+    return bad("the path has a character that must be escaped");
   if (authority.find('@') != std::string_view::npos) return bad("a user name is not allowed");
   std::string_view port;
   if (!authority.empty() && authority.front() == '[') {

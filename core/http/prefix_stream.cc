@@ -15,7 +15,9 @@ PrefixStream::PrefixStream(io::Loop& loop, std::unique_ptr<io::Stream> below, st
   });
 }
 
-PrefixStream::~PrefixStream() { *alive_ = false; }
+PrefixStream::~PrefixStream() {
+  *alive_ = false;
+}
 
 IoResult PrefixStream::read(std::span<uint8_t> into) {
   if (input_at_ == input_.size()) return below_->read(into);

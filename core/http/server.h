@@ -1,10 +1,9 @@
 // An HTTP/1.1 server on one loop (RFC 9112): admin endpoints, the bootstrap, the Kubernetes API.
 //
-// Requests come whole, with their body (up to max_body). Answers go out in the order of the requests
-// of a connection (pipelining). A handler may answer at once or later, whole or as a stream.
-// Slow or silent peers are timed out; every buffer is bounded. Bad input is answered (400, 413, 414,
-// 431, 501, 505) and ends that connection only.
-// Threads: everything on the loop given.
+// Requests come whole, with their body (up to max_body). Answers go out in the order of the
+// requests of a connection (pipelining). A handler may answer at once or later, whole or as a
+// stream. Slow or silent peers are timed out; every buffer is bounded. Bad input is answered (400,
+// 413, 414, 431, 501, 505) and ends that connection only. Threads: everything on the loop given.
 #pragma once
 
 #include <functional>
@@ -70,13 +69,14 @@ class Server {
   using Handler = std::function<void(Request, std::shared_ptr<ResponseWriter>)>;
   static Result<std::unique_ptr<Server>> create(io::Loop& loop, ServerOptions options,
                                                 Handler handler);
-  virtual ~Server() = default;  // closes all connections; writers turn into no-ops, on_close runs not
+  virtual ~Server() =
+      default;  // closes all connections; writers turn into no-ops, on_close runs not
 
   virtual SockAddr local_addr() const = 0;
   // Takes a connection from elsewhere (a memory stream in tests, a mesh stream).
   virtual void adopt(std::unique_ptr<io::Stream> stream, const SockAddr& peer) = 0;
-  // Stops listening, ends idle connections, and the others after their answer. Streams (watches) get
-  // on_close when `streams_too`.
+  // Stops listening, ends idle connections, and the others after their answer. Streams (watches)
+  // get on_close when `streams_too`.
   virtual void drain(bool streams_too = true) = 0;
   virtual size_t connections() const = 0;
 };

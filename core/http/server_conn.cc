@@ -155,16 +155,10 @@ bool ServerConn::process_body() {
   }
   consume(n);
   switch (event) {
-    case H1BodyDecoder::kData:
-      return true;
-    case H1BodyDecoder::kEnd:
-      dispatch();
-      return true;
-    case H1BodyDecoder::kError:
-      refuse(400, body_.error().text);
-      return false;
-    case H1BodyDecoder::kNeedMore:
-      break;
+    case H1BodyDecoder::kData: return true;
+    case H1BodyDecoder::kEnd: dispatch(); return true;
+    case H1BodyDecoder::kError: refuse(400, body_.error().text); return false;
+    case H1BodyDecoder::kNeedMore: break;
   }
   if (expect_continue_) {  // no earlier answer is open: process_head saw to that
     expect_continue_ = false;
@@ -332,9 +326,13 @@ void ServerConn::gone() {
   }
 }
 
-void ServerConn::remove() { server_.remove(this); }
+void ServerConn::remove() {
+  server_.remove(this);
+}
 
-void ServerConn::on_writable() { flush(); }
+void ServerConn::on_writable() {
+  flush();
+}
 
 void ServerConn::on_error(const Error& error) {
   EM_LOG(kDebug, server_.options.name, "{}: {}", peer_addr_.to_string(), error.message);
@@ -419,13 +417,9 @@ void ServerConn::on_timeout() {
   if (stream_ == nullptr) return;
   switch (wait_) {
     case Wait::kHead:
-    case Wait::kBody:
-      return refuse(408, "the request did not come in time");
-    case Wait::kIdle:
-      return finish_gracefully();
-    default:
-      stream_->reset();
-      gone();
+    case Wait::kBody: return refuse(408, "the request did not come in time");
+    case Wait::kIdle: return finish_gracefully();
+    default: stream_->reset(); gone();
   }
 }
 

@@ -61,7 +61,9 @@ class ServerConn final : private io::Stream::Handler {
 
   // For the writers.
   ServerImpl& server() { return server_; }
-  bool is_front(const ServerSlot& slot) const { return !slots_.empty() && slots_.front().get() == &slot; }
+  bool is_front(const ServerSlot& slot) const {
+    return !slots_.empty() && slots_.front().get() == &slot;
+  }
   void append(ServerSlot& slot, std::string_view data);
   size_t unsent() const { return out_.size() - out_at_; }
   void slot_ended();
@@ -118,7 +120,7 @@ class ServerConn final : private io::Stream::Handler {
   Wait wait_ = Wait::kNone;
   bool progress_ = false;  // since the timer was armed
   bool eof_ = false;
-  bool no_more_ = false;   // the last request of this connection was dispatched
+  bool no_more_ = false;  // the last request of this connection was dispatched
   bool flush_queued_ = false;
   bool processing_ = false;
   bool read_paused_ = false;  // too much waits unparsed; the stream may hold more

@@ -7,7 +7,9 @@ namespace edgemesh::http {
 
 namespace {
 
-bool status_has_no_body(int status) { return status < 200 || status == 204 || status == 304; }
+bool status_has_no_body(int status) {
+  return status < 200 || status == 204 || status == 304;
+}
 
 bool framing_field(std::string_view name) {
   return equals_ignore_case(name, "content-length") ||
@@ -42,8 +44,8 @@ void SlotWriter::emit_head(int status, const Headers& headers, std::string_view 
     if (framing_field(name) && !upgrade) continue;
     // A CR or LF in a value would let its source write fields of ours.
     if (name.empty() || !all_of_class(name, kToken) || !all_of_class(value, kValue)) {
-      EM_LOG(kWarn, slot_->conn->server().options.name, "answer field '{}' left out: bad characters",
-             name.substr(0, 40));
+      EM_LOG(kWarn, slot_->conn->server().options.name,
+             "answer field '{}' left out: bad characters", name.substr(0, 40));
       continue;
     }
     head += name;

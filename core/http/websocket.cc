@@ -64,7 +64,8 @@ Result<> check_answer(const Response& head, std::string_view key) {
 // Returns what is wrong with an upgrade request, or null; sets the status to answer with.
 const char* check_request(const Request& request, int* status) {
   *status = 400;
-  if (request.method != "GET" || request.version != 11) return "a WebSocket opens with GET, HTTP/1.1";
+  if (request.method != "GET" || request.version != 11)
+    return "a WebSocket opens with GET, HTTP/1.1";
   if (!request.headers.has_token("connection", "upgrade") ||
       !request.headers.has_token("upgrade", "websocket")) {
     *status = 426;
@@ -121,11 +122,10 @@ Result<std::unique_ptr<WebSocket>> WebSocket::accept(io::Loop& loop, const Reque
     writer.respond({status, std::move(headers), std::string(wrong) + "\n"});
     return fail(ErrorCode::kProtocol, "{}", wrong);
   }
-  EM_TRY(auto stream,
-         writer.upgrade({{"Upgrade", "websocket"},
-                         {"Connection", "Upgrade"},
-                         {"Sec-WebSocket-Accept",
-                          accept_value(request.headers.get_or("sec-websocket-key", ""))}}));
+  EM_TRY(auto stream, writer.upgrade({{"Upgrade", "websocket"},
+                                      {"Connection", "Upgrade"},
+                                      {"Sec-WebSocket-Accept", accept_value(request.headers.get_or(
+                                                                   "sec-websocket-key", ""))}}));
   return std::unique_ptr<WebSocket>(
       std::make_unique<WebSocketImpl>(loop, std::move(stream), true, options, request.peer));
 }

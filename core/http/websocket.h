@@ -20,8 +20,8 @@ namespace edgemesh::http {
 
 struct WebSocketOptions {
   size_t max_message_bytes = 16 << 20;
-  size_t max_queued_bytes = 64 << 20;  // unsent; send_* fails beyond
-  Duration close_timeout = std::chrono::seconds(3);  // for the peer's close frame
+  size_t max_queued_bytes = 64 << 20;                  // unsent; send_* fails beyond
+  Duration close_timeout = std::chrono::seconds(3);    // for the peer's close frame
   Duration connect_timeout = std::chrono::seconds(5);  // client: each of connect, TLS, answer
   std::string server_name;  // client: name to check in the certificate, instead of the URL's host
   uint32_t mark = 0;        // client: SO_MARK

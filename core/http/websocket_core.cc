@@ -32,7 +32,9 @@ WebSocketCore::WebSocketCore(io::Loop& loop, std::unique_ptr<io::Stream> stream,
   wslay_event_config_set_max_recv_msg_length(ctx_, options.max_message_bytes);
 }
 
-WebSocketCore::~WebSocketCore() { wslay_event_context_free(ctx_); }
+WebSocketCore::~WebSocketCore() {
+  wslay_event_context_free(ctx_);
+}
 
 void WebSocketCore::start() {
   stream_->set_handler(this);
@@ -85,7 +87,8 @@ int WebSocketCore::mask_callback(wslay_event_context_ptr, uint8_t* into, size_t 
 }
 
 void WebSocketCore::message_callback(wslay_event_context_ptr,
-                                     const struct wslay_event_on_msg_recv_arg* message, void* user) {
+                                     const struct wslay_event_on_msg_recv_arg* message,
+                                     void* user) {
   static_cast<WebSocketCore*>(user)->on_message(*message);
 }
 
@@ -101,8 +104,7 @@ void WebSocketCore::on_message(const struct wslay_event_on_msg_recv_arg& message
     case WSLAY_PONG:
       if (handler != nullptr) handler->on_pong(data);
       return;
-    case WSLAY_PING:
-      return;  // wslay queues the answer
+    case WSLAY_PING: return;  // wslay queues the answer
     default:
       if (handler != nullptr) handler->on_message(data, message.opcode == WSLAY_TEXT_FRAME);
   }
@@ -241,7 +243,9 @@ void WebSocketCore::check_end() {
   }
 }
 
-void WebSocketCore::on_error(const Error& error) { finish(1006, error.message); }
+void WebSocketCore::on_error(const Error& error) {
+  finish(1006, error.message);
+}
 
 void WebSocketCore::finish(uint16_t code, std::string reason) {
   if (finished_) return;

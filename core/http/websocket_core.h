@@ -42,7 +42,7 @@ class WebSocketCore final : public std::enable_shared_from_this<WebSocketCore>,
   void on_error(const Error& error) override;
 
   void on_message(const struct wslay_event_on_msg_recv_arg& message);
-  void consume();       // lets wslay take what is in in_
+  void consume();  // lets wslay take what is in in_
   void schedule_flush();
   void flush();
   bool write_out();

@@ -39,7 +39,8 @@ class Lingering final : public Stream::Handler {
  private:
   void finish() {
     auto& kept = loop_.impl().kept;
-    auto it = std::find_if(kept.begin(), kept.end(), [this](const auto& p) { return p.get() == this; });
+    auto it =
+        std::find_if(kept.begin(), kept.end(), [this](const auto& p) { return p.get() == this; });
     if (it == kept.end()) return;
     std::shared_ptr<void> self = std::move(*it);
     *it = std::move(kept.back());

@@ -31,9 +31,9 @@ int select_alpn(SSL*, const unsigned char** out, unsigned char* out_size, const 
                 unsigned int in_size, void* user) {
   const auto& ours = *static_cast<const std::string*>(user);
   unsigned char* selected = nullptr;
-  int found = SSL_select_next_proto(
-      &selected, out_size, reinterpret_cast<const unsigned char*>(ours.data()),  // NOLINT
-      static_cast<unsigned int>(ours.size()), in, in_size);
+  int found = SSL_select_next_proto(&selected, out_size,
+                                    reinterpret_cast<const unsigned char*>(ours.data()),  // NOLINT
+                                    static_cast<unsigned int>(ours.size()), in, in_size);
   *out = selected;
   return found == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
@@ -70,7 +70,8 @@ Result<> load_roots(SSL_CTX* ssl, const ContextOptions& options, bool server) {
   }
   ERR_clear_error();
   if (count == 0)
-    return fail(ErrorCode::kInvalidArgument, "TLS trusted CA: no readable certificate in the PEM text");
+    return fail(ErrorCode::kInvalidArgument,
+                "TLS trusted CA: no readable certificate in the PEM text");
   return {};
 }
 
@@ -154,7 +155,9 @@ Result<std::unique_ptr<Context::Impl>> make(const ContextOptions& options, bool 
 
 Context::Context(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Context::~Context() = default;
-bool Context::is_server() const { return impl_->server; }
+bool Context::is_server() const {
+  return impl_->server;
+}
 
 Result<std::shared_ptr<Context>> Context::server(const ContextOptions& options) {
   EM_TRY(auto impl, make(options, true));

@@ -1,6 +1,6 @@
-// TLS configuration shared by many connections: certificate, key, trusted CAs, ALPN. Immutable after
-// creation; may be shared between threads. TLS 1.2 and 1.3, no renegotiation, no compression, forward
-// secret AEAD suites only (RFC 9325).
+// TLS configuration shared by many connections: certificate, key, trusted CAs, ALPN. Immutable
+// after creation; may be shared between threads. TLS 1.2 and 1.3, no renegotiation, no compression,
+// forward secret AEAD suites only (RFC 9325).
 #pragma once
 
 #include <chrono>
@@ -40,13 +40,13 @@ struct ContextOptions {
 
   std::string cert_pem;  // leaf first, then intermediates; required on a server
   std::string key_pem;
-  std::string ca_pem;    // trusted roots; empty on a client: the system's store
+  std::string ca_pem;  // trusted roots; empty on a client: the system's store
   Verify verify = kRequired;
   std::vector<std::string> alpn;  // in order of preference; empty: ALPN is not used
   int min_version = kTls12;
   int max_version = kTls13;
-  // A peer certificate whose validity ended verifies otherwise as usual; PeerIdentity says so. For a
-  // bootstrap server that renews certificates which ran out while a node was offline.
+  // A peer certificate whose validity ended verifies otherwise as usual; PeerIdentity says so. For
+  // a bootstrap server that renews certificates which ran out while a node was offline.
   bool accept_expired_peer = false;
   // The handshake as a whole, beginning when the TlsStream is made.
   Duration handshake_timeout = std::chrono::seconds(10);

@@ -61,7 +61,8 @@ Result<std::string> base64_decode(std::string_view text) {
   for (char c : text)
     if (c != '\n' && c != '\r') clean += c;
   size_t padding = 0;
-  while (padding < 2 && padding < clean.size() && clean[clean.size() - 1 - padding] == '=') ++padding;
+  while (padding < 2 && padding < clean.size() && clean[clean.size() - 1 - padding] == '=')
+    ++padding;
   if (clean.size() % 4 != 0 ||
       clean.find('=') != (padding == 0 ? std::string::npos : clean.size() - padding))
     return fail(ErrorCode::kInvalidArgument, "not valid base64");

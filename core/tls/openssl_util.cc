@@ -35,7 +35,9 @@ std::string bio_text(BIO* bio) {
   return size > 0 ? std::string(data, static_cast<size_t>(size)) : std::string();
 }
 
-int no_pass_phrase(char*, int, int, void*) { return 0; }
+int no_pass_phrase(char*, int, int, void*) {
+  return 0;
+}
 
 Result<KeyPtr> read_key(std::string_view pem) {
   BioPtr bio = bio_over(pem);
@@ -124,8 +126,8 @@ PeerIdentity identity_of(X509* cert) {
   if (!names.empty()) id.common_name = names.front();
   id.organizations = name_entries(subject, NID_organizationName);
   if (!id.organizations.empty()) id.organization = id.organizations.front();
-  GeneralNamesPtr sans(static_cast<GENERAL_NAMES*>(
-      X509_get_ext_d2i(cert, NID_subject_alt_name, nullptr, nullptr)));
+  GeneralNamesPtr sans(
+      static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(cert, NID_subject_alt_name, nullptr, nullptr)));
   SanLists lists = san_lists(sans.get());
   id.uri_sans = std::move(lists.uri);
   id.dns_sans = std::move(lists.dns);

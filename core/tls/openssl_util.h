@@ -23,7 +23,9 @@ struct OpensslDelete {
 template <class T, void (*Free)(T*)>
 using OpensslPtr = std::unique_ptr<T, OpensslDelete<T, Free>>;
 
-inline void free_bio(BIO* bio) { BIO_free_all(bio); }
+inline void free_bio(BIO* bio) {
+  BIO_free_all(bio);
+}
 inline void free_extensions(STACK_OF(X509_EXTENSION) * list) {
   sk_X509_EXTENSION_pop_free(list, X509_EXTENSION_free);
 }

@@ -36,7 +36,9 @@ int bio_read_ex(BIO* bio, char* into, size_t size, size_t* got) {
 int bio_write_ex(BIO* bio, const char* data, size_t size, size_t* taken) {
   return static_cast<TlsStreamImpl*>(BIO_get_data(bio))->bio_write(data, size, taken);
 }
-long bio_ctrl(BIO*, int command, long, void*) { return command == BIO_CTRL_FLUSH ? 1 : 0; }
+long bio_ctrl(BIO*, int command, long, void*) {
+  return command == BIO_CTRL_FLUSH ? 1 : 0;
+}
 
 // Alerts that speak about our certificate ("alert certificate required", "alert unknown ca").
 ErrorCode code_of(std::string_view reason) {
@@ -312,8 +314,7 @@ IoResult TlsStreamImpl::failed_read(int result) {
 }
 
 IoResult TlsStreamImpl::write(std::span<const uint8_t> data) {
-  if (state_ == State::kFailed || below_failed_ || write_shut_)
-    return {IoResult::kError, EPIPE, 0};
+  if (state_ == State::kFailed || below_failed_ || write_shut_) return {IoResult::kError, EPIPE, 0};
   if (data.empty()) return io::kWouldBlock;
   if (state_ == State::kHandshake || !early_.empty()) {
     size_t n = std::min(data.size(), kMaxEarly - early_.size());
@@ -376,7 +377,9 @@ void TlsStreamImpl::send_shutdown() {
   flush_out();
 }
 
-void TlsStreamImpl::reset() { reset_ = true; }
+void TlsStreamImpl::reset() {
+  reset_ = true;
+}
 
 std::string_view TlsStreamImpl::alpn() const {
   const unsigned char* name = nullptr;
@@ -385,7 +388,9 @@ std::string_view TlsStreamImpl::alpn() const {
   return {reinterpret_cast<const char*>(name), size};  // NOLINT
 }
 
-std::string TlsStreamImpl::version() const { return SSL_get_version(ssl_.get()); }
+std::string TlsStreamImpl::version() const {
+  return SSL_get_version(ssl_.get());
+}
 
 std::string_view TlsStreamImpl::server_name() const {
   const char* name = SSL_get_servername(ssl_.get(), TLSEXT_NAMETYPE_host_name);

@@ -2,11 +2,13 @@
 // Bytes may be written before it (up to the send limit); they leave when the handshake is done.
 //
 // - Memory: at most about 128 KiB of ciphertext waits for the stream below and 64 KiB of what was
-//   received waits for the reader; after that the stream below is not read, so back-pressure reaches
-//   the peer. An idle connection holds no buffers of ours.
-// - shutdown_write() sends close_notify and keeps reading (half-close, RFC 8446 6.1). End of input is
+//   received waits for the reader; after that the stream below is not read, so back-pressure
+//   reaches the peer. An idle connection holds no buffers of ours.
+// - shutdown_write() sends close_notify and keeps reading (half-close, RFC 8446 6.1). End of input
+// is
 //   close_notify; the end of the stream below without one is an error (truncation), not kEof.
-// - The peer is verified during the handshake: a bad certificate ends in on_error with the reason in
+// - The peer is verified during the handshake: a bad certificate ends in on_error with the reason
+// in
 //   words, before on_connected().
 // Threads: belongs to the loop that made it.
 #pragma once
@@ -23,12 +25,15 @@ namespace edgemesh::tls {
 
 class TlsStream : public io::Stream {
  public:
-  static Result<std::unique_ptr<TlsStream>> server(io::Loop& loop, std::unique_ptr<io::Stream> below,
+  static Result<std::unique_ptr<TlsStream>> server(io::Loop& loop,
+                                                   std::unique_ptr<io::Stream> below,
                                                    std::shared_ptr<Context> context);
-  // `server_name` is sent as SNI (DNS names only) and must be in the certificate's SANs; it is a DNS
-  // name or an IP address. Empty: no name is checked (the caller checks peer() itself, as for SPIFFE
-  // ids). `verify` false turns verification off for this connection only; peer() is then null.
-  static Result<std::unique_ptr<TlsStream>> client(io::Loop& loop, std::unique_ptr<io::Stream> below,
+  // `server_name` is sent as SNI (DNS names only) and must be in the certificate's SANs; it is a
+  // DNS name or an IP address. Empty: no name is checked (the caller checks peer() itself, as for
+  // SPIFFE ids). `verify` false turns verification off for this connection only; peer() is then
+  // null.
+  static Result<std::unique_ptr<TlsStream>> client(io::Loop& loop,
+                                                   std::unique_ptr<io::Stream> below,
                                                    std::shared_ptr<Context> context,
                                                    std::string server_name, bool verify = true);
 

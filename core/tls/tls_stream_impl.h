@@ -48,8 +48,8 @@ class TlsStreamImpl final : public TlsStream, private io::Stream::Handler {
   void handshake_done();
   Error handshake_error() const;
   io::IoResult write_open(std::span<const uint8_t> data);
-  bool flush_out();       // false: something is left, or the stream failed
-  void send_shutdown();   // close_notify, once the early data left
+  bool flush_out();      // false: something is left, or the stream failed
+  void send_shutdown();  // close_notify, once the early data left
   void flush_early();
   io::IoResult failed_read(int result);
   void fail_later(Error error);
@@ -74,7 +74,7 @@ class TlsStreamImpl final : public TlsStream, private io::Stream::Handler {
   bool want_readable_ = true;
   bool want_writable_ = false;
   bool read_eof_ = false;
-  bool write_shut_ = false;       // asked for
+  bool write_shut_ = false;  // asked for
   bool close_notify_sent_ = false;
   bool below_shut_ = false;
   bool reset_ = false;

@@ -31,8 +31,8 @@ CertInfo info_of(X509* cert) {
   info.organizations = name_entries(subject, NID_organizationName);
   auto issuers = name_entries(X509_get_issuer_name(cert), NID_commonName);
   if (!issuers.empty()) info.issuer_common_name = issuers.front();
-  GeneralNamesPtr sans(static_cast<GENERAL_NAMES*>(
-      X509_get_ext_d2i(cert, NID_subject_alt_name, nullptr, nullptr)));
+  GeneralNamesPtr sans(
+      static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(cert, NID_subject_alt_name, nullptr, nullptr)));
   info.sans = to_sans(san_lists(sans.get()));
   info.serial = serial_hex(cert);
   info.not_before = asn1_to_unix(X509_get0_notBefore(cert));

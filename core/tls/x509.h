@@ -1,5 +1,5 @@
-// Certificates: keys, signing requests, a small CA, and reading of certificates. EC P-256 with SHA-256
-// throughout. Pure functions; thread-safe. Times are Unix seconds.
+// Certificates: keys, signing requests, a small CA, and reading of certificates. EC P-256 with
+// SHA-256 throughout. Pure functions; thread-safe. Times are Unix seconds.
 #pragma once
 
 #include <cstdint>
@@ -50,8 +50,8 @@ Result<std::string> generate_key_pem();
 // PKCS#10 DER, signed by the key.
 Result<std::string> make_csr_der(std::string_view key_pem, const Subject& subject,
                                  const SubjectAltNames& sans = {});
-// The key as SEC1 "EC PRIVATE KEY" DER (RFC 5915): KubeEdge's files and token signing use this form.
-// PEM of it: der_to_pem(der, "EC PRIVATE KEY").
+// The key as SEC1 "EC PRIVATE KEY" DER (RFC 5915): KubeEdge's files and token signing use this
+// form. PEM of it: der_to_pem(der, "EC PRIVATE KEY").
 Result<std::string> key_pem_to_sec1_der(std::string_view key_pem);
 // Reads a CSR and checks its signature (proof that the requester holds the key).
 Result<CsrInfo> parse_csr_der(std::string_view csr_der);
@@ -60,7 +60,7 @@ Result<CsrInfo> parse_csr_der(std::string_view csr_der);
 Result<CaPair> self_signed_ca(const Subject& subject, int64_t not_before, int64_t not_after);
 
 struct SignOptions {
-  Subject subject;      // what the certificate says, whatever the CSR asks
+  Subject subject;  // what the certificate says, whatever the CSR asks
   SubjectAltNames sans;
   std::vector<KeyUse> uses{KeyUse::kClientAuth};
   int64_t not_before = 0;
@@ -68,7 +68,8 @@ struct SignOptions {
 };
 // Signs the public key of the CSR (whose signature is checked). Returns the certificate as DER. Key
 // usage is digitalSignature and keyEncipherment.
-Result<std::string> sign_csr(const CaPair& ca, std::string_view csr_der, const SignOptions& options);
+Result<std::string> sign_csr(const CaPair& ca, std::string_view csr_der,
+                             const SignOptions& options);
 // Key, CSR and certificate in one step: for server certificates and tests.
 struct KeyAndCert {
   std::string key_pem;

@@ -1,5 +1,5 @@
-// HTTP/1 heads and bodies. Whatever the bytes, whole and in pieces must be judged the same, views must
-// lie in the input, and what is consumed must not exceed it.
+// HTTP/1 heads and bodies. Whatever the bytes, whole and in pieces must be judged the same, views
+// must lie in the input, and what is consumed must not exceed it.
 #include <algorithm>
 #include <array>
 #include <string>

@@ -93,7 +93,9 @@ void MemoryStream::shutdown_write() {
   if (MemoryStream* other = shared_->end[1 - side_]; other != nullptr) other->wake_later();
 }
 
-void MemoryStream::reset() { reset_ = true; }
+void MemoryStream::reset() {
+  reset_ = true;
+}
 
 void MemoryStream::break_connection() {
   shared_->broken = true;
@@ -101,7 +103,9 @@ void MemoryStream::break_connection() {
     if (end != nullptr) end->wake_later();
 }
 
-bool MemoryStream::peer_gone() const { return shared_->end[1 - side_] == nullptr; }
+bool MemoryStream::peer_gone() const {
+  return shared_->end[1 - side_] == nullptr;
+}
 
 void MemoryStream::wake_later() {
   if (wake_queued_) return;

@@ -1,5 +1,5 @@
-// A pair of io::Streams in memory, for tests without sockets: bounded buffers, scripted chunk sizes,
-// end of input, reset. Both ends live on one loop; callbacks come from deferred tasks.
+// A pair of io::Streams in memory, for tests without sockets: bounded buffers, scripted chunk
+// sizes, end of input, reset. Both ends live on one loop; callbacks come from deferred tasks.
 #pragma once
 
 #include <memory>

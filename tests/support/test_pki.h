@@ -33,8 +33,8 @@ class TestPki {
   tls::KeyAndCert localhost() const {
     return issue("localhost", {{}, {"localhost"}, {"127.0.0.1", "::1"}});
   }
-  tls::ContextOptions options(const tls::KeyAndCert& id,
-                              tls::ContextOptions::Verify verify = tls::ContextOptions::kRequired) const {
+  tls::ContextOptions options(const tls::KeyAndCert& id, tls::ContextOptions::Verify verify =
+                                                             tls::ContextOptions::kRequired) const {
     tls::ContextOptions o;
     o.cert_pem = id.cert_pem;
     o.key_pem = id.key_pem;

@@ -23,18 +23,19 @@ class ClientTest : public ::testing::Test {
     options.tls = std::move(tls);
     server_ = TestPki::take(Server::create(*loop_, options, std::move(handler)));
     base_ = (options.tls ? "https://" : "http://") + server_->local_addr().to_string();
-    if (server_->local_addr().port != 0 && options.tls) base_ = "https://" + server_->local_addr().to_string();
+    if (server_->local_addr().port != 0 && options.tls)
+      base_ = "https://" + server_->local_addr().to_string();
   }
   // A server of raw text: answers each connection's first input with `answer`.
   void serve_raw(std::string answer, bool close) {
-    listener_ = TestPki::take(io::TcpListener::listen(
-        *loop_, TestPki::take(SockAddr::parse("127.0.0.1:0")),
-        [this, answer, close](io::Fd fd, const SockAddr&) {
-          raw_.push_back(std::make_unique<Collector>(
-              TestPki::take(io::TcpStream::adopt(*loop_, std::move(fd)))));
-          raw_.back()->send(answer);
-          if (close) raw_.back()->finish();
-        }));
+    listener_ = TestPki::take(
+        io::TcpListener::listen(*loop_, TestPki::take(SockAddr::parse("127.0.0.1:0")),
+                                [this, answer, close](io::Fd fd, const SockAddr&) {
+                                  raw_.push_back(std::make_unique<Collector>(
+                                      TestPki::take(io::TcpStream::adopt(*loop_, std::move(fd)))));
+                                  raw_.back()->send(answer);
+                                  if (close) raw_.back()->finish();
+                                }));
     base_ = "http://" + listener_->local_addr().to_string();
   }
   Result<Response> run(Client& client, ClientRequest request) {
@@ -164,7 +165,8 @@ TEST_F(ClientTest, UnknownServerIsRefusedUnlessInsecureForOneRequest) {
 }
 
 TEST_F(ClientTest, ServerNameIsChecked) {
-  serve(echo(), pki_.server(pki_.issue("x", {{}, {"cloud.example"}, {}}), tls::ContextOptions::kNone));
+  serve(echo(),
+        pki_.server(pki_.issue("x", {{}, {"cloud.example"}, {}}), tls::ContextOptions::kNone));
   Client client(*loop_, {pki_.client()});
 
   EXPECT_FALSE(run(client, get("/")));

@@ -76,7 +76,9 @@ struct RequestCase {
   std::string text;
   int status;  // 0: accepted
 };
-void PrintTo(const RequestCase& c, std::ostream* out) { *out << c.name; }
+void PrintTo(const RequestCase& c, std::ostream* out) {
+  *out << c.name;
+}
 
 class H1RequestTest : public ::testing::TestWithParam<RequestCase> {};
 
@@ -172,8 +174,10 @@ const RequestCase kRequests[] = {
     {"GzipChunked", post("Transfer-Encoding: gzip, chunked\r\n"), 501},
     {"ChunkedThenIdentity", post("Transfer-Encoding: chunked, identity\r\n"), 501},
     {"ChunkedMisspelt", post("Transfer-Encoding: xchunked\r\n"), 501},
-    {"ChunkedVerticalTab", post("Transfer-Encoding: \x0b"
-                                "chunked\r\n"), 400},
+    {"ChunkedVerticalTab",
+     post("Transfer-Encoding: \x0b"
+          "chunked\r\n"),
+     400},
     {"ChunkedQuoted", post("Transfer-Encoding: \"chunked\"\r\n"), 501},
     {"ChunkedEmpty", post("Transfer-Encoding:\r\n"), 501},
     {"ChunkedIn10", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400},
@@ -250,7 +254,9 @@ struct ResponseCase {
   bool ok;
   BodyKind body;
 };
-void PrintTo(const ResponseCase& c, std::ostream* out) { *out << c.name; }
+void PrintTo(const ResponseCase& c, std::ostream* out) {
+  *out << c.name;
+}
 class H1ResponseTest : public ::testing::TestWithParam<ResponseCase> {};
 
 TEST_P(H1ResponseTest, BodyIsDecided) {
@@ -270,19 +276,33 @@ TEST_P(H1ResponseTest, BodyIsDecided) {
 const ResponseCase kResponses[] = {
     {"Length", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", "GET", true, BodyKind::kLength},
     {"LengthZero", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "GET", true, BodyKind::kNone},
-    {"Chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "GET", true, BodyKind::kChunked},
+    {"Chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "GET", true,
+     BodyKind::kChunked},
     {"Close", "HTTP/1.1 200 OK\r\n\r\n", "GET", true, BodyKind::kUntilClose},
     {"NoReason", "HTTP/1.1 200\r\nContent-Length: 3\r\n\r\n", "GET", true, BodyKind::kLength},
     {"EmptyReason", "HTTP/1.1 200 \r\nContent-Length: 3\r\n\r\n", "GET", true, BodyKind::kLength},
     {"Head", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", "HEAD", true, BodyKind::kNone},
     {"NoContent", "HTTP/1.1 204 No Content\r\n\r\n", "GET", true, BodyKind::kNone},
     {"NotModified", "HTTP/1.1 304 x\r\nContent-Length: 30\r\n\r\n", "GET", true, BodyKind::kNone},
-    {"Switching", "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", "GET", true, BodyKind::kNone},
+    {"Switching", "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", "GET",
+     true, BodyKind::kNone},
     {"ConnectOk", "HTTP/1.1 200 x\r\n\r\n", "CONNECT", true, BodyKind::kNone},
-    {"NoContentWithChunked", "HTTP/1.1 204 x\r\nTransfer-Encoding: chunked\r\n\r\n", "GET", false, {}},
+    {"NoContentWithChunked",
+     "HTTP/1.1 204 x\r\nTransfer-Encoding: chunked\r\n\r\n",
+     "GET",
+     false,
+     {}},
     {"NoContentWithLength", "HTTP/1.1 204 x\r\nContent-Length: 3\r\n\r\n", "GET", false, {}},
-    {"Both", "HTTP/1.1 200 x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", "GET", false, {}},
-    {"TwoLengths", "HTTP/1.1 200 x\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", "GET", false, {}},
+    {"Both",
+     "HTTP/1.1 200 x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+     "GET",
+     false,
+     {}},
+    {"TwoLengths",
+     "HTTP/1.1 200 x\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n",
+     "GET",
+     false,
+     {}},
     {"BadStatus", "HTTP/1.1 20 x\r\n\r\n", "GET", false, {}},
     {"Status600", "HTTP/1.1 600 x\r\n\r\n", "GET", false, {}},
     {"StatusGlued", "HTTP/1.1 2000 x\r\n\r\n", "GET", false, {}},
@@ -326,7 +346,9 @@ struct ChunkCase {
   H1BodyDecoder::Event last;
   std::string data;
 };
-void PrintTo(const ChunkCase& c, std::ostream* out) { *out << c.name; }
+void PrintTo(const ChunkCase& c, std::ostream* out) {
+  *out << c.name;
+}
 class H1ChunkTest : public ::testing::TestWithParam<ChunkCase> {};
 
 TEST_P(H1ChunkTest, IsJudgedTheSameInAnySteps) {

@@ -429,7 +429,8 @@ TEST_F(H2Test, OverMutualTlsAndTcp) {
   auto server_id = pki.issue("system:node:b", {{"spiffe://edgemesh.local/node/b"}, {}, {}});
   auto server_options = pki.options(server_id);
   server_options.alpn = {"h2"};
-  auto client_options = pki.options(pki.issue("system:node:a", {{"spiffe://edgemesh.local/node/a"}, {}, {}}));
+  auto client_options =
+      pki.options(pki.issue("system:node:a", {{"spiffe://edgemesh.local/node/a"}, {}, {}}));
   client_options.alpn = {"h2"};
   auto server_context = TestPki::take(tls::Context::server(server_options));
   auto listener = TestPki::take(io::TcpListener::listen(

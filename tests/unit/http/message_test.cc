@@ -55,9 +55,9 @@ TEST(UrlTest, ParsesWhatItShould) {
 }
 
 TEST(UrlTest, RefusesTheRest) {
-  for (const char* text : {"", "a", "ftp://a", "http://", "http://a:0", "http://a:99999", "http://a:b",
-                           "http://u@a", "http://[1.2.3.4]", "http://[::1", "http://a b", "http://a/ b",
-                           "http://a/\r\n", "http://[::1]x"})
+  for (const char* text : {"", "a", "ftp://a", "http://", "http://a:0", "http://a:99999",
+                           "http://a:b", "http://u@a", "http://[1.2.3.4]", "http://[::1",
+                           "http://a b", "http://a/ b", "http://a/\r\n", "http://[::1]x"})
     EXPECT_FALSE(Url::parse(text)) << text;
 }
 

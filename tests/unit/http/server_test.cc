@@ -80,7 +80,8 @@ TEST_F(ServerTest, TakesRequestsByteByByteAndPipelined) {
   serve(echo());
   std::string text =
       "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
-      "POST /2 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nde\r\n1\r\nf\r\n0\r\n\r\n"
+      "POST /2 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+      "chunked\r\n\r\n2\r\nde\r\n1\r\nf\r\n0\r\n\r\n"
       "GET /3 HTTP/1.1\r\nHost: a\r\n\r\nGET /4 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
   for (size_t chunk : {0u, 1u}) {
@@ -179,10 +180,12 @@ TEST_F(ServerTest, BadRequestsAreAnsweredAndTheirConnectionEnds) {
   const BadCase cases[] = {
       {"nonsense\r\n\r\n", "400"},
       {"GET / HTTP/1.1\r\n\r\n", "400"},
-      {"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "400"},
+      {"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+       "400"},
       {"GET / HTTP/3.0\r\nHost: a\r\n\r\n", "505"},
       {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n", "413"},
-      {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n01234567890\r\n", "413"},
+      {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n01234567890\r\n",
+       "413"},
       {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "400"},
       {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", "501"},
       {"POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n", "417"},
@@ -240,7 +243,8 @@ TEST_F(ServerTest, StreamPushesBackAndTellsWhenDrained) {
   ASSERT_TRUE(until([&] { return drained == 1; }));
   writer->end();
   ASSERT_TRUE(until([&] { return client->received.size() > written; }));
-  ASSERT_TRUE(until([&] { return client->received.substr(client->received.size() - 7) == "\r\n0\r\n\r\n"; }));
+  ASSERT_TRUE(until(
+      [&] { return client->received.substr(client->received.size() - 7) == "\r\n0\r\n\r\n"; }));
 }
 
 TEST_F(ServerTest, ClientThatGoesAwayEndsItsStream) {

@@ -76,7 +76,8 @@ TEST_F(WebSocketTest, MessagesGoBothWaysWholeAndInOrder) {
     EXPECT_TRUE(client_->send_text(""));
     EXPECT_TRUE(server_->send_binary(std::string("\0\xff", 2)));
 
-    ASSERT_TRUE(until([&] { return at_server_.messages.size() == 3 && !at_client_.messages.empty(); }));
+    ASSERT_TRUE(
+        until([&] { return at_server_.messages.size() == 3 && !at_client_.messages.empty(); }));
     EXPECT_EQ(at_server_.messages, (std::vector<std::string>{"hello", large, ""}));
     EXPECT_EQ(at_client_.messages[0], std::string("\0\xff", 2));
     EXPECT_TRUE(at_server_.last_text);
@@ -164,8 +165,9 @@ TEST_F(WebSocketTest, FramesAgainstTheRulesCloseTheConnection) {
     ASSERT_GE(far->received.size(), 2u) << c.name;
     EXPECT_EQ(static_cast<uint8_t>(far->received[0]), 0x88) << c.name;
     if (far->received.size() < 4) continue;  // a close frame may come without a code
-    EXPECT_EQ((static_cast<uint8_t>(far->received[2]) << 8) + static_cast<uint8_t>(far->received[3]),
-              c.code)
+    EXPECT_EQ(
+        (static_cast<uint8_t>(far->received[2]) << 8) + static_cast<uint8_t>(far->received[3]),
+        c.code)
         << c.name;
     EXPECT_TRUE(at_server_.messages.empty()) << c.name;
   }
@@ -311,8 +313,8 @@ TEST_F(WebSocketHandshakeTest, PlainRequestsAreRefused) {
 TEST_F(WebSocketHandshakeTest, ServerThatDoesNotUpgradeIsNamed) {
   ServerOptions options;
   options.listen = TestPki::take(SockAddr::parse("127.0.0.1:0"));
-  http_ = TestPki::take(
-      Server::create(*loop_, options, [](Request, std::shared_ptr<ResponseWriter> w) {
+  http_ =
+      TestPki::take(Server::create(*loop_, options, [](Request, std::shared_ptr<ResponseWriter> w) {
         w->respond({403, {}, "no"});
       }));
   url_ = "ws://" + http_->local_addr().to_string();
@@ -327,9 +329,11 @@ TEST_F(WebSocketHandshakeTest, AnswersTheStandardsExample) {
   serve();
   Collector far(TestPki::take(io::TcpStream::connect(*loop_, http_->local_addr())));
 
-  far.send("GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n"
-           "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-           "Sec-WebSocket-Version: 13\r\n\r\n" + frame(0x81, "Hello"));
+  far.send(
+      "GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n"
+      "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+      "Sec-WebSocket-Version: 13\r\n\r\n" +
+      frame(0x81, "Hello"));
 
   ASSERT_TRUE(until([&] { return !at_server_.messages.empty(); }));
   EXPECT_EQ(at_server_.messages[0], "Hello");
@@ -342,9 +346,11 @@ TEST_F(WebSocketHandshakeTest, WrongAcceptIsRefused) {
   std::unique_ptr<Collector> far;
   auto listener = TestPki::take(io::TcpListener::listen(
       *loop_, TestPki::take(SockAddr::parse("127.0.0.1:0")), [&](io::Fd fd, const SockAddr&) {
-        far = std::make_unique<Collector>(TestPki::take(io::TcpStream::adopt(*loop_, std::move(fd))));
-        far->send("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                  "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n");
+        far =
+            std::make_unique<Collector>(TestPki::take(io::TcpStream::adopt(*loop_, std::move(fd))));
+        far->send(
+            "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n");
       }));
   url_ = "ws://" + listener->local_addr().to_string();
 

@@ -96,15 +96,14 @@ TEST_P(TlsTransferTest, MovesEveryByteBothWaysAndEndsByHalfClose) {
   EXPECT_FALSE(ends.client->failed || ends.server->failed);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Pipes, TlsTransferTest,
-    ::testing::Values(PipeCase{"Wide13", {1 << 20, 0, 0}, kTls13, 3'000'000},
-                      PipeCase{"Wide12", {1 << 20, 0, 0}, kTls12, 3'000'000},
-                      PipeCase{"Narrow", {100, 0, 0}, kTls13, 200'000},
-                      PipeCase{"ByteReads13", {4096, 1, 0}, kTls13, 20'000},
-                      PipeCase{"ByteReads12", {4096, 1, 0}, kTls12, 20'000},
-                      PipeCase{"ByteWrites", {4096, 0, 1}, kTls13, 20'000}),
-    [](const auto& param_info) { return param_info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Pipes, TlsTransferTest,
+                         ::testing::Values(PipeCase{"Wide13", {1 << 20, 0, 0}, kTls13, 3'000'000},
+                                           PipeCase{"Wide12", {1 << 20, 0, 0}, kTls12, 3'000'000},
+                                           PipeCase{"Narrow", {100, 0, 0}, kTls13, 200'000},
+                                           PipeCase{"ByteReads13", {4096, 1, 0}, kTls13, 20'000},
+                                           PipeCase{"ByteReads12", {4096, 1, 0}, kTls12, 20'000},
+                                           PipeCase{"ByteWrites", {4096, 0, 1}, kTls13, 20'000}),
+                         [](const auto& param_info) { return param_info.param.name; });
 
 TEST_F(TlsStreamTest, PushesBackOnAWriterWhenTheReaderStops) {
   auto ends = connect(pki_.client(), pki_.server(pki_.localhost(), Options::kNone));
@@ -127,7 +126,8 @@ TEST_F(TlsStreamTest, AlpnIsAgreed) {
   auto client = pki_.options({});
   client.alpn = {"http/1.1", "h2"};
 
-  auto ends = connect(TestPki::take(Context::client(client)), TestPki::take(Context::server(server)));
+  auto ends =
+      connect(TestPki::take(Context::client(client)), TestPki::take(Context::server(server)));
 
   ASSERT_TRUE(until([&] { return ends.client->connected && ends.server->connected; }));
   EXPECT_EQ(ends.client_tls().alpn(), "h2");
@@ -140,7 +140,8 @@ TEST_F(TlsStreamTest, AlpnWithoutCommonProtocolIsRefused) {
   auto client = pki_.options({});
   client.alpn = {"http/1.1"};
 
-  auto ends = connect(TestPki::take(Context::client(client)), TestPki::take(Context::server(server)));
+  auto ends =
+      connect(TestPki::take(Context::client(client)), TestPki::take(Context::server(server)));
 
   ASSERT_TRUE(until([&] { return ends.client->failed && ends.server->failed; }));
   EXPECT_FALSE(ends.client->connected);
@@ -233,8 +234,8 @@ TEST_F(TlsStreamTest, UnverifiedConnectionHasNoPeer) {
   auto [a, b] = MemoryStream::pair(*loop_);
   Collector client(TestPki::take(
       TlsStream::client(*loop_, std::move(a), pki_.client(), "whatever.example", false)));
-  Collector server(TestPki::take(TlsStream::server(
-      *loop_, std::move(b), other.server(other.localhost(), Options::kNone))));
+  Collector server(TestPki::take(
+      TlsStream::server(*loop_, std::move(b), other.server(other.localhost(), Options::kNone))));
 
   ASSERT_TRUE(until([&] { return client.connected; }));
   EXPECT_EQ(static_cast<TlsStream&>(client.stream()).peer(), nullptr);

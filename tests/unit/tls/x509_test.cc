@@ -24,9 +24,9 @@ TEST(X509Test, SelfSignedCaIsACa) {
 TEST(X509Test, SignedRequestCarriesTheSignersSubjectAndTheRequestersKey) {
   TestPki pki;
   std::string key = TestPki::take(generate_key_pem());
-  std::string csr = TestPki::take(make_csr_der(
-      key, {"system:node:evil", {"system:masters"}, "CN", "Hangzhou", "Zhejiang"},
-      {{"spiffe://x/node/a"}, {"a.example"}, {"10.0.0.1", "fd00::1"}}));
+  std::string csr = TestPki::take(
+      make_csr_der(key, {"system:node:evil", {"system:masters"}, "CN", "Hangzhou", "Zhejiang"},
+                   {{"spiffe://x/node/a"}, {"a.example"}, {"10.0.0.1", "fd00::1"}}));
 
   auto request = parse_csr_der(csr);
   SignOptions options;
