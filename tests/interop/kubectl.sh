@@ -1,0 +1,194 @@
+#!/usr/bin/env bash
+# Runs the real kubectl against a started edgemesh-cloud and checks what it says.
+#   tests/interop/kubectl.sh [path of edgemesh-cloud]      KUBECTL=kubectl
+# Ports are free ones on loopback, state is in a temporary folder; both are gone afterwards.
+set -u
+cloud=${1:-${EDGEMESH_CLOUD:-build/dev/bin/edgemesh-cloud}}
+KUBECTL=${KUBECTL:-kubectl}
+command -v "$KUBECTL" >/dev/null || { echo "kubectl.sh: $KUBECTL is not installed" >&2; exit 2; }
+[ -x "$cloud" ] || { echo "kubectl.sh: $cloud is not there: build edgemesh-cloud first" >&2; exit 2; }
+
+dir=$(mktemp -d)
+cloud_pid=
+cleanup() {
+  [ -n "$cloud_pid" ] && kill "$cloud_pid" 2>/dev/null && wait "$cloud_pid" 2>/dev/null
+  rm -rf "$dir"
+}
+trap cleanup EXIT
+export HOME=$dir KUBECONFIG=$dir/state/admin.kubeconfig
+
+read -r api hub bootstrap admin < <(python3 - <<'PY'
+import socket
+socks = [socket.socket() for _ in range(4)]
+for s in socks: s.bind(("127.0.0.1", 0))
+print(*[s.getsockname()[1] for s in socks])
+PY
+)
+
+start_cloud() {
+  "$cloud" --state-dir "$dir/state" --advertise 127.0.0.1 --listen-api "127.0.0.1:$api" \
+    --listen-hub "127.0.0.1:$hub" --listen-bootstrap "127.0.0.1:$bootstrap" \
+    --listen-admin "127.0.0.1:$admin" >>"$dir/cloud.log" 2>&1 &
+  cloud_pid=$!
+  for _ in $(seq 100); do
+    "$KUBECTL" get --raw /readyz >/dev/null 2>&1 && return 0
+    kill -0 "$cloud_pid" 2>/dev/null || break
+    sleep 0.1
+  done
+  echo "kubectl.sh: edgemesh-cloud does not answer:" >&2
+  cat "$dir/cloud.log" >&2
+  exit 1
+}
+
+failed=0
+passed=0
+# expect PATTERN COMMAND...: the command's output (both streams) has a line that matches.
+expect() {
+  local pattern=$1 out
+  shift
+  out=$("$@" 2>&1)
+  if grep -qE -- "$pattern" <<<"$out"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    printf 'FAILED: %s\n  want: %s\n  got:  %s\n' "$*" "$pattern" "$out"
+  fi
+}
+# refuse PATTERN COMMAND...: the command fails, and says why.
+refuse() {
+  local pattern=$1
+  shift
+  if "$@" >/dev/null 2>&1; then
+    failed=$((failed + 1))
+    printf 'FAILED: %s\n  want: an error like %s\n  got:  success\n' "$*" "$pattern"
+    return
+  fi
+  expect "$pattern" "$@"
+}
+k() { "$KUBECTL" "$@"; }
+
+mkdir -p "$dir/state"
+start_cloud
+
+cat >"$dir/web.yaml" <<'YAML'
+apiVersion: v1
+kind: Service
+metadata: {name: web, labels: {app: web}}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+endpoints: [{addresses: [10.1.2.3], nodeName: n1}]
+ports: [{name: http, port: 8080, protocol: TCP}]
+YAML
+
+# Discovery.
+expect '^Server Version: v1\.' k version
+expect '^services +svc +v1 +true +Service' k api-resources
+expect '^endpointslices +discovery.k8s.io/v1' k api-resources
+expect '^discovery.k8s.io/v1$' k api-versions
+expect '^ok$' k get --raw /healthz
+expect 'VERSION: +v1' k explain service
+expect 'targetPort' k explain service.spec.ports
+expect '^default +Active' k get namespaces
+
+# apply, get in all forms, describe.
+expect '^service/web created' k apply -f "$dir/web.yaml"
+expect '^service/web unchanged' k apply -f "$dir/web.yaml"
+expect '^NAME +TYPE +CLUSTER-IP +EXTERNAL-IP +PORT\(S\) +AGE$' k get svc
+expect '^web +ClusterIP +10\.[0-9.]+ +<none> +80/TCP .* app=web$' k get svc -o wide
+expect '^web-1 +IPv4 +8080 +10\.1\.2\.3' k get endpointslices
+expect '^  type: ClusterIP' k get svc web -o yaml
+expect '"clusterIP": "10\.' k get svc web -o json
+expect '^service/web$' k get svc -o name
+expect '^8080$' k get svc web -o 'jsonpath={.spec.ports[0].targetPort}'
+expect '^web$' k get svc -o 'go-template={{range .items}}{{.metadata.name}}{{end}}'
+expect '^web +80' k get svc -o 'custom-columns=N:.metadata.name,P:.spec.ports[0].port'
+expect '^default +web ' k get svc -A
+expect 'Endpoints: +10\.1\.2\.3:8080' k describe svc web
+sed -i 's/targetPort: 8080/targetPort: 9090/' "$dir/web.yaml"
+expect '^service/web configured' k apply -f "$dir/web.yaml"
+expect '^9090$' k get svc web -o 'jsonpath={.spec.ports[0].targetPort}'
+expect '^service/web serverside-applied' k apply --server-side --force-conflicts -f "$dir/web.yaml"
+expect 'operation: Apply' k get svc web -o yaml --show-managed-fields
+expect 'targetPort: 7070' k diff -f <(sed 's/9090/7070/' "$dir/web.yaml")
+expect '\(server dry run\)' k apply --dry-run=server -f "$dir/web.yaml"
+
+# label, annotate, the three patches, edit, replace.
+expect '^service/web labeled' k label svc web tier=front
+expect '^web ' k get svc -l 'tier in (front),app=web'
+expect 'No resources' k get svc -l tier=back
+expect '^service/web annotated' k annotate svc web edgemesh.io/lb=random
+expect '^service/web patched' k patch svc web -p '{"spec":{"ports":[{"port":443,"name":"tls"}]}}'
+expect '80/TCP' k get svc web
+expect '443/TCP' k get svc web
+expect '^service/web patched' k patch svc web --type merge -p '{"metadata":{"labels":{"tier":null}}}'
+expect '^service/web patched' k patch svc web --type json \
+  -p '[{"op":"replace","path":"/spec/sessionAffinity","value":"ClientIP"}]'
+expect '^10800$' k get svc web -o 'jsonpath={.spec.sessionAffinityConfig.clientIP.timeoutSeconds}'
+cat >"$dir/editor" <<'SH'
+#!/bin/sh
+sed -i 's/sessionAffinity: ClientIP/sessionAffinity: None/; /sessionAffinityConfig/,/timeoutSeconds/d' "$1"
+SH
+chmod +x "$dir/editor"
+expect '^service/web edited' env KUBE_EDITOR="$dir/editor" "$KUBECTL" edit svc web
+expect '^None$' k get svc web -o 'jsonpath={.spec.sessionAffinity}'
+k get svc web -o yaml >"$dir/old.yaml"
+sed 's/edgemesh.io\/lb: random/edgemesh.io\/lb: least_request/' "$dir/old.yaml" >"$dir/new.yaml"
+expect '^service/web replaced' k replace -f "$dir/new.yaml"
+refuse 'the object has been modified' k replace -f "$dir/new.yaml"
+
+# create and what is refused.
+expect '^namespace/shop created' k create namespace shop
+expect '^configmap/cm created' k -n shop create configmap cm --from-literal=a=b
+expect '^secret/s created' k -n shop create secret generic s --from-literal=k=v
+expect '^dg==$' k -n shop get secret s -o 'jsonpath={.data.k}'
+expect '^service/hl created' k create service clusterip hl --clusterip=None --tcp=80:80
+expect '^hl +ClusterIP +None' k get svc hl
+expect '^service/ex created' k create service externalname ex --external-name example.com
+expect '^ex +ExternalName +<none> +example.com' k get svc ex
+expect '^service/np created' k create service nodeport np --tcp=80:80
+expect '80:3[0-9]{4}/TCP' k get svc np
+expect '^pod/p created' k run p --image=nginx
+expect '^p +0/1 +Pending' k get pods
+refuse 'already exists' k create namespace shop
+refuse 'may not change once set' k patch svc web --type merge -p '{"spec":{"clusterIP":"10.96.0.7"}}'
+refuse 'DNS-1035' k create service clusterip 1bad --tcp=80:80
+sed 's/  ports:/  prots:/' "$dir/web.yaml" >"$dir/typo.yaml"
+refuse 'unknown field "spec.prots"' k apply -f "$dir/typo.yaml"
+refuse 'must be between 1 and 65535' k patch svc web -p '{"spec":{"ports":[{"port":70000,"name":"x"}]}}'
+refuse 'NotFound' k get svc nothing
+refuse 'namespaces "nowhere" not found' k -n nowhere create configmap x
+
+# watch.
+timeout 20 "$KUBECTL" get svc -w >"$dir/watch.log" 2>&1 &
+watch_pid=$!
+for _ in $(seq 50); do grep -q '^web ' "$dir/watch.log" && break; sleep 0.1; done
+k create service clusterip later --tcp=81:81 >/dev/null
+for _ in $(seq 50); do grep -q '^later ' "$dir/watch.log" && break; sleep 0.1; done
+expect '^later +ClusterIP .* 81/TCP' cat "$dir/watch.log"
+kill "$watch_pid" 2>/dev/null
+wait "$watch_pid" 2>/dev/null
+
+# A restart keeps everything.
+kill "$cloud_pid"
+wait "$cloud_pid" 2>/dev/null
+start_cloud
+expect '^web +ClusterIP' k get svc web
+
+# delete and wait.
+expect 'condition met' k wait --for=jsonpath='{.status.phase}'=Active ns/shop --timeout=5s
+expect 'service "later" deleted' k delete svc later
+expect 'namespace "shop" deleted' k delete namespace shop --timeout=20s
+refuse 'NotFound' k get namespace shop
+expect 'pod "p" (force )?deleted' k delete pod p --force
+expect 'service "web" deleted' k delete -f "$dir/web.yaml"
+expect 'deleted' k delete svc --all
+expect 'No resources' k get svc
+
+echo "kubectl.sh: $passed passed, $failed failed ($("$KUBECTL" version 2>/dev/null | head -1))"
+[ "$failed" -eq 0 ]
