@@ -1,175 +1,252 @@
 #include "agent/hub_client.h"
 
-#include <charconv>
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+#include <utility>
 
 #include "core/base/log.h"
 
 namespace edgemesh::agent {
 
 namespace {
-// "[fd00::1]:10000" and "host:10000" -> the name that the server's certificate must hold.
-std::string host_of(const std::string& address) {
-  std::string host = address.substr(0, address.rfind(':'));
-  if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
-  return host;
+
+constexpr Duration kProbeLimit = std::chrono::seconds(2);
+constexpr std::array<const char*, 4> kListeners = {"twin", "meta", "bus", "mesh"};
+
+// Where KubeEdge's edge hands messages of the cloud to.
+std::string_view target_group(std::string_view group) {
+  if (group == "resource" || group == "func") return "meta";
+  if (group == "user") return "bus";
+  return group;  // mesh, twin, taskmanager: the same name
 }
+
 }  // namespace
 
-HubClient::HubClient(io::Loop& loop, HubOptions options, std::shared_ptr<tls::Context> tls,
+HubClient::HubClient(io::Loop& loop, HubClientOptions options, Identity identity,
                      obs::Registry& registry)
     : loop_(loop),
       options_(std::move(options)),
-      tls_(std::move(tls)),
       retry_(loop, [this] { connect(); }),
-      ping_(loop, [this] { tick(); }),
-      keepalive_(loop, [this] { send_keepalive(); }),
-      backoff_(options_.backoff_first),
-      random_(static_cast<uint64_t>(system_clock().now().time_since_epoch().count()) ^
-              std::hash<std::string>()(options_.node)),
-      up_(registry.gauge("edgemesh_channel_connected", "1 while the channel to the cloud is up.")),
+      stable_(loop, [this] { backoff_ = options_.backoff_min; }),
+      backoff_(options_.backoff_min),
+      random_(options_.seed != 0 ? options_.seed : std::random_device{}()),
+      up_(registry.gauge("edgemesh_channel_connected", "1 while the channel to the cloud is open.")),
       connects_(registry.counter("edgemesh_channel_connects_total", "Connections to the cloud.")),
-      breaks_(registry.counter("edgemesh_channel_breaks_total", "Connections that broke.")),
-      received_(registry.counter("edgemesh_channel_received_messages_total", "Messages from the cloud.")),
-      sent_(registry.counter("edgemesh_channel_sent_messages_total", "Messages to the cloud.")) {
-  status_.address = options_.address;
-  status_.since = loop.now();
+      failures_(registry.counter("edgemesh_channel_failures_total",
+                                 "Attempts to connect that failed, and connections that broke.")),
+      received_(registry.counter("edgemesh_channel_messages_total", "Messages.", {{"dir", "in"}})),
+      sent_(registry.counter("edgemesh_channel_messages_total", "Messages.", {{"dir", "out"}})),
+      unroutable_(registry.counter("edgemesh_channel_unroutable_total",
+                                   "Messages from the cloud that no module here takes.")) {
+  totals_.hub = options_.hub.to_string();
+  connector_ = [this](http::WebSocket::OnConnected done) {
+    return connect_websocket(std::move(done));
+  };
+  if (auto ok = set_identity(identity, false); !ok) tls_error_ = ok.error();
 }
 
 HubClient::~HubClient() = default;
 
-void HubClient::start() { connect(); }
-
-void HubClient::kick() {
-  if (socket_ != nullptr) {
-    tick();  // the old address may be gone: the ping tells
-    return;
-  }
-  backoff_ = options_.backoff_first;
+Result<> HubClient::set_identity(const Identity& identity, bool reconnect) {
+  tls::ContextOptions options;
+  options.cert_pem = identity.cert_pem;
+  options.key_pem = identity.key_pem;
+  options.ca_pem = identity.ca_pem;
+  options.alpn = {"http/1.1"};  // KubeEdge's server would also take h2, which has no upgrade
+  EM_TRY(tls_, tls::Context::client(options));
+  if (bus_ == nullptr || !reconnect) return {};
+  backoff_ = options_.backoff_min;
+  if (session_ != nullptr) on_closed("the certificate was renewed");
   connect();
+  return {};
 }
 
-void HubClient::set_tls(std::shared_ptr<tls::Context> tls, bool reconnect) {
-  tls_ = std::move(tls);
-  if (reconnect && socket_ != nullptr) broken("the certificate was renewed");
+Result<> HubClient::start(bus::Bus& bus) {
+  if (tls_ == nullptr) return fail(tls_error_);
+  bus_ = &bus;
+  connect();
+  return {};
+}
+
+void HubClient::stop() {
+  bus_ = nullptr;
+  retry_.stop();
+  stable_.stop();
+  if (connecting_ != nullptr) loop_.defer([call = std::move(connecting_)] {});
+  if (session_ != nullptr) {
+    session_->close(1001, "the node's agent is ending");
+    drop_session();
+  }
+  up_.set(0);
+}
+
+std::unique_ptr<http::Call> HubClient::connect_websocket(http::WebSocket::OnConnected done) {
+  const std::string url = fmt::format("wss://{}/{}/{}/events", options_.hub.to_string(),
+                                      options_.project, options_.node);
+  const http::Headers headers{{"node_id", options_.node},
+                              {"project_id", options_.project},
+                              {"ConnectionUse", "msg"}};
+  http::WebSocketOptions socket;
+  socket.max_message_bytes = options_.session.max_message_bytes;
+  // Room for pings on top of what the session lets through.
+  socket.max_queued_bytes = options_.session.max_queued_bytes + (64 << 10);
+  socket.connect_timeout = options_.connect_timeout;
+  socket.mark = options_.mark;
+  return http::WebSocket::connect(loop_, url, headers, tls_, std::move(done), socket);
 }
 
 void HubClient::connect() {
+  if (bus_ == nullptr || session_ != nullptr) return;
   retry_.stop();
-  std::string url = fmt::format("wss://{}/{}/{}/events", options_.address, options_.project_id, options_.node);
-  http::Headers headers{{"node_id", options_.node}, {"project_id", options_.project_id},
-                        {"ConnectionUse", "msg"}};
-  http::WebSocketOptions ws{.max_message_bytes = channel::kMaxMessageBytes,
-                            .max_queued_bytes = options_.max_queued_bytes,
-                            .server_name = host_of(options_.address),
-                            .mark = 0x4d45};
-  dialing_ = http::WebSocket::connect(
-      loop_, url, headers, tls_,
-      [this](Result<std::unique_ptr<http::WebSocket>> result) {
-        if (result)
-          on_connected(std::move(*result));
-        else
-          broken(result.error().message);
-      },
-      ws);
+  if (connecting_ != nullptr) loop_.defer([call = std::move(connecting_)] {});
+  connecting_ = connector_([this](Result<std::unique_ptr<http::WebSocket>> socket) {
+    on_connected(std::move(socket));
+  });
 }
 
-void HubClient::on_connected(std::unique_ptr<http::WebSocket> socket) {
-  socket_ = std::move(socket);
-  socket_->set_handler(this);
-  heard_ = loop_.now();
-  status_.connected = true;
-  status_.since = loop_.now();
-  ++status_.connects;
+void HubClient::on_connected(Result<std::unique_ptr<http::WebSocket>> socket) {
+  // It is what calls us.
+  loop_.defer([call = std::move(connecting_)] {});
+  if (!socket) {
+    failures_.add();
+    totals_.last_error = socket.error().message;
+    if (!std::exchange(failing_, true))
+      EM_LOG(kWarn, "hub", "no connection to {}: {}; trying on", totals_.hub, totals_.last_error);
+    else
+      EM_LOG(kDebug, "hub", "no connection to {}: {}", totals_.hub, totals_.last_error);
+    return retry_later();
+  }
+  channel::Session::Handlers handlers;
+  handlers.on_message = [this](bus::Message message) { receive(std::move(message)); };
+  handlers.on_closed = [this](const std::string& reason) { on_closed(reason); };
+  handlers.on_drain = [this] {
+    if (on_drain_) on_drain_();
+  };
+  session_ = std::make_unique<channel::Session>(loop_, std::move(*socket), options_.session,
+                                                std::move(handlers));
+  failing_ = false;
+  totals_.last_error.clear();
+  totals_.connected_since = std::chrono::duration_cast<std::chrono::seconds>(
+                                loop_.clock().wall_now().time_since_epoch())
+                                .count();
+  ++totals_.connects;
   connects_.add();
   up_.set(1);
-  EM_LOG(kInfo, "hub", "connected to {}", options_.address);
-  ping_.start_repeating(options_.ping_every);
-  keepalive_.start_repeating(options_.keepalive_every);
-  send_keepalive();
-  tick();
-  for (auto* handler : handlers_)
-    if (socket_ != nullptr) handler->on_hub_connected();
+  stable_.start(options_.stable_after);
+  EM_LOG(kInfo, "hub", "connected to {} as node {}", totals_.hub, options_.node);
+  announce(true);
 }
 
-void HubClient::broken(const std::string& reason) {
-  bool was_connected = socket_ != nullptr;
-  // The socket may be the caller: it dies after this turn.
-  if (socket_ != nullptr) {
-    socket_->set_handler(nullptr);
-    loop_.defer([s = std::shared_ptr<http::WebSocket>(std::move(socket_))] {});
-  }
-  if (dialing_ != nullptr) loop_.defer([d = std::shared_ptr<http::Call>(std::move(dialing_))] {});
-  ping_.stop();
-  keepalive_.stop();
-  if (was_connected) {
-    if (loop_.now() - status_.since >= options_.stable_after) backoff_ = options_.backoff_first;
-    breaks_.add();
-    up_.set(0);
-  }
-  if (was_connected || status_.reason != reason)
-    EM_LOG(kWarn, "hub", "{} {}: {}", was_connected ? "lost" : "cannot connect to", options_.address, reason);
-  if (was_connected) status_.since = loop_.now();
-  status_.connected = false;
-  status_.reason = reason;
-  // Half of the wait is random, so that a fleet does not come back in step.
-  random_ = random_ * 6364136223846793005ULL + 1442695040888963407ULL;
-  auto jitter = static_cast<int64_t>((random_ >> 33) % 1000);
-  retry_.start(backoff_ / 2 + backoff_ * jitter / 2000);
+void HubClient::on_closed(const std::string& reason) {
+  if (session_ == nullptr) return;
+  drop_session();
+  stable_.stop();
+  failures_.add();
+  up_.set(0);
+  totals_.last_error = reason;
+  totals_.connected_since = 0;
+  EM_LOG(kWarn, "hub", "the connection to {} ended: {}", totals_.hub, reason);
+  announce(false);
+  retry_later();
+}
+
+// Its callback may be running, so it goes at the end of the turn.
+void HubClient::drop_session() {
+  const channel::Session::Counters& counters = session_->counters();
+  totals_.tx_messages += counters.tx_messages;
+  totals_.rx_messages += counters.rx_messages;
+  totals_.tx_bytes += counters.tx_bytes;
+  totals_.rx_bytes += counters.rx_bytes;
+  session_->detach();
+  loop_.defer([session = std::move(session_)] {});
+}
+
+void HubClient::retry_later() {
+  if (bus_ == nullptr) return;
+  // Many nodes lose the cloud at the same moment; they must not come back at the same one.
+  const double jitter = std::uniform_real_distribution<double>(0.5, 1.5)(random_);
+  const auto wait = Duration(static_cast<int64_t>(static_cast<double>(backoff_.count()) * jitter));
+  retry_.start(std::min(wait, options_.backoff_max));
   backoff_ = std::min(backoff_ * 2, options_.backoff_max);
-  if (was_connected)
-    for (auto* handler : handlers_) handler->on_hub_disconnected(reason);
 }
 
-void HubClient::tick() {
-  if (loop_.now() - heard_ >= options_.dead_after) {
-    auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(loop_.now() - heard_).count();
-    return broken(fmt::format("no sign of life for {} ms", ms));
+void HubClient::kick() {
+  if (bus_ == nullptr) return;
+  if (session_ != nullptr) return session_->probe(kProbeLimit);
+  backoff_ = options_.backoff_min;
+  connect();
+}
+
+void HubClient::announce(bool connected) {
+  const bus::Message message =
+      bus::make_message(kHubModule, "", "connect", "node/connection",
+                        connected ? "\"cloud_connected\"" : "\"cloud_disconnected\"");
+  for (const char* group : kListeners) {
+    bus::Message copy = message;
+    copy.group = group;
+    if (auto sent = bus_->send_group(group, copy); !sent)
+      EM_LOG(kError, "hub", "group {} does not hear of the connection: {}", group, sent.error().message);
   }
-  auto now = loop_.clock().now().time_since_epoch().count();
-  if (auto sent = socket_->send_ping(std::to_string(now)); !sent)
-    broken(sent.error().message);
 }
 
-void HubClient::send_keepalive() {
-  channel::Message message;
-  message.id = channel::new_id();
-  message.timestamp_ms = channel::now_ms();
-  message.source = "websocket";
-  message.group = "resource";
-  message.operation = "keepalive";
-  message.resource = "node";
-  message.content = "\"ping\"";
-  if (auto sent = send(message); !sent) EM_LOG(kDebug, "hub", "keepalive: {}", sent.error().message);
+void HubClient::receive(bus::Message message) {
+  received_.add();
+  if (bus_ == nullptr) return;
+  if (!message.parent_id.empty() && bus_->waits_for(message.parent_id)) {
+    bus_->respond(std::move(message));
+    return;
+  }
+  const std::string group(target_group(message.group));
+  auto sent = bus_->send_group(group, message);
+  if (!sent) {
+    // Dropping it would leave a hole that nobody notices. A new connection syncs anew.
+    return on_closed(sent.error().message);
+  }
+  if (*sent > 0) return;
+  unroutable_.add();
+  EM_LOG(kDebug, "hub", "no module takes {} {} of group '{}'", message.operation,
+         message.resource.substr(0, 200), message.group.substr(0, 50));
 }
 
-Result<> HubClient::send(const channel::Message& message) {
-  if (socket_ == nullptr) return fail(ErrorCode::kUnavailable, "not connected to the cloud");
-  EM_TRY_VOID(socket_->send_text(channel::encode(message)));
+Result<> HubClient::send(const bus::Message& message) {
+  if (session_ == nullptr) return fail(ErrorCode::kUnavailable, "no connection to the cloud");
+  EM_TRY_VOID(session_->send(message));
   sent_.add();
   return {};
 }
 
-void HubClient::on_message(std::string_view data, bool) {
-  heard_ = loop_.now();
-  auto message = channel::decode(data);
-  if (!message) {
-    // One bad message is the sender's bug, no reason to lose the others.
-    EM_LOG(kWarn, "hub", "dropped a message: {}", message.error().message);
-    return;
+void HubClient::on_message(bus::Message message) {
+  auto sent = send(message);
+  if (sent) return;
+  bus::Message answer = bus::reply_to(
+      message, nlohmann::json{{"reason", sent.error().message}}.dump(
+                   -1, ' ', false, nlohmann::json::error_handler_t::replace));
+  answer.operation = "error";
+  if (bus_->waits_for(message.id)) {
+    bus_->respond(std::move(answer));
+  } else if (auto back = bus_->send(message.source, std::move(answer)); !back) {
+    EM_LOG(kDebug, "hub", "{} {} of {} is lost: {}", message.operation, message.resource,
+           message.source, sent.error().message);
   }
-  received_.add();
-  for (auto* handler : handlers_) handler->on_hub_message(*message);
 }
 
-void HubClient::on_pong(std::string_view payload) {
-  heard_ = loop_.now();
-  int64_t sent = 0;
-  std::from_chars(payload.data(), payload.data() + payload.size(), sent);
-  if (sent > 0) status_.rtt_us = (loop_.clock().now().time_since_epoch().count() - sent) / 1000;
-}
-
-void HubClient::on_close(uint16_t code, const std::string& reason) {
-  broken(reason.empty() ? fmt::format("closed with code {}", code) : reason);
+HubClient::Status HubClient::status() const {
+  Status out = totals_;
+  out.connected = session_ != nullptr;
+  if (retry_.active()) {
+    out.next_try_ms = std::max<int64_t>(
+        0, std::chrono::duration_cast<std::chrono::milliseconds>(retry_.deadline() - loop_.now()).count());
+  }
+  if (session_ == nullptr) return out;
+  const channel::Session::Counters& counters = session_->counters();
+  out.tx_messages += counters.tx_messages;
+  out.rx_messages += counters.rx_messages;
+  out.tx_bytes += counters.tx_bytes;
+  out.rx_bytes += counters.rx_bytes;
+  out.rtt_us = counters.rtt_us;
+  out.queued_bytes = session_->queued_bytes();
+  return out;
 }
 
 }  // namespace edgemesh::agent

@@ -8,7 +8,9 @@
 //   connection; at once on kick() (the network changed) and after a renewed certificate.
 // - Messages from the cloud go to the module group that KubeEdge names for them: resource, func ->
 //   meta; twin -> twin; user -> bus; mesh -> mesh; answers (parent id) to the request that waits.
-// - What the bus sends to "edgehub" goes to the cloud. Requests (Bus::request) work through it.
+// - What the bus sends to "edgehub" goes to the cloud. Requests (Bus::request) work through it. A
+//   message that cannot be sent comes back to the module that is its source: operation error, its
+//   resource, content {"reason"}.
 // - Groups twin, meta, bus and mesh get node/connection "cloud_connected" / "cloud_disconnected".
 // - What waits to be sent is bounded by max_queued_bytes: send() then fails, nothing is dropped
 //   silently.

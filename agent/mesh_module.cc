@@ -1,245 +1,371 @@
 #include "agent/mesh_module.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
 
+#include "agent/hub_client.h"
 #include "core/base/log.h"
+#include "core/channel/message.h"
 
 namespace edgemesh::agent {
 
 namespace {
 
-using nlohmann::json;
+using Json = nlohmann::json;
 
-constexpr std::string_view kPeer = "peer/";
-constexpr size_t kMaxPeerAddresses = 16;
+constexpr std::string_view kServiceType = "service";
+constexpr std::string_view kSliceType = "endpointslice";
+constexpr std::string_view kPeerType = "peer";
+constexpr std::string_view kConfigType = "meshconfig";
+constexpr std::string_view kConfigKey = "mesh/config";
+constexpr std::string_view kPositionKey = "mesh/sync";
+constexpr std::string_view kPeerPrefix = "peer/";
 
-struct Key {
-  std::string ns, kind, name;
-};
-
-// "<ns>/service/<name>"
-std::optional<Key> parse_key(const std::string& key) {
-  auto first = key.find('/');
-  auto second = first == std::string::npos ? first : key.find('/', first + 1);
-  if (second == std::string::npos) return std::nullopt;
-  Key out{key.substr(0, first), key.substr(first + 1, second - first - 1), key.substr(second + 1)};
-  if (out.ns.empty() || out.name.empty() || (out.kind != "service" && out.kind != "endpointslice"))
-    return std::nullopt;
-  return out;
+std::string dump(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-std::string text(const json& object, const char* key) {
-  auto it = object.find(key);
+std::string text_of(const Json& object, const char* key) {
+  if (!object.is_object()) return {};
+  const auto it = object.find(key);
   return it != object.end() && it->is_string() ? it->get<std::string>() : std::string();
 }
 
-int64_t number(const json& object, const char* key) {
-  auto it = object.find(key);
-  return it != object.end() && it->is_number_integer() ? it->get<int64_t>() : 0;
-}
-
-TurnServer parse_turn(const json& object) {
-  TurnServer turn;
-  turn.host = text(object, "host");
-  int64_t port = number(object, "port");
-  if (port > 0 && port < 65536) turn.port = static_cast<uint16_t>(port);
-  turn.username = text(object, "username");
-  turn.password = text(object, "password");
-  turn.expires = number(object, "expires");
-  return turn;
+int64_t unix_seconds(const io::Loop& loop) {
+  return std::chrono::duration_cast<std::chrono::seconds>(loop.clock().wall_now().time_since_epoch())
+      .count();
 }
 
 }  // namespace
 
-MeshModule::MeshModule(HubClient& hub, Metastore& store, MeshSink& sink)
-    : hub_(hub), store_(store), sink_(sink) {
-  hub_.add_handler(this);
+MeshModule::MeshModule(io::Loop& loop, Options options, Metastore& store, MeshSink& sink,
+                       obs::Registry& registry)
+    : loop_(loop),
+      options_(std::move(options)),
+      store_(store),
+      sink_(sink),
+      sync_timer_(loop, [this] { request_sync(); }),
+      synced_(registry.gauge("edgemesh_mesh_synced", "1 while in step with the cloud.")),
+      changes_(registry.counter("edgemesh_mesh_changes_total", "Changes from the cloud.")),
+      bad_objects_(registry.counter("edgemesh_mesh_bad_objects_total",
+                                    "Objects from the cloud that could not be read.")),
+      signals_in_(registry.counter("edgemesh_mesh_signals_total", "Peer signals.", {{"dir", "in"}})),
+      signals_out_(registry.counter("edgemesh_mesh_signals_total", "Peer signals.", {{"dir", "out"}})) {
+  load_settings();
 }
 
-void MeshModule::load() {
-  for (auto& row : store_.take_loaded()) {
-    if (row.key == "mesh/config") {
-      apply_config(row.value);
-    } else if (row.key == "mesh/sync") {
-      json state = json::parse(row.value, nullptr, false);
-      if (!state.is_object()) continue;
-      epoch_ = text(state, "epoch");
-      position_ = text(state, "resourceVersion");
-    } else if (row.type == "peer") {
-      json list = json::parse(row.value, nullptr, false);
-      std::vector<SockAddr> addresses;
-      for (const auto& item : list)
-        if (item.is_string())
-          if (auto addr = SockAddr::parse(item.get<std::string>())) addresses.push_back(*addr);
-      sink_.on_known_peer(row.key.substr(kPeer.size()), addresses);
-    } else {
-      apply(row.key, row.value);
-    }
-  }
-  if (!epoch_.empty()) {
-    synced_ = true;
-    sink_.on_synced();
-  }
-}
+MeshModule::~MeshModule() = default;
 
-void MeshModule::send(const char* operation, std::string resource, std::string content) {
-  channel::Message message;
-  message.id = channel::new_id();
-  message.timestamp_ms = channel::now_ms();
-  message.source = "mesh";
-  message.group = "mesh";
-  message.operation = operation;
-  message.resource = std::move(resource);
-  message.content = std::move(content);
-  if (auto sent = hub_.send(message); !sent)
-    EM_LOG(kDebug, "mesh", "{} {}: {}", operation, message.resource, sent.error().message);
-}
-
-void MeshModule::on_hub_connected() {
-  send("get", "sync", json{{"resourceVersion", position_}, {"epoch", epoch_}}.dump());
-  if (!node_info_.empty()) send("update", "node", node_info_);
-}
-
-void MeshModule::on_hub_disconnected(const std::string&) { full_sync_ = false; }
-
-void MeshModule::set_node_info(std::string json_text) {
-  if (json_text == node_info_) return;
-  node_info_ = std::move(json_text);
-  if (hub_.connected()) send("update", "node", node_info_);
-}
-
-Result<> MeshModule::send_signal(const std::string& node, std::string json_text) {
-  channel::Message message;
-  message.id = channel::new_id();
-  message.timestamp_ms = channel::now_ms();
-  message.source = "mesh";
-  message.group = "mesh";
-  message.operation = "signal";
-  message.resource = std::string(kPeer) + node;
-  message.content = std::move(json_text);
-  return hub_.send(message);
-}
-
-void MeshModule::save_peer(const std::string& node, const std::vector<SockAddr>& addresses) {
-  json list = json::array();
-  for (const auto& addr : addresses)
-    if (list.size() < kMaxPeerAddresses) list.push_back(addr.to_string());
-  store_.put(std::string(kPeer) + node, "peer", list.dump());
-}
-
-void MeshModule::on_hub_message(channel::Message message) {
-  if (message.group != "mesh") return;
-  if (message.operation == "response") return on_response(message);
-  if (message.operation == "signal" || message.operation == "error") {
-    if (!message.resource.starts_with(kPeer)) return;
-    std::string node = message.resource.substr(kPeer.size());
-    if (message.operation == "signal") return sink_.on_signal(node, message.content);
-    json body = json::parse(message.content, nullptr, false);
-    return sink_.on_signal_error(node, body.is_object() ? text(body, "reason") : "refused by the cloud");
-  }
-  if (message.resource == "config") {
-    apply_config(message.content);
-    store_.put("mesh/config", "config", message.content);
-    return;
-  }
-  on_change(message);
-}
-
-void MeshModule::on_response(const channel::Message& message) {
-  json body = json::parse(message.content, nullptr, false);
-  if (!body.is_object()) return;
-  if (message.resource == "sync/begin") {
-    full_sync_ = body.value("full", false);
-    if (full_sync_) unseen_ = known_;
-    EM_LOG(kInfo, "mesh", "{} sync begins", full_sync_ ? "full" : "incremental");
-  } else if (message.resource == "sync/end") {
-    end_sync(message);
-  }
-}
-
-void MeshModule::end_sync(const channel::Message& message) {
-  json body = json::parse(message.content, nullptr, false);
-  if (full_sync_)
-    for (const auto& key : std::set<std::string>(std::move(unseen_))) forget(key);
-  unseen_.clear();
-  full_sync_ = false;
-  epoch_ = text(body, "epoch");
-  position_ = text(body, "resourceVersion");
-  store_.put("mesh/sync", "sync", json{{"epoch", epoch_}, {"resourceVersion", position_}}.dump());
-  EM_LOG(kInfo, "mesh", "in sync with the cloud: {} objects", known_.size());
-  if (!std::exchange(synced_, true)) sink_.on_synced();
-}
-
-void MeshModule::on_change(const channel::Message& message) {
-  if (!parse_key(message.resource)) {
-    EM_LOG(kDebug, "mesh", "ignored {} {}", message.operation, message.resource);
-    return;
-  }
-  unseen_.erase(message.resource);
-  if (message.operation == "delete") {
-    forget(message.resource);
-  } else if (message.operation == "insert" || message.operation == "update") {
-    std::string value = channel::content_text(message);
-    if (apply(message.resource, value)) {
-      auto key = parse_key(message.resource);
-      store_.put(message.resource, key->kind, std::move(value));
-    }
-  }
-  // Outside of a sync each change moves the position; within one only its end does.
-  if (!full_sync_ && synced_ && !message.resource_version.empty()) {
-    position_ = message.resource_version;
-    store_.put("mesh/sync", "sync", json{{"epoch", epoch_}, {"resourceVersion", position_}}.dump());
-  }
-}
-
-bool MeshModule::apply(const std::string& key, const std::string& value) {
-  auto parts = parse_key(key);
-  if (!parts) return false;
-  if (parts->kind == "service") {
-    auto service = kube::parse_service(std::string_view(value));
-    if (!service) {
-      EM_LOG(kWarn, "mesh", "ignored {}: {}", key, service.error().message);
-      return false;
-    }
-    sink_.upsert_service(*service);
-  } else {
-    auto slice = kube::parse_endpoint_slice(std::string_view(value));
-    if (!slice) {
-      EM_LOG(kWarn, "mesh", "ignored {}: {}", key, slice.error().message);
-      return false;
-    }
-    sink_.upsert_slice(*slice);
-  }
-  known_.insert(key);
+bool MeshModule::parse_key(std::string_view resource, Key* out) {
+  const size_t first = resource.find('/');
+  if (first == std::string_view::npos) return false;
+  const size_t second = resource.find('/', first + 1);
+  if (second == std::string_view::npos || first == 0 || second + 1 == resource.size()) return false;
+  const std::string_view type = resource.substr(first + 1, second - first - 1);
+  if (resource.find('/', second + 1) != std::string_view::npos) return false;
+  if (type != kServiceType && type != kSliceType) return false;
+  out->kind = type == kServiceType ? Kind::kService : Kind::kSlice;
+  out->ns = resource.substr(0, first);
+  out->name = resource.substr(second + 1);
   return true;
 }
 
-void MeshModule::forget(const std::string& key) {
-  auto parts = parse_key(key);
-  if (!parts || known_.erase(key) == 0) return;
-  if (parts->kind == "service")
-    sink_.remove_service(parts->ns, parts->name);
-  else
-    sink_.remove_slice(parts->ns, parts->name);
-  store_.remove(key);
+// ---- from disk
+
+void MeshModule::load_settings() {
+  auto config = store_.get(kConfigKey);
+  if (config && !config->empty()) {
+    if (auto parsed = parse_mesh_config(*config))
+      config_ = std::move(*parsed);
+    else
+      EM_LOG(kWarn, "mesh", "stored configuration: {}", parsed.error().message);
+  }
+  if (auto position = store_.get(kPositionKey); position && !position->empty()) {
+    const Json value = Json::parse(*position, nullptr, false);
+    epoch_ = text_of(value, "epoch");
+    version_ = text_of(value, "resourceVersion");
+  }
+  const auto read = store_.for_each(kPeerType, [this](const std::string& key, std::string_view text) {
+    const Json value = Json::parse(text, nullptr, false);
+    if (!value.is_array() || peers_.size() >= options_.max_peers) return;
+    StoredPeer peer{key.substr(kPeerPrefix.size()), {}};
+    for (const Json& item : value) {
+      auto addr = SockAddr::parse(item.is_string() ? item.get<std::string>() : "");
+      if (addr) peer.direct.push_back(*addr);
+    }
+    peers_.push_back(std::move(peer));
+  });
+  if (!read) EM_LOG(kWarn, "mesh", "stored peers: {}", read.error().message);
 }
 
-void MeshModule::apply_config(const std::string& json_text) {
-  json body = json::parse(json_text, nullptr, false);
-  if (!body.is_object()) {
-    EM_LOG(kWarn, "mesh", "ignored a configuration that is not a JSON object");
+Result<> MeshModule::load_objects(Kind kind) {
+  const std::string_view type = kind == Kind::kService ? kServiceType : kSliceType;
+  return store_.for_each(type, [this](const std::string& stored_key, std::string_view json) {
+    Key key;
+    if (parse_key(stored_key, &key)) apply(key, json);
+  });
+}
+
+Result<> MeshModule::start(bus::Bus& bus) {
+  bus_ = &bus;
+  sink_.on_config(config_);
+  EM_TRY_VOID(load_objects(Kind::kService));
+  EM_TRY_VOID(load_objects(Kind::kSlice));
+  status_.loaded = true;
+  if (!epoch_.empty()) {
+    const Status now = status();
+    EM_LOG(kInfo, "mesh", "{} services and {} endpoint slices are known from before", now.services,
+           now.slices);
+    sink_.on_synced();
+  }
+  return {};
+}
+
+void MeshModule::stop() {
+  bus_ = nullptr;
+  connected_ = false;
+  phase_ = Phase::kIdle;
+  sync_timer_.stop();
+}
+
+// ---- the channel
+
+void MeshModule::on_message(bus::Message message) {
+  if (message.resource == "node/connection" && message.operation == "connect")
+    return on_connection(message.content == "\"cloud_connected\"");
+  if (message.operation == "error") return on_error(message);
+  if (message.operation == "signal") {
+    if (!message.resource.starts_with(kPeerPrefix)) return;
+    signals_in_.add();
+    return sink_.on_signal(message.resource.substr(kPeerPrefix.size()), channel::content_text(message));
+  }
+  // What a connection that has ended meanwhile brought is worth nothing: its sync is void.
+  if (!connected_) return;
+  if (message.operation == "response" && message.resource.starts_with("sync/")) return on_sync(message);
+  if (message.operation == "update" && message.resource == "config") return on_config_message(message);
+  Key key;
+  if (parse_key(message.resource, &key)) return on_change(std::move(message), key);
+  EM_LOG(kDebug, "mesh", "{} {} is not known to this version", message.operation,
+         message.resource.substr(0, 200));
+}
+
+void MeshModule::on_connection(bool connected) {
+  connected_ = connected;
+  phase_ = Phase::kIdle;
+  stale_.clear();
+  status_.synced = false;
+  info_sent_ = false;
+  synced_.set(0);
+  sync_timer_.stop();
+  if (!connected) return;
+  request_sync();
+  if (has_info_) send_node_info();
+}
+
+Result<> MeshModule::to_cloud(bus::Message message) {
+  if (bus_ == nullptr || !connected_)
+    return fail(ErrorCode::kUnavailable, "no connection to the cloud");
+  return bus_->send(kHubModule, std::move(message));
+}
+
+void MeshModule::request_sync() {
+  if (!connected_) return;
+  phase_ = Phase::kAsked;
+  stale_.clear();
+  sync_timer_.start(options_.sync_retry);
+  const Json content{{"resourceVersion", version_}, {"epoch", epoch_}};
+  if (auto sent = to_cloud(bus::make_message("mesh", "mesh", "get", "sync", dump(content))); !sent)
+    EM_LOG(kWarn, "mesh", "the sync cannot be asked for: {}", sent.error().message);
+}
+
+void MeshModule::on_error(const bus::Message& message) {
+  const Json content = Json::parse(channel::content_text(message), nullptr, false);
+  std::string reason = text_of(content, "reason");
+  if (reason.empty()) reason = message.content.substr(0, 200);
+  if (message.resource.starts_with(kPeerPrefix))
+    return sink_.on_signal_error(message.resource.substr(kPeerPrefix.size()), reason);
+  if (message.resource == "node") info_sent_ = false;
+  // A sync that could not be asked for is asked for again by the timer.
+  EM_LOG(kDebug, "mesh", "{}: {}", message.resource.substr(0, 200), reason);
+}
+
+// ---- sync
+
+void MeshModule::on_sync(const bus::Message& message) {
+  const Json content = Json::parse(channel::content_text(message), nullptr, false);
+  if (!content.is_object()) return;
+  if (message.resource == "sync/begin") {
+    const auto full = content.find("full");
+    begin_sync(full == content.end() || !full->is_boolean() || full->get<bool>(),
+               text_of(content, "epoch"));
+  } else if (message.resource == "sync/end" && phase_ == Phase::kSyncing) {
+    end_sync(text_of(content, "epoch"), text_of(content, "resourceVersion"));
+  }
+}
+
+void MeshModule::begin_sync(bool full, const std::string& epoch) {
+  phase_ = Phase::kSyncing;
+  full_ = full;
+  sync_epoch_ = epoch;
+  stale_.clear();
+  sync_timer_.start(options_.sync_retry);
+  if (!full) return;
+  for (const std::string_view type : {kServiceType, kSliceType}) {
+    for (std::string& key : store_.keys(type)) stale_.insert(std::move(key));
+  }
+}
+
+void MeshModule::end_sync(const std::string& epoch, const std::string& version) {
+  for (const std::string& stored_key : stale_) {
+    Key key;
+    if (parse_key(stored_key, &key)) remove(key, stored_key);
+  }
+  const size_t gone = std::exchange(stale_, {}).size();
+  phase_ = Phase::kLive;
+  sync_timer_.stop();
+  epoch_ = epoch;
+  version_ = version;
+  save_position_later();
+  status_.synced = true;
+  status_.last_sync = unix_seconds(loop_);
+  ++(full_ ? status_.full_syncs : status_.delta_syncs);
+  synced_.set(1);
+  const Status now = status();
+  EM_LOG(kInfo, "mesh", "in step with the cloud ({} sync, {} gone): {} services, {} endpoint slices",
+         full_ ? "full" : "delta", gone, now.services, now.slices);
+  sink_.on_synced();
+}
+
+void MeshModule::on_change(bus::Message message, const Key& key) {
+  // Changes before the sync began belong to no known position.
+  if (phase_ != Phase::kSyncing && phase_ != Phase::kLive) return;
+  changes_.add();
+  ++status_.changes;
+  if (message.operation == "delete") {
+    remove(key, message.resource);
+  } else if (message.operation == "insert" || message.operation == "update") {
+    std::string json = channel::content_text(message);
+    if (apply(key, json)) {
+      const std::string_view type = key.kind == Kind::kService ? kServiceType : kSliceType;
+      store_.put(message.resource, type, std::move(json));
+    }
+  } else {
     return;
   }
-  MeshConfig config;
-  config.trust_domain = text(body, "trustDomain");
-  config.cluster_domain = text(body, "clusterDomain");
-  if (auto it = body.find("serviceCidrs"); it != body.end() && it->is_array()) {
-    for (const auto& item : *it)
-      if (item.is_string())
-        if (auto cidr = Cidr::parse(item.get<std::string>())) config.service_cidrs.push_back(*cidr);
+  stale_.erase(message.resource);
+  if (phase_ == Phase::kSyncing) sync_timer_.start(options_.sync_retry);
+  // Within a full sync positions say nothing: what comes later may be older.
+  if ((phase_ == Phase::kSyncing && full_) || message.resource_version.empty()) return;
+  version_ = message.resource_version;
+  save_position_later();
+}
+
+bool MeshModule::apply(const Key& key, std::string_view json) {
+  const auto bad = [&](std::string_view why) {
+    bad_objects_.add();
+    ++status_.bad_objects;
+    EM_LOG(kWarn, "mesh", "{}/{} cannot be read, its last good state is kept: {}", key.ns, key.name, why);
+    return false;
+  };
+  if (key.kind == Kind::kService) {
+    auto service = kube::parse_service(json);
+    if (!service) return bad(service.error().message);
+    if (service->ns != key.ns || service->name != key.name) return bad("it has another name inside");
+    sink_.upsert_service(*service);
+  } else {
+    auto slice = kube::parse_endpoint_slice(json);
+    if (!slice) return bad(slice.error().message);
+    if (slice->ns != key.ns || slice->name != key.name) return bad("it has another name inside");
+    sink_.upsert_slice(*slice);
   }
-  if (auto it = body.find("turn"); it != body.end() && it->is_object()) config.turn = parse_turn(*it);
-  sink_.on_config(config);
+  return true;
+}
+
+void MeshModule::remove(const Key& key, std::string_view stored_key) {
+  if (key.kind == Kind::kService)
+    sink_.remove_service(key.ns, key.name);
+  else
+    sink_.remove_slice(key.ns, key.name);
+  store_.remove(stored_key);
+}
+
+// Once a turn, after the objects of the turn.
+void MeshModule::save_position_later() {
+  if (std::exchange(position_waits_, true)) return;
+  loop_.defer([this, alive = std::weak_ptr<bool>(alive_)] {
+    if (!alive.lock()) return;
+    position_waits_ = false;
+    store_.put(kPositionKey, Metastore::kPositionType,
+               dump(Json{{"epoch", epoch_}, {"resourceVersion", version_}}));
+  });
+}
+
+void MeshModule::on_config_message(const bus::Message& message) {
+  std::string json = channel::content_text(message);
+  auto parsed = parse_mesh_config(json);
+  if (!parsed) {
+    EM_LOG(kWarn, "mesh", "the cloud's configuration is not taken: {}", parsed.error().message);
+    return;
+  }
+  config_ = std::move(*parsed);
+  store_.put(kConfigKey, kConfigType, std::move(json));
+  sink_.on_config(config_);
+}
+
+// ---- node and peers
+
+void MeshModule::set_node_info(NodeInfo info) {
+  if (has_info_ && info_sent_ && info == info_) return;
+  info_ = std::move(info);
+  has_info_ = true;
+  if (connected_) send_node_info();
+}
+
+void MeshModule::send_node_info() {
+  const Json content{{"name", options_.node},          {"addresses", info_.addresses},
+                     {"zone", info_.zone},             {"directPort", info_.direct_port},
+                     {"natKind", info_.nat_kind},      {"version", info_.version}};
+  info_sent_ = to_cloud(bus::make_message("mesh", "mesh", "update", "node", dump(content))).has_value();
+}
+
+void MeshModule::send_signal(const std::string& to_node, std::string json) {
+  if (json.size() > options_.max_signal_bytes)
+    return signal_failed(to_node, fmt::format("a signal of {} bytes is too large", json.size()));
+  auto sent = to_cloud(
+      bus::make_message("mesh", "mesh", "signal", std::string(kPeerPrefix) + to_node, std::move(json)));
+  if (!sent) return signal_failed(to_node, sent.error().message);
+  signals_out_.add();
+}
+
+void MeshModule::signal_failed(const std::string& node, std::string reason) {
+  loop_.post([this, alive = std::weak_ptr<bool>(alive_), node, reason = std::move(reason)] {
+    if (alive.lock() && bus_ != nullptr) sink_.on_signal_error(node, reason);
+  });
+}
+
+void MeshModule::persist_peers(std::vector<StoredPeer> peers) {
+  if (peers.size() > options_.max_peers) peers.resize(options_.max_peers);
+  std::unordered_set<std::string> gone;
+  for (const StoredPeer& peer : peers_) gone.insert(peer.node);
+  for (const StoredPeer& peer : peers) {
+    gone.erase(peer.node);
+    if (std::find(peers_.begin(), peers_.end(), peer) != peers_.end()) continue;
+    Json addresses = Json::array();
+    for (const SockAddr& addr : peer.direct) addresses.push_back(addr.to_string());
+    store_.put(std::string(kPeerPrefix) + peer.node, kPeerType, dump(addresses));
+  }
+  for (const std::string& node : gone) store_.remove(std::string(kPeerPrefix) + node);
+  peers_ = std::move(peers);
+}
+
+MeshModule::Status MeshModule::status() const {
+  Status out = status_;
+  out.epoch = epoch_;
+  out.version = version_;
+  out.services = store_.keys(kServiceType).size();
+  out.slices = store_.keys(kSliceType).size();
+  return out;
 }
 
 }  // namespace edgemesh::agent

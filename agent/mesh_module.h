@@ -60,6 +60,8 @@ class MeshSink {
   // From the cloud, by p2p's signalling.
   virtual void on_signal(const std::string& from_node, std::string_view json) = 0;
   virtual void on_signal_error(const std::string& node, std::string_view reason) = 0;
+  // The picture is whole: as stored at the start, or after each sync with the cloud.
+  virtual void on_synced() {}
 };
 
 // What the cloud shall know about this node; sent after each connect and when it changed.
@@ -110,7 +112,7 @@ class MeshModule final : public bus::Module {
   void send_signal(const std::string& to_node, std::string json);
   void set_node_info(NodeInfo info);
 
-  // Peers with their last known addresses, kept over restarts. Those stored are valid after start().
+  // Peers with their last known addresses, kept over restarts. Like config() valid from the start.
   const std::vector<StoredPeer>& known_peers() const { return peers_; }
   void persist_peers(std::vector<StoredPeer> peers);
 
@@ -125,9 +127,8 @@ class MeshModule final : public bus::Module {
   };
   static bool parse_key(std::string_view resource, Key* out);
 
-  Result<> load();
-  void load_objects(Kind kind);
-  void load_small();
+  void load_settings();
+  Result<> load_objects(Kind kind);
   void on_connection(bool connected);
   void request_sync();
   void send_node_info();
@@ -136,9 +137,10 @@ class MeshModule final : public bus::Module {
   void end_sync(const std::string& epoch, const std::string& version);
   void on_change(bus::Message message, const Key& key);
   void on_config_message(const bus::Message& message);
+  void on_error(const bus::Message& message);
   bool apply(const Key& key, std::string_view json);
-  void remove(const Key& key, const std::string& stored_key);
-  void save_position();
+  void remove(const Key& key, std::string_view stored_key);
+  void save_position_later();
   Result<> to_cloud(bus::Message message);
   void signal_failed(const std::string& node, std::string reason);
 
@@ -152,6 +154,7 @@ class MeshModule final : public bus::Module {
   std::vector<StoredPeer> peers_;
   NodeInfo info_;
   bool has_info_ = false;
+  bool info_sent_ = false;
 
   enum class Phase { kIdle, kAsked, kSyncing, kLive };
   Phase phase_ = Phase::kIdle;

@@ -1,7 +1,10 @@
 #include "agent/metastore.h"
 
-#include <chrono>
+#include <sys/stat.h>
+
+#include <algorithm>
 #include <cstdio>
+#include <utility>
 
 #include "core/base/log.h"
 
@@ -9,70 +12,214 @@ namespace edgemesh::agent {
 
 namespace {
 
-Result<std::unique_ptr<store::Database>> open_database(const std::string& path,
-                                                       std::vector<Metastore::Row>& rows) {
+constexpr Duration kLogEvery = std::chrono::minutes(1);
+constexpr std::string_view kSchema =
+    "CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY NOT NULL, type TEXT NOT NULL, "
+    "value TEXT NOT NULL) WITHOUT ROWID;"
+    "CREATE INDEX IF NOT EXISTS meta_type ON meta(type)";
+
+Result<std::unique_ptr<store::Database>> open_checked(const std::string& path) {
   EM_TRY(auto db, store::Database::open(path));
-  EM_TRY_VOID(db->exec("CREATE TABLE IF NOT EXISTS meta (key TEXT NOT NULL PRIMARY KEY, type TEXT NOT NULL, "
-                       "value TEXT NOT NULL)"));
-  EM_TRY(auto query, db->prepare("SELECT key, type, value FROM meta"));
-  rows.clear();
-  for (;;) {
-    EM_TRY(bool more, query.step());
-    if (!more) break;
-    rows.push_back({std::string(query.column_text(0)), std::string(query.column_text(1)),
-                    std::string(query.column_text(2))});
+  {
+    EM_TRY(auto check, db->prepare("PRAGMA quick_check(1)"));
+    EM_TRY(const bool row, check.step());
+    const std::string verdict(row ? check.column_text(0) : "no answer");
+    if (verdict != "ok") return fail(ErrorCode::kIo, "{} is damaged: {}", path, verdict);
   }
+  EM_TRY_VOID(db->exec(kSchema));
+  // A table of that name with other columns is no file of ours.
+  EM_TRY(auto probe, db->prepare("SELECT key, type, value FROM meta LIMIT 1"));
+  EM_TRY_VOID(probe.step());
   return db;
+}
+
+bool exists(const std::string& path) {
+  struct stat st {};
+  return ::stat(path.c_str(), &st) == 0;
 }
 
 }  // namespace
 
-Result<std::unique_ptr<Metastore>> Metastore::open(io::Loop& loop, const std::string& path) {
-  std::unique_ptr<Metastore> out(new Metastore);
-  auto db = open_database(path, out->loaded_);
-  if (!db && db.error().code == ErrorCode::kIo) {
-    auto now = std::chrono::duration_cast<std::chrono::seconds>(
-                   std::chrono::system_clock::now().time_since_epoch())
-                   .count();
-    std::string aside = fmt::format("{}.broken-{}", path, now);
-    EM_LOG(kError, "metastore", "{}; the file is set aside as {} and filled anew by the cloud",
-           db.error().message, aside);
-    std::rename(path.c_str(), aside.c_str());
-    std::remove((path + "-wal").c_str());
-    std::remove((path + "-shm").c_str());
-    db = open_database(path, out->loaded_);
+Metastore::Metastore(io::Loop& loop, const Options& options, obs::Registry& registry)
+    : loop_(loop),
+      options_(options),
+      writes_(registry.counter("edgemesh_metastore_writes_total", "Changes written.")),
+      write_failures_(registry.counter("edgemesh_metastore_failures_total",
+                                       "Writes that failed and values that were refused.")),
+      rows_(registry.gauge("edgemesh_metastore_rows", "Rows.")) {}
+
+Metastore::~Metastore() { submit(); }
+
+Result<std::unique_ptr<Metastore>> Metastore::open(io::Loop& loop, const std::string& path,
+                                                   obs::Registry& registry) {
+  return open(loop, path, registry, Options{});
+}
+
+Result<std::unique_ptr<Metastore>> Metastore::open(io::Loop& loop, const std::string& path,
+                                                   obs::Registry& registry, const Options& options) {
+  std::unique_ptr<Metastore> self(new Metastore(loop, options, registry));
+  EM_TRY_VOID(self->open_file(path));
+  EM_TRY_VOID(self->load_keys());
+  return self;
+}
+
+Result<> Metastore::open_file(const std::string& path) {
+  auto db = open_checked(path);
+  if (!db && exists(path) && db.error().code != ErrorCode::kPermissionDenied &&
+      db.error().code != ErrorCode::kResourceExhausted && db.error().code != ErrorCode::kUnavailable) {
+    const auto now = std::chrono::duration_cast<std::chrono::seconds>(
+        loop_.clock().wall_now().time_since_epoch());
+    set_aside_ = fmt::format("{}.broken-{}", path, now.count());
+    EM_LOG(kError, "metastore",
+           "{}; the file is now {}, a new one is begun: this node knows no services until it has "
+           "reached the cloud",
+           db.error().message, set_aside_);
+    if (std::rename(path.c_str(), set_aside_.c_str()) != 0)
+      return fail_errno(fmt::format("rename {} to {}", path, set_aside_), errno);
+    for (const char* suffix : {"-wal", "-shm"}) static_cast<void>(std::remove((path + suffix).c_str()));
+    db = open_checked(path);
   }
-  if (!db) return fail(db.error());
-  EM_TRY(out->writer_, store::Writer::start(loop, std::move(*db)));
+  if (!db) return fail(db.error().with_context(path));
+  store::Database::Options reading;
+  reading.read_only = true;
+  reading.cache_kib = 256;
+  auto reader = store::Database::open(path, reading);
+  if (!reader) return fail(reader.error().with_context(path));
+  reader_ = std::move(*reader);
+  EM_TRY(writer_, store::Writer::start(loop_, std::move(*db)));
+  return {};
+}
+
+uint8_t Metastore::type_id(std::string_view type) {
+  const auto it = std::find(type_names_.begin(), type_names_.end(), type);
+  if (it != type_names_.end()) return static_cast<uint8_t>(it - type_names_.begin());
+  type_names_.emplace_back(type);
+  return static_cast<uint8_t>(type_names_.size() - 1);
+}
+
+Result<> Metastore::load_keys() {
+  EM_TRY(auto rows, reader_->prepare("SELECT key, type FROM meta"));
+  for (;;) {
+    EM_TRY(const bool more, rows.step());
+    if (!more) break;
+    // A file of another program could have any number of types.
+    if (type_names_.size() >= 200) break;
+    types_.emplace(std::string(rows.column_text(0)), type_id(rows.column_text(1)));
+  }
+  rows_.set(static_cast<int64_t>(types_.size()));
+  return {};
+}
+
+Result<> Metastore::for_each(
+    std::string_view type,
+    const std::function<void(const std::string& key, std::string_view value)>& fn) {
+  EM_TRY(auto rows, reader_->prepare("SELECT key, value FROM meta WHERE type = ? ORDER BY key"));
+  rows.bind(1, type);
+  for (;;) {
+    EM_TRY(const bool more, rows.step());
+    if (!more) return {};
+    fn(std::string(rows.column_text(0)), rows.column_text(1));
+  }
+}
+
+Result<std::string> Metastore::get(std::string_view key) {
+  EM_TRY(auto row, reader_->prepare("SELECT value FROM meta WHERE key = ?"));
+  row.bind(1, key);
+  EM_TRY(const bool found, row.step());
+  return found ? std::string(row.column_text(0)) : std::string();
+}
+
+std::vector<std::string> Metastore::keys(std::string_view type) const {
+  std::vector<std::string> out;
+  const auto it = std::find(type_names_.begin(), type_names_.end(), type);
+  if (it == type_names_.end()) return out;
+  const auto id = static_cast<uint8_t>(it - type_names_.begin());
+  for (const auto& [key, key_type] : types_) {
+    if (key_type == id) out.push_back(key);
+  }
   return out;
 }
 
-void Metastore::submit(store::Writer::Work work) {
-  writer_->submit(std::move(work), [](Result<> result) {
-    if (!result) EM_LOG(kError, "metastore", "not written: {}", result.error().message);
+void Metastore::refuse(std::string_view key, std::string_view why) {
+  write_failures_.add();
+  if (last_logged_ != TimePoint{} && loop_.now() - last_logged_ < kLogEvery) return;
+  last_logged_ = loop_.now();
+  EM_LOG(kError, "metastore", "{} is not stored: {}", key.substr(0, 200), why);
+}
+
+bool Metastore::put(std::string_view key, std::string_view type, std::string value) {
+  if (value.size() > options_.max_value_bytes) {
+    refuse(key, fmt::format("{} bytes, at most {} are taken", value.size(), options_.max_value_bytes));
+    return false;
+  }
+  if (pending_bytes_ + value.size() > options_.max_pending_bytes) {
+    refuse(key, "the disk does not keep up");
+    return false;
+  }
+  std::string name(key);
+  if (types_.size() >= options_.max_keys && !types_.contains(name)) {
+    refuse(key, fmt::format("there are {} rows already", types_.size()));
+    return false;
+  }
+  types_[name] = type_id(type);
+  add({std::move(name), std::string(type), std::move(value)});
+  return true;
+}
+
+void Metastore::remove(std::string_view key) {
+  std::string name(key);
+  if (types_.erase(name) == 0) return;
+  add({std::move(name), "", ""});
+}
+
+void Metastore::add(Change change) {
+  pending_bytes_ += change.key.size() + change.value.size();
+  pending_.push_back(std::move(change));
+  rows_.set(static_cast<int64_t>(types_.size()));
+  if (std::exchange(submit_waits_, true)) return;
+  loop_.defer([this, alive = std::weak_ptr<bool>(alive_)] {
+    if (alive.lock()) submit();
   });
 }
 
-void Metastore::put(std::string key, std::string type, std::string value) {
-  submit([key = std::move(key), type = std::move(type),
-          value = std::move(value)](store::Database& db) -> Result<> {
-    EM_TRY(auto statement, db.prepare("INSERT OR REPLACE INTO meta (key, type, value) VALUES (?, ?, ?)"));
-    statement.bind(1, key).bind(2, type).bind(3, value);
-    return statement.run();
+void Metastore::submit() {
+  submit_waits_ = false;
+  if (pending_.empty() || writer_ == nullptr) return;
+  size_t bytes = 0;
+  for (const Change& change : pending_) bytes += change.key.size() + change.value.size();
+  writes_.add(pending_.size());
+  auto work = [changes = std::exchange(pending_, {}),
+               drop_position = std::exchange(drop_position_, false)](store::Database& db) -> Result<> {
+    if (drop_position) {
+      EM_TRY(auto drop, db.prepare("DELETE FROM meta WHERE type = ?"));
+      EM_TRY_VOID(drop.bind(1, kPositionType).run());
+    }
+    EM_TRY(auto put, db.prepare("INSERT OR REPLACE INTO meta(key, type, value) VALUES(?, ?, ?)"));
+    EM_TRY(auto remove, db.prepare("DELETE FROM meta WHERE key = ?"));
+    for (const Change& change : changes) {
+      if (change.type.empty())
+        EM_TRY_VOID(remove.bind_ref(1, change.key).run());
+      else
+        EM_TRY_VOID(put.bind_ref(1, change.key).bind_ref(2, change.type).bind_ref(3, change.value).run());
+    }
+    return {};
+  };
+  writer_->submit(std::move(work), [this, bytes, alive = std::weak_ptr<bool>(alive_)](Result<> result) {
+    if (alive.lock()) on_written(bytes, std::move(result));
   });
 }
 
-void Metastore::remove(std::string key) {
-  submit([key = std::move(key)](store::Database& db) -> Result<> {
-    EM_TRY(auto statement, db.prepare("DELETE FROM meta WHERE key = ?"));
-    statement.bind(1, key);
-    return statement.run();
-  });
+void Metastore::on_written(size_t bytes, Result<> result) {
+  pending_bytes_ -= std::min(pending_bytes_, bytes);
+  if (result) return;
+  // The objects of this write are missing on disk: a position there would hide that for ever.
+  drop_position_ = true;
+  refuse("a change", result.error().message);
 }
 
-void Metastore::flush(io::Task done) {
-  writer_->submit([](store::Database&) -> Result<> { return {}; },
-                  [done = std::make_shared<io::Task>(std::move(done))](Result<>) { (*done)(); });
+void Metastore::flush(UniqueFunction<void(Result<>)> done) {
+  submit();
+  writer_->submit([](store::Database&) -> Result<> { return {}; }, std::move(done));
 }
 
 }  // namespace edgemesh::agent

@@ -43,11 +43,11 @@ class Metastore {
   // Reads every row of a type as committed, in the order of the keys. Blocking; for the start.
   Result<> for_each(std::string_view type,
                     const std::function<void(const std::string& key, std::string_view value)>& fn);
-  // One row as committed; nullopt-like empty string when absent. Blocking; for the start.
+  // One row as committed; empty when absent. Blocking; for the start.
   Result<std::string> get(std::string_view key);
 
-  // Refused (logged and counted) beyond the limits.
-  void put(std::string_view key, std::string_view type, std::string value);
+  // False: refused (logged and counted), it is beyond the limits.
+  bool put(std::string_view key, std::string_view type, std::string value);
   void remove(std::string_view key);
   // Runs when all writes so far are on disk, or failed.
   void flush(UniqueFunction<void(Result<>)> done);
@@ -59,9 +59,8 @@ class Metastore {
 
   // Set when the file was set aside at open(): where it is now.
   const std::string& set_aside() const { return set_aside_; }
-  uint64_t failures() const { return failed_; }
 
-  // Keys of this type are dropped in the first write after one that failed.
+  // Rows of this type are dropped in the first write after one that failed.
   static constexpr std::string_view kPositionType = "position";
 
  private:
@@ -75,7 +74,7 @@ class Metastore {
   Result<> load_keys();
   void add(Change change);
   void submit();
-  static Result<> apply(store::Database& db, const std::vector<Change>& changes, bool drop_position);
+  void on_written(size_t bytes, Result<> result);
   uint8_t type_id(std::string_view type);
   void refuse(std::string_view key, std::string_view why);
 
@@ -89,7 +88,6 @@ class Metastore {
   size_t pending_bytes_ = 0;   // with what was submitted
   bool submit_waits_ = false;
   bool drop_position_ = false;
-  uint64_t failed_ = 0;
   TimePoint last_logged_{};
   std::string set_aside_;
   obs::Counter& writes_;
