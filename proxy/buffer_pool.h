@@ -1,5 +1,5 @@
-// Memory and pipes that a worker lends to connections while bytes are on their way; an idle connection
-// holds none. Threads: the worker's loop.
+// Memory and pipes that a worker lends to connections while bytes are on their way; an idle
+// connection holds none. Threads: the worker's loop.
 #pragma once
 
 #include <cstdint>

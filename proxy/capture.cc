@@ -18,7 +18,9 @@ constexpr Duration kTick = std::chrono::seconds(2);
 constexpr Duration kFullCheck = std::chrono::seconds(30);
 constexpr Duration kSettle = std::chrono::milliseconds(100);  // other programs write in bursts
 
-IpAddr default_dns_address() { return IpAddr::v4((169u << 24) | (254u << 16) | (96u << 8) | 16u); }
+IpAddr default_dns_address() {
+  return IpAddr::v4((169u << 24) | (254u << 16) | (96u << 8) | 16u);
+}
 
 bool has_family(const CaptureConfig& config, bool v6) {
   return std::any_of(config.service_cidrs.begin(), config.service_cidrs.end(),
@@ -29,7 +31,8 @@ Result<> check_config(const CaptureConfig& config) {
   for (const Cidr& cidr : config.service_cidrs)
     if (cidr.bits < 8)
       return fail(ErrorCode::kInvalidArgument,
-                  "service CIDR {} is too wide to be captured (want /8 or longer)", cidr.to_string());
+                  "service CIDR {} is too wide to be captured (want /8 or longer)",
+                  cidr.to_string());
   return {};
 }
 
@@ -37,9 +40,10 @@ void warn_about_valid_mark() {
   io::Fd fd(open("/proc/sys/net/ipv4/conf/all/src_valid_mark", O_RDONLY | O_CLOEXEC));
   char value = '0';
   if (fd.valid() && read(fd.get(), &value, 1) == 1 && value == '1')
-    EM_LOG(kWarn, "capture",
-           "net.ipv4.conf.all.src_valid_mark is 1: connections of pods to services may be dropped by "
-           "reverse path filtering; set it to 0, or net.ipv4.conf.*.rp_filter to 0");
+    EM_LOG(
+        kWarn, "capture",
+        "net.ipv4.conf.all.src_valid_mark is 1: connections of pods to services may be dropped by "
+        "reverse path filtering; set it to 0, or net.ipv4.conf.*.rp_filter to 0");
 }
 
 }  // namespace
@@ -228,9 +232,15 @@ Result<bool> Capture::verify() {
   return result;
 }
 
-uint64_t Capture::repairs() const { return impl_->repairs; }
-std::string Capture::last_error() const { return impl_->last_error; }
-void Capture::leave() { impl_->leave = true; }
+uint64_t Capture::repairs() const {
+  return impl_->repairs;
+}
+std::string Capture::last_error() const {
+  return impl_->last_error;
+}
+void Capture::leave() {
+  impl_->leave = true;
+}
 
 Result<> Capture::remove_all(io::Executor& executor, const CaptureConfig& config) {
   HostNetwork network(executor);

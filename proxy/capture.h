@@ -6,13 +6,13 @@
 //   nat PREROUTING and OUTPUT: what is marked 0x4d46 is accepted before other programs' DNAT rules
 // and without TPROXY: REDIRECT to redirect_port in nat PREROUTING and OUTPUT.
 //
-// Where no route leads to a service address (a node whose uplink is down has no default route), a last
-// routing rule gives one, so that local services stay reachable.
-// Only packets to the service CIDRs are touched: when the agent is killed, nothing else is affected.
-// The rules are checked on netfilter and routing events (and every 30 s; every 2 s where events cannot
-// be had) and repaired when another program changed them. Reverse path filtering needs no change,
-// unless net.ipv4.conf.*.src_valid_mark is 1: that is reported.
-// Threads: the loop's thread; the periodic check runs the tools on the loop's pool.
+// Where no route leads to a service address (a node whose uplink is down has no default route), a
+// last routing rule gives one, so that local services stay reachable. Only packets to the service
+// CIDRs are touched: when the agent is killed, nothing else is affected. The rules are checked on
+// netfilter and routing events (and every 30 s; every 2 s where events cannot be had) and repaired
+// when another program changed them. Reverse path filtering needs no change, unless
+// net.ipv4.conf.*.src_valid_mark is 1: that is reported. Threads: the loop's thread; the periodic
+// check runs the tools on the loop's pool.
 #pragma once
 
 #include <functional>
@@ -27,8 +27,8 @@ namespace edgemesh::proxy {
 
 class Capture {
  public:
-  // Installs the rules (blocking, about 50 ms). Does nothing where they are right already. Errors say
-  // what is missing: iptables, iproute2, CAP_NET_ADMIN.
+  // Installs the rules (blocking, about 50 ms). Does nothing where they are right already. Errors
+  // say what is missing: iptables, iproute2, CAP_NET_ADMIN.
   static Result<std::unique_ptr<Capture>> install(io::Loop& loop, io::Executor& executor,
                                                   CaptureConfig config);
   // Takes the rules out, unless leave() was called.

@@ -12,9 +12,13 @@ struct Hook {
 };
 constexpr Hook kHooks[] = {{"PREROUTING", "EDGEMESH_PREROUTING"}, {"OUTPUT", "EDGEMESH_OUTPUT"}};
 
-std::string jump_to(std::string_view chain) { return fmt::format("-j {}", chain); }
+std::string jump_to(std::string_view chain) {
+  return fmt::format("-j {}", chain);
+}
 
-std::string first_word(std::string_view text) { return std::string(text.substr(0, text.find(' '))); }
+std::string first_word(std::string_view text) {
+  return std::string(text.substr(0, text.find(' ')));
+}
 
 size_t count_jumps(const ChainRules& present, const Hook& hook) {
   auto it = present.find(std::string(hook.hook));
@@ -62,21 +66,23 @@ ChainRules wanted_rules(const CaptureConfig& config, CaptureMode mode, std::stri
   for (const Cidr& cidr : config.service_cidrs) {
     if (cidr.base.is_v6() != v6) continue;
     // An address of this host inside the service range stays reachable as it was.
-    std::string foreign = fmt::format("-d {} -p tcp -m mark ! --mark {:#x} -m addrtype ! --dst-type LOCAL",
-                                      cidr.to_string(), config.own_mark);
+    std::string foreign =
+        fmt::format("-d {} -p tcp -m mark ! --mark {:#x} -m addrtype ! --dst-type LOCAL",
+                    cidr.to_string(), config.own_mark);
     if (mode == CaptureMode::kRedirect) {
       if (table != "nat") continue;
       std::string rule = fmt::format("{} -j REDIRECT --to-ports {}", foreign, config.redirect_port);
       pre.push_back(rule);
       out.push_back(rule);
     } else if (table == "mangle") {
-      pre.push_back(fmt::format("{} -j TPROXY --on-port {} --on-ip {} --tproxy-mark {:#x}/0xffffffff",
-                                foreign, config.tproxy_port, v6 ? "::1" : "127.0.0.1", config.mark));
+      pre.push_back(
+          fmt::format("{} -j TPROXY --on-port {} --on-ip {} --tproxy-mark {:#x}/0xffffffff",
+                      foreign, config.tproxy_port, v6 ? "::1" : "127.0.0.1", config.mark));
       out.push_back(fmt::format("{} -j MARK --set-xmark {:#x}/0xffffffff", foreign, config.mark));
     } else {
       // Others' DNAT rules come later in this hook and would change the destination.
-      std::string rule = fmt::format("-d {} -p tcp -m mark --mark {:#x} -j ACCEPT", cidr.to_string(),
-                                     config.mark);
+      std::string rule =
+          fmt::format("-d {} -p tcp -m mark --mark {:#x} -j ACCEPT", cidr.to_string(), config.mark);
       pre.push_back(rule);
       out.push_back(rule);
     }

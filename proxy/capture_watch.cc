@@ -12,7 +12,8 @@ namespace edgemesh::proxy {
 
 class CaptureWatch::Socket final : private io::FdWatch::Handler {
  public:
-  static std::unique_ptr<Socket> open(io::Loop& loop, int protocol, std::initializer_list<int> groups,
+  static std::unique_ptr<Socket> open(io::Loop& loop, int protocol,
+                                      std::initializer_list<int> groups,
                                       std::function<void()> on_change) {
     io::Fd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol));
     sockaddr_nl address{};
@@ -89,6 +90,8 @@ std::unique_ptr<CaptureWatch> CaptureWatch::start(io::Loop& loop, std::function<
 
 CaptureWatch::~CaptureWatch() = default;
 
-bool CaptureWatch::sees_rules() const { return rules_ != nullptr && routes_ != nullptr; }
+bool CaptureWatch::sees_rules() const {
+  return rules_ != nullptr && routes_ != nullptr;
+}
 
 }  // namespace edgemesh::proxy

@@ -7,7 +7,9 @@
 namespace edgemesh::proxy {
 
 namespace {
-int64_t micros(Duration d) { return std::chrono::duration_cast<std::chrono::microseconds>(d).count(); }
+int64_t micros(Duration d) {
+  return std::chrono::duration_cast<std::chrono::microseconds>(d).count();
+}
 }  // namespace
 
 void WorkerContext::abort_all() {
@@ -65,7 +67,8 @@ void Connection::on_timer() {
   if (worker_.options.half_close_timeout > Duration::zero())
     pace = std::min(pace, worker_.options.half_close_timeout);
   if (pace <= Duration::zero()) return;
-  timer_.start_at(limit > Duration::zero() ? std::min(now + pace, last_active() + limit) : now + pace);
+  timer_.start_at(limit > Duration::zero() ? std::min(now + pace, last_active() + limit)
+                                           : now + pace);
 }
 
 bool Connection::logs() const {

@@ -1,5 +1,5 @@
-// Connection: what outbound and inbound connections of a worker share: a place in the worker's list,
-// timeouts, counters, the access log line. WorkerContext: what they get from their worker.
+// Connection: what outbound and inbound connections of a worker share: a place in the worker's
+// list, timeouts, counters, the access log line. WorkerContext: what they get from their worker.
 // Threads: the worker's loop.
 #pragma once
 
@@ -23,9 +23,9 @@ struct Handover {
   io::Fd fd;
   SockAddr source;
   SockAddr destination;
-  std::string early;                // what the client had sent
-  bool client_ended = false;        // and that it ended its direction
-  std::vector<SockAddr> tried;      // endpoints that failed
+  std::string early;            // what the client had sent
+  bool client_ended = false;    // and that it ended its direction
+  std::vector<SockAddr> tried;  // endpoints that failed
   TimePoint opened{};
 };
 

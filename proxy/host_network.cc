@@ -13,7 +13,9 @@ constexpr int kLastResortPreference = 32768;  // after the main and default tabl
 std::string tool(bool v6, std::string_view suffix = "") {
   return fmt::format("{}{}", v6 ? "ip6tables" : "iptables", suffix);
 }
-std::string family(bool v6) { return v6 ? "-6" : "-4"; }
+std::string family(bool v6) {
+  return v6 ? "-6" : "-4";
+}
 
 bool contains(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;
@@ -42,7 +44,9 @@ Error explain(const std::vector<std::string>& argv, const io::ProcessResult& res
           0};
 }
 
-uint32_t last_resort_table(const CaptureConfig& config) { return config.table + 1; }
+uint32_t last_resort_table(const CaptureConfig& config) {
+  return config.table + 1;
+}
 
 }  // namespace
 
@@ -51,8 +55,8 @@ Result<io::ProcessResult> HostNetwork::run(const std::vector<std::string>& argv,
   auto result = executor_.run(argv, input);
   if (!result && result.error().code == ErrorCode::kNotFound)
     return fail(ErrorCode::kNotFound,
-                "{} is not installed: install it ('apt install {}'), or set capture to off", argv[0],
-                argv[0] == "ip" ? "iproute2" : "iptables");
+                "{} is not installed: install it ('apt install {}'), or set capture to off",
+                argv[0], argv[0] == "ip" ? "iproute2" : "iptables");
   return result;
 }
 
@@ -149,7 +153,8 @@ Result<bool> HostNetwork::ensure_routing(const CaptureConfig& config, CaptureMod
       changed = true;
     }
     if (!contains(output({"ip", fam, "route", "show", "table", table}), "local default dev lo")) {
-      EM_TRY_VOID(must({"ip", fam, "route", "replace", "local", "default", "dev", "lo", "table", table}));
+      EM_TRY_VOID(
+          must({"ip", fam, "route", "replace", "local", "default", "dev", "lo", "table", table}));
       changed = true;
     }
   }
@@ -186,8 +191,8 @@ Result<bool> HostNetwork::ensure_dns_address(const CaptureConfig& config) {
       !succeeds({"ip", "link", "add", device, "type", "dummy"}))
     device = "lo";  // a kernel without the dummy device
   EM_TRY_VOID(must({"ip", "link", "set", device, "up"}));
-  std::vector<std::string> add{"ip", fam, "addr", "replace", text + (ip.is_v6() ? "/128" : "/32"),
-                               "dev", device};
+  std::vector<std::string> add{
+      "ip", fam, "addr", "replace", text + (ip.is_v6() ? "/128" : "/32"), "dev", device};
   if (ip.is_v6()) add.emplace_back("nodad");
   EM_TRY_VOID(must(add));
   return true;
@@ -199,7 +204,8 @@ Result<> HostNetwork::remove_rules(bool v6) {
     auto present = read_table(v6, table);
     if (!present) {
       // No such table, no rules of ours. Missing rights are told.
-      if (present.error().code == ErrorCode::kPermissionDenied && first) first = fail(present.error());
+      if (present.error().code == ErrorCode::kPermissionDenied && first)
+        first = fail(present.error());
       continue;
     }
     std::string transaction = render_transaction(table, *present, {});

@@ -1,7 +1,7 @@
 // HostNetwork: makes packet filter, routing and the DNS address of this host what capture needs, by
-// running iptables, iptables-restore and ip. Each ensure_* reads the state first and changes nothing
-// where it is right; it returns whether it changed something.
-// Threads: no state but what it learned of the tools' notation; one caller at a time.
+// running iptables, iptables-restore and ip. Each ensure_* reads the state first and changes
+// nothing where it is right; it returns whether it changed something. Threads: no state but what it
+// learned of the tools' notation; one caller at a time.
 #pragma once
 
 #include <map>

@@ -45,14 +45,14 @@ class InboundConnection final : public Connection {
 
   void on_upstream_failed_early(const Error& error) override {
     Error copy = error;
-    on_pump_end(copy.code == ErrorCode::kTimeout ? EndReason::kConnectTimeout
-                                                 : EndReason::kConnectFailed,
-                &copy);
+    on_pump_end(
+        copy.code == ErrorCode::kTimeout ? EndReason::kConnectTimeout : EndReason::kConnectFailed,
+        &copy);
   }
 
   void on_connect_timeout() override {
-    Error error{ErrorCode::kTimeout, fmt::format("connect {}: no answer", destination().to_string()),
-                0};
+    Error error{ErrorCode::kTimeout,
+                fmt::format("connect {}: no answer", destination().to_string()), 0};
     on_pump_end(EndReason::kConnectTimeout, &error);
   }
 
@@ -60,7 +60,8 @@ class InboundConnection final : public Connection {
 
   void on_pump_end(EndReason reason, const Error* error) override {
     if (incoming_)
-      incoming_->reject(503, error != nullptr ? std::string_view(error->message) : in_words(reason));
+      incoming_->reject(503,
+                        error != nullptr ? std::string_view(error->message) : in_words(reason));
     LogFields fields;
     if (logs()) {
       fields.source = "node/" + peer_;
@@ -87,7 +88,8 @@ void Inbound::on_connect(std::unique_ptr<p2p::IncomingConnect> incoming) {
   }
   const discovery::Endpoint* endpoint = worker_.snapshot->endpoint(incoming->target());
   // An endpoint without a node name is reached from here as well as from anywhere.
-  bool here = endpoint != nullptr && (endpoint->node.empty() || endpoint->node == worker_.options.node);
+  bool here =
+      endpoint != nullptr && (endpoint->node.empty() || endpoint->node == worker_.options.node);
   if (!here) {
     worker_.metrics.inbound_refused.add();
     worker_.metrics.count_end(EndReason::kRefused);

@@ -1,5 +1,5 @@
-// Inbound: the far end of the tunnels. A CONNECT of a peer is passed to an endpoint of this node and to
-// nothing else; then bytes are pumped between the stream and the endpoint's socket.
+// Inbound: the far end of the tunnels. A CONNECT of a peer is passed to an endpoint of this node
+// and to nothing else; then bytes are pumped between the stream and the endpoint's socket.
 //   403: the target is no endpoint of a service this node knows, or it is on another node
 //   503: not ready, too many connections, or the endpoint cannot be reached
 // Threads: the loop of the worker that owns the tunnels.

@@ -20,10 +20,11 @@ void refuse(WorkerContext& worker, io::Fd fd, const SockAddr& source, const Sock
   worker.metrics.opened.add();
   worker.metrics.count_end(reason);
   if (!worker.options.access_log) return;
-  EM_LOG(kInfo, "access",
-         "src={} dst={} service={} endpoint=- node=- path=none sent=0 received=0 ms=0 connect_ms=-1 "
-         "result={} reason=\"{}\"",
-         source.to_string(), destination.to_string(), service, to_string(reason), in_words(reason));
+  EM_LOG(
+      kInfo, "access",
+      "src={} dst={} service={} endpoint=- node=- path=none sent=0 received=0 ms=0 connect_ms=-1 "
+      "result={} reason=\"{}\"",
+      source.to_string(), destination.to_string(), service, to_string(reason), in_words(reason));
 }
 
 }  // namespace
@@ -187,7 +188,8 @@ bool L4Connection::read_early_once() {
   size_t held = early_ ? early_->end : 0;
   if (held >= worker().options.replay_bytes) return false;
   auto got = client()->read({scratch, worker().options.replay_bytes - held});
-  if (got.status != io::IoResult::kOk) return false;  // nothing yet, or an end that the pump sees again
+  if (got.status != io::IoResult::kOk)
+    return false;  // nothing yet, or an end that the pump sees again
 
   size_t taken = 0;
   if (early_sent_ == held) {
@@ -264,7 +266,9 @@ void L4Connection::on_client_readable_early() {
   if (upstream() != nullptr) read_early();
 }
 
-void L4Connection::on_upstream_connected() { established(); }
+void L4Connection::on_upstream_connected() {
+  established();
+}
 
 void L4Connection::on_upstream_failed_early(const Error& error) {
   Error copy = error;  // the stream that owns it goes away
@@ -273,11 +277,11 @@ void L4Connection::on_upstream_failed_early(const Error& error) {
 
 void L4Connection::on_connect_timeout() {
   auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(worker().options.connect_timeout);
-  endpoint_failed(Error{ErrorCode::kTimeout,
-                        fmt::format("connect {}: no answer in {} ms",
-                                    endpoint_ != nullptr ? endpoint_->addr.to_string() : "?",
-                                    ms.count()),
-                        0});
+  endpoint_failed(
+      Error{ErrorCode::kTimeout,
+            fmt::format("connect {}: no answer in {} ms",
+                        endpoint_ != nullptr ? endpoint_->addr.to_string() : "?", ms.count()),
+            0});
 }
 
 }  // namespace edgemesh::proxy

@@ -1,5 +1,5 @@
-// L4Connection: one captured (or static) connection: pick an endpoint, connect to it here or through
-// the tunnel to its node, try others while none answered, then pump.
+// L4Connection: one captured (or static) connection: pick an endpoint, connect to it here or
+// through the tunnel to its node, try others while none answered, then pump.
 //
 // Client bytes that arrive before an endpoint answered are kept (options.replay_bytes) and given to
 // the next endpoint when one fails. Once an endpoint answered there is no retry.
@@ -16,8 +16,8 @@ namespace edgemesh::proxy {
 
 class L4Connection final : public Connection {
  public:
-  // Takes a connection that was accepted. `fixed`: the listener's own service (its first port counts),
-  // in place of the snapshot's; may be null.
+  // Takes a connection that was accepted. `fixed`: the listener's own service (its first port
+  // counts), in place of the snapshot's; may be null.
   static void accept(WorkerContext& worker, io::Fd fd, const SockAddr& source,
                      const SockAddr& destination,
                      const std::shared_ptr<const discovery::ServiceEntry>& fixed);

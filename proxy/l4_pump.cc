@@ -11,10 +11,10 @@
 namespace edgemesh::proxy {
 
 namespace {
-constexpr size_t kTurnBytes = 4 << 20;         // one direction moves at most this much in a turn
-constexpr size_t kLargeRead = 64 * 1024;       // a read of this size hints at bulk
-constexpr uint8_t kLargeReadsToSplice = 3;     // so many in a row make it bulk
-constexpr size_t kSmallRun = 16 * 1024;        // a spliced run below this hints at messages
+constexpr size_t kTurnBytes = 4 << 20;      // one direction moves at most this much in a turn
+constexpr size_t kLargeRead = 64 * 1024;    // a read of this size hints at bulk
+constexpr uint8_t kLargeReadsToSplice = 3;  // so many in a row make it bulk
+constexpr size_t kSmallRun = 16 * 1024;     // a spliced run below this hints at messages
 constexpr uint8_t kSmallRunsToCopy = 4;
 constexpr uint32_t kMaxRead = io::Loop::kScratchBytes;
 constexpr uint32_t kMinRead = 64 * 1024;
@@ -48,7 +48,8 @@ std::string_view in_words(EndReason reason) {
     case EndReason::kNoEndpoint: return "the service has no ready endpoint";
     case EndReason::kConnectFailed: return "no endpoint could be reached";
     case EndReason::kConnectTimeout: return "no endpoint answered in time";
-    case EndReason::kNoTunnel: return "the endpoint is on another node and there is no tunnel to it";
+    case EndReason::kNoTunnel:
+      return "the endpoint is on another node and there is no tunnel to it";
     case EndReason::kRefused: return "the target is no endpoint of this node";
     case EndReason::kTooMany: return "too many connections";
     case EndReason::kShutdown: return "the agent is stopping";
@@ -64,7 +65,8 @@ void PumpContext::yield(Pump* pump) {
 }
 
 void PumpContext::forget(Pump* pump) {
-  if (pump->yielded_) std::replace(yielded_.begin(), yielded_.end(), pump, static_cast<Pump*>(nullptr));
+  if (pump->yielded_)
+    std::replace(yielded_.begin(), yielded_.end(), pump, static_cast<Pump*>(nullptr));
 }
 
 void PumpContext::run_yielded() {
@@ -188,7 +190,8 @@ bool Pump::run(Direction& d, io::Stream& from, io::Stream& to) {
 Pump::Step Pump::flush_pending(Direction& d, io::Stream& to) {
   Buffer& buffer = *d.pending;
   auto written = to.write({buffer.data.get() + buffer.begin, buffer.size()});
-  if (written.status != io::IoResult::kOk) return Step::kBlocked;  // on_writable or on_error follows
+  if (written.status != io::IoResult::kOk)
+    return Step::kBlocked;  // on_writable or on_error follows
   d.bytes += written.n;
   buffer.begin += static_cast<uint32_t>(written.n);
   if (buffer.size() > 0) return Step::kBlocked;
@@ -247,7 +250,8 @@ Pump::Step Pump::splice_step(Direction& d, io::Stream& from, io::Stream& to, siz
   if (from.splice_fd() < 0 || to.splice_fd() < 0) return Step::kBlocked;  // on_error follows
 
   if (d.pipe && d.pipe->held > 0) {
-    ssize_t n = splice(d.pipe->read_end.get(), nullptr, to.splice_fd(), nullptr, d.pipe->held, kFlags);
+    ssize_t n =
+        splice(d.pipe->read_end.get(), nullptr, to.splice_fd(), nullptr, d.pipe->held, kFlags);
     if (n > 0) {
       d.pipe->held -= static_cast<size_t>(n);
       d.bytes += static_cast<uint64_t>(n);
@@ -265,8 +269,8 @@ Pump::Step Pump::splice_step(Direction& d, io::Stream& from, io::Stream& to, siz
     d.spliced = false;
     return Step::kAgain;
   }
-  ssize_t n = splice(from.splice_fd(), nullptr, d.pipe->write_end.get(), nullptr, d.pipe->capacity,
-                     kFlags);
+  ssize_t n =
+      splice(from.splice_fd(), nullptr, d.pipe->write_end.get(), nullptr, d.pipe->capacity, kFlags);
   if (n > 0) {
     d.pipe->held = static_cast<size_t>(n);
     moved += static_cast<size_t>(n);

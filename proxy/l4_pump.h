@@ -1,14 +1,14 @@
 // Pump: moves bytes between two streams in both directions until both ended.
 //
-// Reads go to the loop's scratch buffer and are written at once; what the other side does not take is
-// kept (one pooled buffer a direction) and nothing more is read until it is gone: that is the
-// back-pressure. A direction that moves much becomes spliced: socket -> pipe -> socket, no copy to user
-// memory. Ends of input are passed on one by one (half-close).
+// Reads go to the loop's scratch buffer and are written at once; what the other side does not take
+// is kept (one pooled buffer a direction) and nothing more is read until it is gone: that is the
+// back-pressure. A direction that moves much becomes spliced: socket -> pipe -> socket, no copy to
+// user memory. Ends of input are passed on one by one (half-close).
 //
-// Base class of the connections (one allocation each). The derived class sets the streams and is told
-// of the end by on_pump_end(), where it deletes itself: every member function here that may end the
-// connection returns false then, and nothing of the object may be touched.
-// Threads: the worker's loop.
+// Base class of the connections (one allocation each). The derived class sets the streams and is
+// told of the end by on_pump_end(), where it deletes itself: every member function here that may
+// end the connection returns false then, and nothing of the object may be touched. Threads: the
+// worker's loop.
 #pragma once
 
 #include <memory>
@@ -26,18 +26,18 @@ namespace edgemesh::proxy {
 
 // Why a connection ended.
 enum class EndReason : uint8_t {
-  kClosed,            // both sides ended
-  kClientReset,       // the side that connected broke off
-  kUpstreamReset,     // the endpoint (or the tunnel to it) broke off
-  kIdle,              // idle timeout
-  kNoService,         // the destination is no service
-  kNoEndpoint,        // the service has no ready endpoint
-  kConnectFailed,     // no endpoint could be reached
-  kConnectTimeout,    // no endpoint answered in time
-  kNoTunnel,          // the endpoint is on another node, and there is no way there
-  kRefused,           // policy or validity (inbound)
-  kTooMany,           // connection limit
-  kShutdown,          // the agent stopped
+  kClosed,          // both sides ended
+  kClientReset,     // the side that connected broke off
+  kUpstreamReset,   // the endpoint (or the tunnel to it) broke off
+  kIdle,            // idle timeout
+  kNoService,       // the destination is no service
+  kNoEndpoint,      // the service has no ready endpoint
+  kConnectFailed,   // no endpoint could be reached
+  kConnectTimeout,  // no endpoint answered in time
+  kNoTunnel,        // the endpoint is on another node, and there is no way there
+  kRefused,         // policy or validity (inbound)
+  kTooMany,         // connection limit
+  kShutdown,        // the agent stopped
 };
 inline constexpr size_t kEndReasons = static_cast<size_t>(EndReason::kShutdown) + 1;
 std::string_view to_string(EndReason reason);  // for metric labels
@@ -72,7 +72,8 @@ class Pump {
   Pump& operator=(const Pump&) = delete;
 
  protected:
-  explicit Pump(PumpContext& context) : context_(context), client_side_(*this), upstream_side_(*this) {}
+  explicit Pump(PumpContext& context)
+      : context_(context), client_side_(*this), upstream_side_(*this) {}
   virtual ~Pump();
 
   // The connection is over. `error` is null where the reason says it all. Deletes this.
@@ -88,8 +89,8 @@ class Pump {
   io::Stream* client() { return client_.get(); }
   io::Stream* upstream() { return upstream_.get(); }
 
-  // Starts pumping; `early` holds bytes of the client that the upstream has not taken (may be null).
-  // `upstream_is_silent`: the upstream was not read yet and will say when it is readable.
+  // Starts pumping; `early` holds bytes of the client that the upstream has not taken (may be
+  // null). `upstream_is_silent`: the upstream was not read yet and will say when it is readable.
   // False: ended.
   bool start_pump(std::unique_ptr<Buffer> early, bool upstream_is_silent);
   bool pumping() const { return pumping_; }

@@ -12,16 +12,16 @@ namespace edgemesh::proxy {
 struct L4Options {
   std::string node;  // name of this node: which endpoints are local
   std::string zone;  // of this node
-  Duration connect_timeout = std::chrono::seconds(5);  // of one attempt
-  int max_attempts = 3;                                // endpoints tried for one connection
-  Duration idle_timeout = std::chrono::hours(1);       // no byte in either direction; 0: none
+  Duration connect_timeout = std::chrono::seconds(5);     // of one attempt
+  int max_attempts = 3;                                   // endpoints tried for one connection
+  Duration idle_timeout = std::chrono::hours(1);          // no byte in either direction; 0: none
   Duration half_close_timeout = std::chrono::minutes(5);  // one direction ended, the other silent
-  size_t max_connections = 16'384;                     // of one worker
+  size_t max_connections = 16'384;  // of one worker; less where the open files limit is lower
   size_t replay_bytes = 16 * 1024;  // client bytes kept until an endpoint answered
   uint32_t mark = 0x4d45;           // SO_MARK of connections to endpoints inside capture_cidrs
   std::vector<Cidr> capture_cidrs;
-  // TCP_CONGESTION for connections inside this node, in place of BBR where that is the system's: its
-  // pacing costs throughput on loopback and veth. Empty: never set.
+  // TCP_CONGESTION for connections inside this node, in place of BBR where that is the system's:
+  // its pacing costs throughput on loopback and veth. Empty: never set.
   std::string local_congestion = "cubic";
   bool access_log = true;
 };
@@ -34,9 +34,9 @@ struct ListenerOptions {
   };
   Kind kind = Kind::kStatic;
   SockAddr listen;
-  std::string name;                  // in the access log, for kStatic
-  std::vector<SockAddr> endpoints;   // for kStatic
-  bool optional = false;             // failing to listen is logged, and no error
+  std::string name;                 // in the access log, for kStatic
+  std::vector<SockAddr> endpoints;  // for kStatic
+  bool optional = false;            // failing to listen is logged, and no error
 };
 
 struct ProxyOptions {

@@ -1,5 +1,9 @@
 #include "proxy/proxy.h"
 
+#include <sys/resource.h>
+
+#include <algorithm>
+
 #include "core/base/log.h"
 #include "proxy/worker.h"
 
@@ -15,8 +19,35 @@ std::vector<ListenerOptions> capture_listeners(uint16_t tproxy_port, uint16_t re
   };
 }
 
+namespace {
+
+// A connection has two descriptors, and running out of them hits everything else in the process:
+// the soft limit is raised, and what it allows bounds the connections.
+size_t connection_limit(const ProxyOptions& options) {
+  constexpr size_t kOthers = 512;  // listeners, pipes, tunnels, the rest of the agent
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return options.l4.max_connections;
+  if (limit.rlim_cur < limit.rlim_max) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    getrlimit(RLIMIT_NOFILE, &limit);
+  }
+  if (limit.rlim_cur == RLIM_INFINITY) return options.l4.max_connections;
+  size_t usable = limit.rlim_cur > 2 * kOthers ? limit.rlim_cur - kOthers : limit.rlim_cur / 2;
+  size_t each = std::max<size_t>(1, usable / 2 / static_cast<size_t>(options.workers));
+  if (each < options.l4.max_connections)
+    EM_LOG(kInfo, "proxy", "the limit of {} open files allows {} connections a worker",
+           static_cast<uint64_t>(limit.rlim_cur), each);
+  return std::min(each, options.l4.max_connections);
+}
+
+}  // namespace
+
 struct Proxy::Impl {
-  Impl(io::Loop& loop, ProxyOptions o) : main(loop), options(std::move(o)), drain_timer(loop, [this] { end_drain("the drain timeout passed"); }) {}
+  Impl(io::Loop& loop, ProxyOptions o)
+      : main(loop),
+        options(std::move(o)),
+        drain_timer(loop, [this] { end_drain("the drain timeout passed"); }) {}
 
   void end_drain(const char* why) {
     if (!on_drained) return;
@@ -42,6 +73,7 @@ Result<std::unique_ptr<Proxy>> Proxy::create(io::Loop& main, ProxyOptions option
   if (options.workers < 1 || options.workers > 256)
     return fail(ErrorCode::kInvalidArgument, "proxy.workers: {} is not allowed (want 1 to 256)",
                 options.workers);
+  options.l4.max_connections = connection_limit(options);
   auto impl = std::make_unique<Impl>(main, options);
   for (int i = 0; i < options.workers; ++i) {
     EM_TRY(auto worker, Worker::create(i, options, registry));
@@ -60,9 +92,15 @@ Proxy::~Proxy() {
   stop();
 }
 
-io::Loop& Proxy::tunnel_loop() { return impl_->workers.front()->loop(); }
-p2p::Acceptor& Proxy::acceptor() { return impl_->workers.front()->acceptor(); }
-void Proxy::set_dialer(p2p::Dialer* dialer) { impl_->workers.front()->set_dialer(dialer); }
+io::Loop& Proxy::tunnel_loop() {
+  return impl_->workers.front()->loop();
+}
+p2p::Acceptor& Proxy::acceptor() {
+  return impl_->workers.front()->acceptor();
+}
+void Proxy::set_dialer(p2p::Dialer* dialer) {
+  impl_->workers.front()->set_dialer(dialer);
+}
 
 void Proxy::start() {
   for (auto& worker : impl_->workers) worker->start();
@@ -90,7 +128,9 @@ void Proxy::stop() {
   for (auto it = impl_->workers.rbegin(); it != impl_->workers.rend(); ++it) (*it)->stop();
 }
 
-std::vector<SockAddr> Proxy::listen_addrs() const { return impl_->workers.front()->listen_addrs(); }
+std::vector<SockAddr> Proxy::listen_addrs() const {
+  return impl_->workers.front()->listen_addrs();
+}
 
 Proxy::Totals Proxy::totals() const {
   Totals totals;

@@ -1,7 +1,8 @@
 // Proxy: all workers of a node. Made and used on the main loop; everything that crosses to a worker
 // goes by post.
 //
-// Start-up: create() -> start() -> the mesh is made (it needs tunnel_loop(), running, and acceptor())
+// Start-up: create() -> start() -> the mesh is made (it needs tunnel_loop(), running, and
+// acceptor())
 // -> set_dialer() -> set_snapshot() on every change.
 // Shut-down: drain() -> set_dialer(nullptr) -> the mesh is destroyed -> stop().
 #pragma once
@@ -30,14 +31,14 @@ class Proxy {
   io::Loop& tunnel_loop();
   // Receives the CONNECTs of peers; called on tunnel_loop().
   p2p::Acceptor& acceptor();
-  // The way to other nodes, used on tunnel_loop(); null takes it away. Borrowed. Until there is one,
-  // connections to other nodes end with "no tunnel".
+  // The way to other nodes, used on tunnel_loop(); null takes it away. Borrowed. Until there is
+  // one, connections to other nodes end with "no tunnel".
   void set_dialer(p2p::Dialer* dialer);
 
   void start();
   void set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot);
-  // Stops accepting; `done` runs on the main loop when the last connection ended or the drain timeout
-  // passed (then the rest is reset).
+  // Stops accepting; `done` runs on the main loop when the last connection ended or the drain
+  // timeout passed (then the rest is reset).
   void drain(io::Task done);
   // Ends the threads; connections that are open are reset. Blocking, idempotent.
   void stop();

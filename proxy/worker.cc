@@ -41,8 +41,9 @@ L4Options with_congestion(L4Options options) {
 Worker::Worker(std::unique_ptr<io::Loop> loop, const ProxyOptions& options, obs::Registry& registry,
                int index)
     : loop_(std::move(loop)),
-      context_(std::make_unique<WorkerContext>(
-          *loop_, with_congestion(options.l4), discovery::Picker(options.l4.node, options.l4.zone), registry, index)),
+      context_(std::make_unique<WorkerContext>(*loop_, with_congestion(options.l4),
+                                               discovery::Picker(options.l4.node, options.l4.zone),
+                                               registry, index)),
       inbound_(*context_) {}
 
 Result<std::unique_ptr<Worker>> Worker::create(int index, const ProxyOptions& options,
@@ -77,8 +78,8 @@ Result<> Worker::listen(const ListenerOptions& options, bool reuse_port) {
     }
     auto destination = io::original_dst(fd.get(), redirected);
     // Without one somebody addressed the listener itself; that is no service either.
-    L4Connection::accept(*context_, std::move(fd), peer,
-                         destination ? *destination : listen_addr, nullptr);
+    L4Connection::accept(*context_, std::move(fd), peer, destination ? *destination : listen_addr,
+                         nullptr);
   };
   EM_TRY(auto listener,
          io::TcpListener::listen(*loop_, options.listen, std::move(on_accept), listen_options));
@@ -150,6 +151,8 @@ void Worker::stop() {
   thread_.join();
 }
 
-std::vector<SockAddr> Worker::listen_addrs() const { return addrs_; }
+std::vector<SockAddr> Worker::listen_addrs() const {
+  return addrs_;
+}
 
 }  // namespace edgemesh::proxy

@@ -1,6 +1,7 @@
 // Worker: a thread with its loop, its listeners and the connections that they took. Workers share
 // nothing: each has its own sockets on the same ports (SO_REUSEPORT), its own picker and counters.
-// Threads: made and used on the main thread; set_snapshot, set_dialer and drain post to the worker's thread.
+// Threads: made and used on the main thread; set_snapshot, set_dialer and drain post to the
+// worker's thread.
 #pragma once
 
 #include <functional>

@@ -25,16 +25,14 @@ WorkerMetrics::WorkerMetrics(obs::Registry& registry, int worker)
       inbound_refused(registry.counter("edgemesh_proxy_inbound_refused_total",
                                        "CONNECTs of other nodes to what is no endpoint here.",
                                        with(worker))),
-      connect_seconds(registry.histogram("edgemesh_proxy_connect_seconds",
-                                         "Time until an endpoint was connected.",
-                                         {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
-                                          0.5, 1, 2.5, 5},
-                                         with(worker))) {
+      connect_seconds(registry.histogram(
+          "edgemesh_proxy_connect_seconds", "Time until an endpoint was connected.",
+          {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5},
+          with(worker))) {
   for (size_t i = 0; i < kEndReasons; ++i)
-    ended[i] = &registry.counter("edgemesh_proxy_connections_ended_total",
-                                 "Connections that ended, by reason.",
-                                 with(worker, {{"reason", std::string(to_string(
-                                                              static_cast<EndReason>(i)))}}));
+    ended[i] = &registry.counter(
+        "edgemesh_proxy_connections_ended_total", "Connections that ended, by reason.",
+        with(worker, {{"reason", std::string(to_string(static_cast<EndReason>(i)))}}));
 }
 
 uint64_t WorkerMetrics::failed() const {

@@ -1,7 +1,7 @@
 // The server behind the proxies in the L4 tables: one thread, edge-free epoll, no work of its own.
-#include <sys/sendfile.h>
-#include <sys/mman.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
 
 #include <memory>
 #include <vector>
@@ -25,7 +25,8 @@ struct Connection {
 class Backend {
  public:
   explicit Backend(const Address& listen_addr) {
-    listener_ = socket(listen_addr.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    listener_ =
+        socket(listen_addr.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     int one = 1;
     setsockopt(listener_, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     set_no_delay(listener_);

@@ -20,7 +20,8 @@ constexpr const char* kHelp =
     "  --dns ADDR       interface address to make       --workers N   (1)\n"
     "  --access-log     one line a connection on stderr\n"
     "  --tproxy-port P (15001)          --redirect-port P (15002)\n"
-    "Prints {\"ready\":true,\"mode\",\"services\",\"capture_ms\",\"snapshot_ms\"} on stdout when it captures; "
+    "Prints {\"ready\":true,\"mode\",\"services\",\"capture_ms\",\"snapshot_ms\"} on stdout when "
+    "it captures; "
     "SIGTERM\nremoves the rules and ends.";
 
 using namespace edgemesh;
@@ -70,7 +71,8 @@ void add_service(discovery::Registry& registry, const std::vector<Cidr>& cidrs, 
 }
 
 double ms_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
 }
 
 }  // namespace
@@ -116,8 +118,9 @@ int main(int argc, char** argv) {
   double snapshot_ms = ms_since(start);
   start = std::chrono::steady_clock::now();
   auto capture = must(proxy::Capture::install(*loop, io::system_executor(), config));
-  std::printf("{\"ready\":true,\"mode\":\"%s\",\"services\":%d,\"capture_ms\":%.2f,\"snapshot_ms\":%.2f}\n",
-              std::string(to_string(capture->mode())).c_str(), services, ms_since(start), snapshot_ms);
+  std::printf(
+      "{\"ready\":true,\"mode\":\"%s\",\"services\":%d,\"capture_ms\":%.2f,\"snapshot_ms\":%.2f}\n",
+      std::string(to_string(capture->mode())).c_str(), services, ms_since(start), snapshot_ms);
   std::fflush(stdout);
 
   auto stop = [&] { proxy->drain([&] { loop->stop(); }); };

@@ -17,13 +17,16 @@ constexpr const char* kHelp =
     "  --work messages   request and reply in turn on kept connections      [messages/s]\n"
     "         short      connect, one request, the server closes            [connections/s]\n"
     "         up, down   bulk to or from the server                         [Gbit/s]\n"
-    "         idle       opens connections, one message each, holds them    [user bytes/connection]\n"
+    "         idle       opens connections, one message each, holds them    [user "
+    "bytes/connection]\n"
     "         connect    blocking connect, one after the other              [us, p50]\n"
     "  --connections N   at a time (64; up, down: 1; idle: 9000)\n"
     "  --seconds S       measured (2), after a warm-up of a quarter of it\n"
     "  --request BYTES   of a message (90)        --reply BYTES (220)\n"
     "  --pid PID         the proxy: its CPU time per unit of work, its memory for idle\n"
-    "Output: {\"work\",\"value\",\"unit\",\"errors\",\"cpu_ns_per_op\"|\"cpu_ns_per_byte\",\"p50_us\",\"p99_us\"}";
+    "Output: "
+    "{\"work\",\"value\",\"unit\",\"errors\",\"cpu_ns_per_op\"|\"cpu_ns_per_byte\",\"p50_us\","
+    "\"p99_us\"}";
 
 struct Options {
   Address to;
@@ -75,7 +78,9 @@ class Load {
     bool bulk = hello_.work == 'u' || hello_.work == 'd';
     double value = static_cast<double>(done_) / took;
     print(bulk ? value * 8 / 1e9 : value,
-          bulk ? "Gbit/s" : hello_.work == 's' ? "connections/s" : "messages/s",
+          bulk                 ? "Gbit/s"
+          : hello_.work == 's' ? "connections/s"
+                               : "messages/s",
           bulk ? "cpu_ns_per_byte" : "cpu_ns_per_op",
           done_ != 0 ? static_cast<double>(cpu) / static_cast<double>(done_) : 0);
     return done_ > 0 ? 0 : 1;
@@ -87,12 +92,14 @@ class Load {
     auto percentile = [this](double p) {
       return latencies_.empty()
                  ? 0.0
-                 : latencies_[static_cast<size_t>(p * static_cast<double>(latencies_.size() - 1))] * 1e6;
+                 : latencies_[static_cast<size_t>(p * static_cast<double>(latencies_.size() - 1))] *
+                       1e6;
     };
-    std::printf("{\"work\":\"%s\",\"value\":%.3f,\"unit\":\"%s\",\"errors\":%llu,\"%s\":%.4f,"
-                "\"p50_us\":%.1f,\"p99_us\":%.1f}\n",
-                options_.work.c_str(), value, unit, static_cast<unsigned long long>(errors_),
-                cost_name, cost, percentile(0.5), percentile(0.99));
+    std::printf(
+        "{\"work\":\"%s\",\"value\":%.3f,\"unit\":\"%s\",\"errors\":%llu,\"%s\":%.4f,"
+        "\"p50_us\":%.1f,\"p99_us\":%.1f}\n",
+        options_.work.c_str(), value, unit, static_cast<unsigned long long>(errors_), cost_name,
+        cost, percentile(0.5), percentile(0.99));
   }
 
   void open_connection(Connection* c) {
@@ -125,7 +132,8 @@ class Load {
     while (now_s() < end) {
       epoll_event events[256];
       int n = epoll_wait(epoll_, events, 256, 10);
-      for (int i = 0; i < n; ++i) serve(static_cast<Connection*>(events[i].data.ptr), events[i].events);
+      for (int i = 0; i < n; ++i)
+        serve(static_cast<Connection*>(events[i].data.ptr), events[i].events);
     }
   }
 
@@ -180,7 +188,8 @@ class Load {
 
   void finished(const Connection* c) {
     ++done_;
-    if (latencies_.size() < 2'000'000) latencies_.push_back(static_cast<float>(now_s() - c->started));
+    if (latencies_.size() < 2'000'000)
+      latencies_.push_back(static_cast<float>(now_s() - c->started));
   }
 
   void receive(Connection* c) {
@@ -229,10 +238,11 @@ class Load {
     usleep(200'000);
     uint64_t after = options_.pid != 0 ? private_bytes(options_.pid) : 0;
     double each = held > 0 ? (static_cast<double>(after) - static_cast<double>(before)) / held : 0;
-    std::printf("{\"work\":\"idle\",\"value\":%.1f,\"unit\":\"user bytes/connection\",\"errors\":%llu,"
-                "\"connections\":%d,\"before_bytes\":%llu,\"after_bytes\":%llu}\n",
-                each, static_cast<unsigned long long>(errors_), held,
-                static_cast<unsigned long long>(before), static_cast<unsigned long long>(after));
+    std::printf(
+        "{\"work\":\"idle\",\"value\":%.1f,\"unit\":\"user bytes/connection\",\"errors\":%llu,"
+        "\"connections\":%d,\"before_bytes\":%llu,\"after_bytes\":%llu}\n",
+        each, static_cast<unsigned long long>(errors_), held,
+        static_cast<unsigned long long>(before), static_cast<unsigned long long>(after));
     std::fflush(stdout);
     if (options_.seconds > 0) usleep(static_cast<useconds_t>(options_.seconds * 1e6));
     return errors_ == 0 ? 0 : 1;
@@ -253,7 +263,8 @@ class Load {
       close(fd);
     }
     std::sort(latencies_.begin(), latencies_.end());
-    print(latencies_.empty() ? 0 : latencies_[latencies_.size() / 2] * 1e6, "us", "cpu_ns_per_op", 0);
+    print(latencies_.empty() ? 0 : latencies_[latencies_.size() / 2] * 1e6, "us", "cpu_ns_per_op",
+          0);
     return latencies_.empty() ? 1 : 0;
   }
 
@@ -286,8 +297,10 @@ int main(int argc, char** argv) {
   if (options.work == "idle") options.connections = 9000;
   if (args.contains("connections")) options.connections = std::atoi(args["connections"].c_str());
   if (args.contains("seconds")) options.seconds = std::atof(args["seconds"].c_str());
-  if (args.contains("request")) options.request = static_cast<uint32_t>(std::atoi(args["request"].c_str()));
-  if (args.contains("reply")) options.reply = static_cast<uint32_t>(std::atoi(args["reply"].c_str()));
+  if (args.contains("request"))
+    options.request = static_cast<uint32_t>(std::atoi(args["request"].c_str()));
+  if (args.contains("reply"))
+    options.reply = static_cast<uint32_t>(std::atoi(args["reply"].c_str()));
   if (args.contains("pid")) options.pid = std::atoi(args["pid"].c_str());
   if (options.request < sizeof(Hello)) options.request = sizeof(Hello);
   return Load(options).run();

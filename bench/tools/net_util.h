@@ -1,5 +1,5 @@
-// Small helpers of the load tools: sockets, epoll, time, numbers of a process. Raw calls on purpose: the
-// tools must cost less than what they measure.
+// Small helpers of the load tools: sockets, epoll, time, numbers of a process. Raw calls on
+// purpose: the tools must cost less than what they measure.
 #pragma once
 
 #include <arpa/inet.h>
@@ -26,7 +26,8 @@ namespace edgemesh::bench {
 // The first request of every connection begins with this; it tells the backend what to do.
 struct Hello {
   char magic[4] = {'E', 'M', 'B', '1'};
-  // 'm': answer each request; 's': answer one and close; 'u': take bytes; 'd': send bytes; 'e': echo
+  // 'm': answer each request; 's': answer one and close; 'u': take bytes; 'd': send bytes; 'e':
+  // echo
   char work = 'm';
   char pad[3] = {};
   uint32_t request = 0;  // bytes of a request, this header included

@@ -71,9 +71,8 @@ TEST_F(L4Test, BulkIsSplicedAndArrivesWhole) {
 
   peer.send(kBytes, true);
 
-  ASSERT_TRUE(wait([&] {
-    return context->connections == 0 && peer.eof && server.peers.at(0)->eof;
-  }, 60s));
+  ASSERT_TRUE(
+      wait([&] { return context->connections == 0 && peer.eof && server.peers.at(0)->eof; }, 60s));
   EXPECT_EQ(peer.received, kBytes);
   EXPECT_EQ(server.peers.at(0)->received, kBytes);
   EXPECT_TRUE(peer.intact);
@@ -92,10 +91,12 @@ TEST_F(L4Test, ASlowReaderGetsEverythingAndHoldsTheSenderBack) {
   for (int i = 0; i < 200; ++i) loop->run_once();
   EXPECT_LT(server.peers[0]->sent, kBytes) << "nobody reads";
 
-  ASSERT_TRUE(wait([&] {
-    for (int i = 0; i < 8; ++i) peer.step();
-    return peer.eof;
-  }, 60s));
+  ASSERT_TRUE(wait(
+      [&] {
+        for (int i = 0; i < 8; ++i) peer.step();
+        return peer.eof;
+      },
+      60s));
   EXPECT_EQ(peer.received, kBytes);
   EXPECT_TRUE(peer.intact);
 }
@@ -111,10 +112,12 @@ TEST_F(L4Test, ASlowServerGetsEverything) {
 
   peer.send(kBytes, true);
 
-  ASSERT_TRUE(wait([&] {
-    for (auto& p : server.peers) p->step();
-    return !server.peers.empty() && server.peers[0]->eof;
-  }, 60s));
+  ASSERT_TRUE(wait(
+      [&] {
+        for (auto& p : server.peers) p->step();
+        return !server.peers.empty() && server.peers[0]->eof;
+      },
+      60s));
   EXPECT_EQ(server.peers[0]->received, kBytes);
   EXPECT_TRUE(server.peers[0]->intact);
 }
@@ -235,11 +238,14 @@ TEST_F(L4Test, AThousandAtOnceAndNoDescriptorIsLost) {
     peer.send(5'000 + static_cast<uint64_t>(i), true);
   }
 
-  ASSERT_TRUE(wait([&] {
-    auto ended = [](auto& p) { return p->eof; };
-    return std::all_of(clients.begin(), clients.end(), ended) && server.peers.size() == 1000 &&
-           std::all_of(server.peers.begin(), server.peers.end(), ended) && context->connections == 0;
-  }, 60s));
+  ASSERT_TRUE(wait(
+      [&] {
+        auto ended = [](auto& p) { return p->eof; };
+        return std::all_of(clients.begin(), clients.end(), ended) && server.peers.size() == 1000 &&
+               std::all_of(server.peers.begin(), server.peers.end(), ended) &&
+               context->connections == 0;
+      },
+      60s));
   uint64_t total = 0;
   for (auto& c : clients) {
     EXPECT_TRUE(c->intact);
@@ -289,7 +295,8 @@ TEST_F(L4TunnelTest, EarlyBytesAreGivenToTheNextEndpoint) {
 
   tunnel.streams[0]->fail(Error{ErrorCode::kUnavailable, "node far, relayed: 503", 0});
 
-  ASSERT_TRUE(wait([&] { return tunnel.streams.size() == 2 && tunnel.streams[1]->written == "GET"; }));
+  ASSERT_TRUE(
+      wait([&] { return tunnel.streams.size() == 2 && tunnel.streams[1]->written == "GET"; }));
   EXPECT_NE(tunnel.opened[0].first, tunnel.opened[1].first);
   EXPECT_TRUE(tunnel.streams[0]->destroyed);
   tunnel.streams[1]->connect();
@@ -301,7 +308,8 @@ TEST_F(L4TunnelTest, OnlyAsMuchAsCanBeReplayedIsReadEarly) {
   serve({{addr("10.1.0.5:8080"), "far"}});
   Peer& peer = client();
   peer.send(1 << 20);
-  ASSERT_TRUE(wait([&] { return !tunnel.streams.empty() && tunnel.streams[0]->written.size() == 16384; }));
+  ASSERT_TRUE(
+      wait([&] { return !tunnel.streams.empty() && tunnel.streams[0]->written.size() == 16384; }));
   for (int i = 0; i < 20; ++i) loop->run_once();
   EXPECT_EQ(tunnel.streams[0]->written.size(), 16384u);
 

@@ -1,5 +1,5 @@
-// Parts for the proxy's tests: a worker's context on the test's loop, servers and clients on the same
-// loop, a tunnel made of memory.
+// Parts for the proxy's tests: a worker's context on the test's loop, servers and clients on the
+// same loop, a tunnel made of memory.
 #pragma once
 
 #include <dirent.h>
@@ -19,8 +19,12 @@
 
 namespace edgemesh::proxy::testing_parts {
 
-inline SockAddr loopback() { return {IpAddr::loopback(), 0}; }
-inline SockAddr addr(std::string_view text) { return *SockAddr::parse(text); }
+inline SockAddr loopback() {
+  return {IpAddr::loopback(), 0};
+}
+inline SockAddr addr(std::string_view text) {
+  return *SockAddr::parse(text);
+}
 
 inline size_t open_descriptors() {
   size_t n = 0;
@@ -99,9 +103,9 @@ class Peer : public io::Stream::Handler {
   std::function<void(Peer&)> on_eof;
   uint64_t received = 0;
   uint64_t sent = 0;
-  bool intact = true;    // what was received is the pattern
+  bool intact = true;  // what was received is the pattern
   bool check_pattern = false;
-  std::string text;      // the first 64 KiB received
+  std::string text;  // the first 64 KiB received
   bool eof = false;
   bool failed = false;
   bool connected = false;
@@ -160,11 +164,12 @@ class Peer : public io::Stream::Handler {
 class Server {
  public:
   Server(io::Loop& loop, std::function<void(Peer&)> prepare) : prepare_(std::move(prepare)) {
-    auto listener = io::TcpListener::listen(loop, loopback(), [this, &loop](io::Fd fd, const SockAddr&) {
-      auto stream = io::TcpStream::adopt(loop, std::move(fd));
-      peers.push_back(std::make_unique<Peer>(std::move(*stream)));
-      if (prepare_) prepare_(*peers.back());
-    });
+    auto listener =
+        io::TcpListener::listen(loop, loopback(), [this, &loop](io::Fd fd, const SockAddr&) {
+          auto stream = io::TcpStream::adopt(loop, std::move(fd));
+          peers.push_back(std::make_unique<Peer>(std::move(*stream)));
+          if (prepare_) prepare_(*peers.back());
+        });
     EXPECT_TRUE(listener);
     listener_ = std::move(*listener);
   }
@@ -240,7 +245,8 @@ class TunnelStream final : public io::Stream {
 
 class FakeDialer final : public p2p::Dialer {
  public:
-  Result<std::unique_ptr<io::Stream>> open(const std::string& node, const SockAddr& target) override {
+  Result<std::unique_ptr<io::Stream>> open(const std::string& node,
+                                           const SockAddr& target) override {
     opened.emplace_back(node, target);
     if (refuse) return fail(ErrorCode::kUnavailable, "no path to node {}", node);
     streams.push_back(std::make_shared<TunnelStream::State>());

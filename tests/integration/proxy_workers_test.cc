@@ -1,6 +1,5 @@
 // The whole Proxy with its threads: static listeners, several workers, drain.
 #include "proxy/proxy.h"
-
 #include "proxy_support.h"
 
 namespace edgemesh::proxy::testing_parts {

@@ -34,8 +34,9 @@ TEST(CaptureRulesTest, TproxyModeKeepsNatRulesOfOthersAway) {
 TEST(CaptureRulesTest, RedirectModeUsesNatOnly) {
   EXPECT_TRUE(wanted_rules(config(), CaptureMode::kRedirect, "mangle", false).empty());
   auto rules = wanted_rules(config(), CaptureMode::kRedirect, "nat", false);
-  EXPECT_EQ(rules["EDGEMESH_PREROUTING"].at(0).substr(rules["EDGEMESH_PREROUTING"].at(0).find("-j")),
-            "-j REDIRECT --to-ports 15002");
+  EXPECT_EQ(
+      rules["EDGEMESH_PREROUTING"].at(0).substr(rules["EDGEMESH_PREROUTING"].at(0).find("-j")),
+      "-j REDIRECT --to-ports 15002");
 }
 
 TEST(CaptureRulesTest, NothingIsWantedForAFamilyWithoutCidr) {
@@ -45,7 +46,8 @@ TEST(CaptureRulesTest, NothingIsWantedForAFamilyWithoutCidr) {
 }
 
 TEST(CaptureRulesTest, ParsesListAndSaveFormats) {
-  auto rules = parse_rules("-P PREROUTING ACCEPT\n:OUTPUT ACCEPT [1:2]\n-N OWN\n-A OWN -p tcp -j X \n");
+  auto rules =
+      parse_rules("-P PREROUTING ACCEPT\n:OUTPUT ACCEPT [1:2]\n-N OWN\n-A OWN -p tcp -j X \n");
 
   EXPECT_EQ(rules.size(), 3u);
   EXPECT_EQ(rules["OWN"], std::vector<std::string>{"-p tcp -j X"});
@@ -61,8 +63,9 @@ TEST(CaptureRulesTest, TransactionFromNothingFirst) {
 }
 
 TEST(CaptureRulesTest, TransactionRemovesEveryJumpThatIsThere) {
-  ChainRules present{{"PREROUTING", {"-j EDGEMESH_PREROUTING", "-j KUBE", "-j EDGEMESH_PREROUTING"}},
-                     {"EDGEMESH_PREROUTING", {"-j A"}}};
+  ChainRules present{
+      {"PREROUTING", {"-j EDGEMESH_PREROUTING", "-j KUBE", "-j EDGEMESH_PREROUTING"}},
+      {"EDGEMESH_PREROUTING", {"-j A"}}};
 
   EXPECT_EQ(render_transaction("nat", present, {}),
             "*nat\n-D PREROUTING -j EDGEMESH_PREROUTING\n-D PREROUTING -j EDGEMESH_PREROUTING\n"

@@ -25,7 +25,8 @@ class FakeHost final : public io::Executor {
   Result<io::ProcessResult> run(const std::vector<std::string>& argv, std::string_view input,
                                 Duration) override {
     std::lock_guard lock(mutex);
-    if (missing.contains(argv[0])) return fail(ErrorCode::kNotFound, "'{}' is not installed", argv[0]);
+    if (missing.contains(argv[0]))
+      return fail(ErrorCode::kNotFound, "'{}' is not installed", argv[0]);
     io::ProcessResult result;
     result.exit_status = 0;
     std::string family = argv[0].starts_with("ip6") ? "6" : "4";
@@ -125,7 +126,8 @@ class FakeHost final : public io::Executor {
       if (it != rules.end()) rules.erase(it);
     } else if (all.find("route show") != std::string::npos) {
       for (const auto& route : routes)
-        if (route.starts_with(family + " " + argv.back() + " ")) result.out += route.substr(9) + "\n";
+        if (route.starts_with(family + " " + argv.back() + " "))
+          result.out += route.substr(9) + "\n";
     } else if (all.find("route replace") != std::string::npos) {
       routes.insert(family + " " + argv.back() + " " + join(argv, 4, argv.size() - 2));
       ++changes;
