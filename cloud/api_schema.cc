@@ -241,7 +241,8 @@ void collect_unknown(std::string_view type, const json& value, const std::string
     if (out->size() >= kMaxShown) return;
     std::string at = path.empty() ? name : path + "." + name;
     bool root = path.empty() && (name == "kind" || name == "apiVersion");
-    if (root) continue;
+    bool directive = name.starts_with("$");  // of a strategic merge patch
+    if (root || directive) continue;
     if (path.empty() && name == "metadata") {
       collect_unknown("ObjectMeta", inner, at, out);
       continue;

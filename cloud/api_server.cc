@@ -402,7 +402,7 @@ void Server::patch(const Call& call) {
   auto body = parse_body(request);
   if (!body) return send_error(call.writer, body.error());
   Call checked = call;
-  if (*kind == kube::PatchKind::kApply && !check_fields(&checked, *body)) return;
+  if (*kind != kube::PatchKind::kJson && !check_fields(&checked, *body)) return;
   core_.patch(*call.resource, call.path.ns, call.path.name, *kind, *body,
               write_options(call.request, call.path), answer(checked));
 }
