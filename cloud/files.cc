@@ -58,16 +58,23 @@ Result<std::string> read_file(const std::string& path, size_t max_bytes) {
   }
 }
 
-Result<FileLock> FileLock::acquire(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (fd < 0) return fail_errno("open " + path, errno);
-  while (::flock(fd, LOCK_EX) != 0) {
+Result<FileLock> FileLock::acquire(const std::string& path) { return lock(path, LOCK_EX); }
+
+Result<FileLock> FileLock::try_acquire(const std::string& path) {
+  return lock(path, LOCK_EX | LOCK_NB);
+}
+
+Result<FileLock> FileLock::lock(const std::string& path, int operation) {
+  io::Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!fd.valid()) return fail_errno("open " + path, errno);
+  while (::flock(fd.get(), operation) != 0) {
     if (errno == EINTR) continue;
-    const int err = errno;
-    ::close(fd);
-    return fail_errno("lock " + path, err);
+    if (errno == EWOULDBLOCK) {
+      return fail(ErrorCode::kUnavailable, "{} is locked by another process", path);
+    }
+    return fail_errno("lock " + path, errno);
   }
-  return FileLock(fd);
+  return FileLock(fd.release());
 }
 
 FileLock::~FileLock() {

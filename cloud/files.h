@@ -24,11 +24,14 @@ Result<std::string> read_file(const std::string& path, size_t max_bytes = 1 << 2
 class FileLock {
  public:
   static Result<FileLock> acquire(const std::string& path);
+  // kUnavailable at once when another process holds it.
+  static Result<FileLock> try_acquire(const std::string& path);
   FileLock(FileLock&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
   FileLock& operator=(FileLock&&) = delete;
   ~FileLock();
 
  private:
+  static Result<FileLock> lock(const std::string& path, int operation);
   explicit FileLock(int fd) : fd_(fd) {}
   int fd_;
 };

@@ -4,7 +4,6 @@
 #include <csignal>
 #include <nlohmann/json.hpp>
 
-#include "cloud/files.h"
 #include "cmd/edgemesh-cloud/addresses.h"
 #include "core/base/log.h"
 #include "core/base/version.h"
@@ -56,6 +55,14 @@ Result<std::unique_ptr<App>> App::create(io::Loop& loop, cloud::CloudConfig conf
 
 Result<> App::open() {
   EM_TRY_VOID(cloud::make_dirs(config_.state_dir));
+  auto lock = cloud::FileLock::try_acquire(config_.state_dir + "/lock");
+  if (!lock) {
+    if (lock.error().code != ErrorCode::kUnavailable) return fail(lock.error());
+    return fail(ErrorCode::kUnavailable,
+                "another edgemesh-cloud uses {}; stop it or choose another --state-dir",
+                config_.state_dir);
+  }
+  lock_.emplace(std::move(*lock));
   EM_TRY(ca_, cloud::Ca::open({.state_dir = config_.state_dir,
                                .trust_domain = config_.trust_domain,
                                .node_lifetime = config_.node_certificate_lifetime}));

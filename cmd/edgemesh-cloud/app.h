@@ -4,11 +4,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "cloud/bootstrap.h"
 #include "cloud/ca.h"
 #include "cloud/dispatcher.h"
+#include "cloud/files.h"
 #include "cloud/hub.h"
 #include "cloud/mesh_controller.h"
 #include "cloud/node_controller.h"
@@ -41,6 +43,7 @@ class App {
 
   io::Loop& loop_;
   cloud::CloudConfig config_;
+  std::optional<cloud::FileLock> lock_;  // of the state directory
   obs::Registry registry_;
   std::unique_ptr<cloud::Ca> ca_;
   std::unique_ptr<Backend> backend_;
