@@ -2,7 +2,7 @@
 // 9204) without the dynamic table, so that no header waits for another stream. No I/O.
 //
 //   request stream:  HEADERS(:method CONNECT, :authority)  DATA*       end of stream = half-close
-//   response:        HEADERS(:status 200)  DATA*    or     HEADERS(:status 403, edgemesh-reason)
+//   response:        HEADERS(:status 200)  DATA*    or     HEADERS(:status 403, x-edgemesh-reason)
 #pragma once
 
 #include <cstdint>

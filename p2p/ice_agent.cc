@@ -28,6 +28,11 @@ std::string type_text(NiceCandidateType type) {
   return "unknown";
 }
 
+// libnice writes the whole SDP line ("a=candidate:..."); signals carry the attribute.
+std::string_view without_prefix(std::string_view sdp) {
+  return sdp.starts_with("a=") ? sdp.substr(2) : sdp;
+}
+
 SockAddr to_sock_addr(const NiceAddress& address) {
   sockaddr_storage storage{};
   auto* sa = reinterpret_cast<sockaddr*>(&storage);  // NOLINT
@@ -74,7 +79,7 @@ void on_candidate(NiceAgent* agent, NiceCandidate* candidate, gpointer user) {
   auto* core = static_cast<IceCore*>(user);
   gchar* sdp = nice_agent_generate_local_candidate_sdp(agent, candidate);
   if (sdp == nullptr) return;
-  core->thread.post([self = core->shared_from_this(), text = std::string(sdp)]() mutable {
+  core->thread.post([self = core->shared_from_this(), text = std::string(without_prefix(sdp))]() mutable {
     if (!self->local_told)
       self->early.push_back(std::move(text));
     else
@@ -237,7 +242,8 @@ class NiceIceAgent final : public IceAgent {
       if (core->closed) return;
       GSList* list = nullptr;
       for (const auto& text : candidates) {
-        NiceCandidate* c = nice_agent_parse_remote_candidate_sdp(core->agent, core->stream, text.c_str());
+        NiceCandidate* c = nice_agent_parse_remote_candidate_sdp(core->agent, core->stream,
+                                                                 ("a=" + text).c_str());
         if (c == nullptr) continue;
         if (c->component_id == kComponent && c->priority != 0)
           list = g_slist_append(list, c);

@@ -50,6 +50,7 @@ class PeerSession final : private IceAgent::Handler {
   bool remote_known() const { return remote_known_; }
   bool connected() const { return path_.kind() != PathKind::kNone; }
   bool suspect() const { return suspect_; }  // three heartbeats were not answered
+  bool probing() const { return unanswered_ > 0; }
   Duration rtt() const { return rtt_; }
   TimePoint created() const { return created_; }
   TimePoint last_heard() const { return last_heard_; }

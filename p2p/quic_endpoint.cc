@@ -25,7 +25,10 @@ void QuicEndpoint::each(F f) const {
 void QuicEndpoint::use_path(DatagramPath* path) {
   if (path_ == path) return;
   path_ = path;
-  if (path == nullptr) return;
+  if (path != nullptr) path_changed();
+}
+
+void QuicEndpoint::path_changed() {
   each([](QuicConnection& c) { c.on_path_changed(); });
 }
 

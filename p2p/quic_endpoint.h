@@ -37,6 +37,7 @@ class QuicEndpoint final : public DatagramPath::Receiver,
 
   // Null: none; what is sent is lost until there is one. Borrowed; must be unset before it dies.
   void use_path(DatagramPath* path);
+  void path_changed();  // the path in use sends another way now
   DatagramPath* path() const { return path_; }
   void set_identity(std::shared_ptr<const QuicIdentity> identity) { identity_ = std::move(identity); }
 

@@ -61,7 +61,7 @@ class QuicIncoming final : public IncomingConnect {
     core_->user_gone = true;
     if (core_->conn == nullptr || !core_->open || core_->error) return;
     auto answer = h3_encode_headers(
-        {{":status", std::to_string(status)}, {"edgemesh-reason", clean_text(reason)}});
+        {{":status", std::to_string(status)}, {"x-edgemesh-reason", clean_text(reason)}});
     if (answer) core_->tx.append(io::as_bytes(*answer));
     core_->fin_wanted = true;
     core_->conn->want_send(*core_);
@@ -98,7 +98,7 @@ void StreamCore::on_h3_headers(H3Fields fields) {
       return;
     }
     int number = std::atoi(std::string(status.substr(0, 3)).c_str());
-    std::string reason = clean_text(field(fields, "edgemesh-reason"));
+    std::string reason = clean_text(field(fields, "x-edgemesh-reason"));
     fail_with({code_of_status(number), fmt::format("{} {}", number, reason), 0});
     return;
   }

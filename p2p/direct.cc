@@ -1,0 +1,260 @@
+#include "p2p/direct.h"
+
+#include <algorithm>
+
+#include "core/base/log.h"
+#include "core/tls/x509.h"
+
+namespace edgemesh::p2p {
+
+namespace {
+constexpr Duration kConnectTimeout = std::chrono::seconds(3);
+constexpr Duration kHandshakeTimeout = std::chrono::seconds(5);
+}  // namespace
+
+Result<DirectContexts> DirectContexts::create(const std::string& cert_pem, const std::string& key_pem,
+                                              const std::string& ca_pem) {
+  tls::ContextOptions options;
+  options.cert_pem = cert_pem;
+  options.key_pem = key_pem;
+  options.ca_pem = ca_pem;
+  options.verify = tls::ContextOptions::kRequired;
+  options.alpn = {"h2"};
+  options.min_version = tls::kTls13;
+  options.handshake_timeout = kHandshakeTimeout;
+  DirectContexts contexts;
+  EM_TRY(contexts.client, tls::Context::client(options));
+  EM_TRY(contexts.server, tls::Context::server(options));
+  return contexts;
+}
+
+std::string node_of(const tls::PeerIdentity* peer, const std::string& trust_domain) {
+  if (peer == nullptr) return {};
+  for (const auto& uri : peer->uri_sans)
+    if (std::string node = tls::node_from_spiffe_id(uri, trust_domain); !node.empty()) return node;
+  return {};
+}
+
+// One address being tried: TCP, TLS, the name.
+struct DirectLink::Attempt final : io::Stream::Handler {
+  Attempt(DirectLink& l, const SockAddr& a) : link(l), addr(a) {}
+
+  Result<> start(const std::shared_ptr<tls::Context>& context) {
+    io::ConnectOptions options;
+    options.mark = link.mark_;
+    options.timeout = kConnectTimeout;
+    options.congestion = "bbr";
+    EM_TRY(auto tcp, io::TcpStream::connect(link.loop_, addr, options));
+    EM_TRY(stream, tls::TlsStream::client(link.loop_, std::move(tcp), context, ""));
+    stream->set_handler(this);
+    return {};
+  }
+  void on_connected() override {
+    std::string node = node_of(stream->peer(), link.trust_domain_);
+    if (node != link.peer_)
+      return link.attempt_done(this, fail(ErrorCode::kUnauthenticated, "{} is node '{}', not {}",
+                                          addr.to_string(), node, link.peer_));
+    if (stream->alpn() != "h2")
+      return link.attempt_done(this, fail(ErrorCode::kProtocol, "{} does not speak HTTP/2",
+                                          addr.to_string()));
+    link.attempt_done(this, {});
+  }
+  void on_readable() override {}
+  void on_writable() override {}
+  void on_error(const Error& error) override { link.attempt_done(this, fail(error)); }
+
+  DirectLink& link;
+  SockAddr addr;
+  std::unique_ptr<tls::TlsStream> stream;
+};
+
+DirectLink::DirectLink(io::Loop& loop, Owner& owner, std::string peer, std::string trust_domain,
+                       uint32_t mark)
+    : loop_(loop),
+      owner_(owner),
+      peer_(std::move(peer)),
+      trust_domain_(std::move(trust_domain)),
+      mark_(mark) {}
+
+DirectLink::~DirectLink() { *alive_ = false; }
+
+void DirectLink::dial(const std::vector<SockAddr>& addresses,
+                      const std::shared_ptr<tls::Context>& context) {
+  if (session_ != nullptr || dialing()) return;
+  for (size_t i = 0; i < addresses.size() && attempts_.size() < kMaxAttempts; ++i) {
+    auto attempt = std::make_unique<Attempt>(*this, addresses[i]);
+    if (attempt->start(context)) attempts_.push_back(std::move(attempt));
+  }
+}
+
+void DirectLink::drop(Attempt* attempt) {
+  auto it = std::find_if(attempts_.begin(), attempts_.end(),
+                         [&](const auto& a) { return a.get() == attempt; });
+  if (it == attempts_.end()) return;
+  loop_.defer([gone = std::shared_ptr<Attempt>(std::move(*it))] {});
+  attempts_.erase(it);
+}
+
+void DirectLink::attempt_done(Attempt* attempt, Result<> result) {
+  if (!result) {
+    EM_LOG(kDebug, "p2p", "direct path to {} by {}: {}", peer_, attempt->addr.to_string(),
+           result.error().message);
+    drop(attempt);
+    if (attempts_.empty() && session_ == nullptr) owner_.direct_closed(result.error());
+    return;
+  }
+  remote_ = attempt->addr;
+  std::unique_ptr<io::Stream> stream = std::move(attempt->stream);
+  for (auto& other : attempts_) loop_.defer([gone = std::shared_ptr<Attempt>(std::move(other))] {});
+  attempts_.clear();
+  http::H2Options options;
+  auto session = http::H2Session::client(loop_, std::move(stream), this, options);
+  if (!session) return owner_.direct_closed(session.error());
+  session_ = std::move(*session);
+  measure();
+  owner_.direct_ready();
+}
+
+Result<std::unique_ptr<io::Stream>> DirectLink::open(const SockAddr& target) {
+  if (!ready()) return fail(ErrorCode::kUnavailable, "the direct path is closed");
+  return session_->open_connect(target.to_string());
+}
+
+void DirectLink::measure() {
+  if (session_ == nullptr) return;
+  session_->ping([this, alive = alive_](Result<Duration> rtt) {
+    if (*alive && rtt) rtt_ = *rtt;
+  });
+}
+
+void DirectLink::close() {
+  if (session_ != nullptr) session_->goaway();
+}
+
+void DirectLink::on_close(const Error& error) {
+  past_tx_ += session_->bytes_out();
+  past_rx_ += session_->bytes_in();
+  loop_.defer([gone = std::shared_ptr<http::H2Session>(std::move(session_))] {});
+  owner_.direct_closed(error);
+}
+
+// ---- the listener ----
+
+namespace {
+
+class DirectIncoming final : public IncomingConnect {
+ public:
+  DirectIncoming(std::unique_ptr<http::H2Connect> connect, std::string peer, const SockAddr& target)
+      : connect_(std::move(connect)), peer_(std::move(peer)), target_(target) {}
+  const std::string& peer_node() const override { return peer_; }
+  const SockAddr& target() const override { return target_; }
+  std::unique_ptr<io::Stream> accept() override { return connect_->accept(); }
+  void reject(int status, std::string_view reason) override { connect_->reject(status, reason); }
+
+ private:
+  std::unique_ptr<http::H2Connect> connect_;
+  std::string peer_;
+  SockAddr target_;
+};
+
+}  // namespace
+
+struct DirectListener::Impl {
+  explicit Impl(io::Loop& l) : loop(l) {}
+  io::Loop& loop;
+  std::string trust_domain;
+  std::shared_ptr<tls::Context> context;
+  size_t max_connections = 0;
+  Callbacks callbacks;
+  std::unique_ptr<io::TcpListener> listener;
+  std::vector<std::unique_ptr<Connection>> connections;
+
+  void on_accept(io::Fd fd);
+  void drop(Connection* connection);
+};
+
+struct DirectListener::Connection final : io::Stream::Handler, http::H2Session::Handler {
+  explicit Connection(Impl& o) : owner(o) {}
+
+  void on_connected() override {
+    node = node_of(tls->peer(), owner.trust_domain);
+    if (node.empty()) {
+      EM_LOG(kWarn, "p2p", "direct path: a peer's certificate names no node of {}", owner.trust_domain);
+      return owner.drop(this);
+    }
+    auto made = http::H2Session::server(owner.loop, std::move(tls), this, http::H2Options{});
+    if (!made) return owner.drop(this);
+    session = std::move(*made);
+  }
+  void on_readable() override {}
+  void on_writable() override {}
+  void on_error(const Error& error) override {
+    EM_LOG(kDebug, "p2p", "direct path: a peer was refused: {}", error.message);
+    owner.drop(this);
+  }
+  void on_connect(std::unique_ptr<http::H2Connect> connect) override {
+    auto target = SockAddr::parse(connect->authority());
+    if (!target || target->port == 0) return connect->reject(400, "not an address");
+    owner.callbacks.on_connect(std::make_unique<DirectIncoming>(std::move(connect), node, *target));
+  }
+  void on_close(const Error&) override { owner.drop(this); }
+
+  Impl& owner;
+  std::unique_ptr<tls::TlsStream> tls;
+  std::unique_ptr<http::H2Session> session;
+  std::string node;
+};
+
+void DirectListener::Impl::on_accept(io::Fd fd) {
+  if (connections.size() >= max_connections) return;
+  auto tcp = io::TcpStream::adopt(loop, std::move(fd));
+  if (!tcp) return;
+  auto tls = tls::TlsStream::server(loop, std::move(*tcp), context);
+  if (!tls) return;
+  auto connection = std::make_unique<Connection>(*this);
+  connection->tls = std::move(*tls);
+  connection->tls->set_handler(connection.get());
+  connections.push_back(std::move(connection));
+}
+
+void DirectListener::Impl::drop(Connection* connection) {
+  auto it = std::find_if(connections.begin(), connections.end(),
+                         [&](const auto& c) { return c.get() == connection; });
+  if (it == connections.end()) return;
+  loop.defer([gone = std::shared_ptr<Connection>(std::move(*it))] {});
+  connections.erase(it);
+}
+
+Result<std::unique_ptr<DirectListener>> DirectListener::listen(io::Loop& loop, const SockAddr& addr,
+                                                               std::string trust_domain,
+                                                               std::shared_ptr<tls::Context> context,
+                                                               size_t max_connections,
+                                                               Callbacks callbacks) {
+  auto impl = std::make_unique<Impl>(loop);
+  impl->trust_domain = std::move(trust_domain);
+  impl->context = std::move(context);
+  impl->max_connections = max_connections;
+  impl->callbacks = std::move(callbacks);
+  io::ListenOptions options;
+  options.congestion = "bbr";
+  options.v6_only = false;
+  EM_TRY(impl->listener, io::TcpListener::listen(
+                             loop, addr,
+                             [raw = impl.get()](io::Fd fd, const SockAddr&) { raw->on_accept(std::move(fd)); },
+                             options));
+  return std::unique_ptr<DirectListener>(new DirectListener(std::move(impl)));
+}
+
+DirectListener::DirectListener(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+DirectListener::~DirectListener() = default;
+uint16_t DirectListener::port() const { return impl_->listener->local_addr().port; }
+void DirectListener::set_context(std::shared_ptr<tls::Context> context) {
+  impl_->context = std::move(context);
+}
+size_t DirectListener::connections_of(const std::string& node) const {
+  return static_cast<size_t>(std::count_if(
+      impl_->connections.begin(), impl_->connections.end(),
+      [&](const auto& c) { return c->session != nullptr && c->node == node; }));
+}
+
+}  // namespace edgemesh::p2p

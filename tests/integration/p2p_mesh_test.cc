@@ -1,0 +1,155 @@
+#include "tests/integration/p2p_fixture.h"
+
+namespace edgemesh::p2p {
+namespace {
+
+TEST_F(MeshTest, ByteTravelsThroughThePunchedTunnel) {
+  auto& a = add("a", true, false);
+  auto& b = add("b", true, false);
+  auto begin = loop->clock().now();
+
+  auto c = open(a, "b", 1);
+
+  ASSERT_TRUE(until([&] { return c->done() || c->failed; })) << c->received;
+  EXPECT_FALSE(c->failed) << c->error.message;
+  auto took = std::chrono::duration_cast<std::chrono::milliseconds>(loop->clock().now() - begin);
+  EXPECT_LT(took, 1s);
+  RecordProperty("first_byte_ms", static_cast<int>(took.count()));
+  ASSERT_EQ(b.acceptor.peers.size(), 1U);
+  EXPECT_EQ(b.acceptor.peers[0], "a");
+  EXPECT_EQ(a.mesh->dialer().path_kind("b"), PathKind::kPunched);
+  ASSERT_TRUE(until([&] { return !a.mesh->peers().empty() && a.mesh->peers()[0].rx_bytes == 1; }));
+  EXPECT_EQ(a.mesh->peers()[0].kind, PathKind::kPunched);
+}
+
+TEST_F(MeshTest, BothSidesMayStartAtOnce) {
+  auto& a = add("a", true, false);
+  auto& b = add("b", true, false);
+
+  auto c = open(a, "b", 100000);
+  auto d = open(b, "a", 100000);
+
+  ASSERT_TRUE(until([&] { return c->done() && d->done(); }))
+      << c->error.message << " " << d->error.message;
+}
+
+TEST_F(MeshTest, DirectPathWorksWithoutIceOnceTheAddressIsKnown) {
+  auto& a = add("a", false, true);
+  auto& b = add("b", false, true);
+  drop_signals = true;  // no cloud
+  a.mesh->known_peers({{"b", b.mesh->direct_addresses()}});
+  until([] { return false; }, 20ms);
+
+  auto c = open(a, "b", 200000);
+
+  ASSERT_TRUE(until([&] { return c->done() || c->failed; }));
+  EXPECT_FALSE(c->failed) << c->error.message;
+  EXPECT_EQ(a.mesh->dialer().path_kind("b"), PathKind::kDirect);
+  EXPECT_EQ(b.acceptor.peers[0], "a");
+}
+
+TEST_F(MeshTest, RefusalSaysNodePathAndReason) {
+  auto& a = add("a", true, false);
+  add("b", true, false);
+
+  auto c = open(a, "b", 1, 1);
+
+  ASSERT_TRUE(until([&] { return c->failed; }));
+  EXPECT_EQ(c->error.code, ErrorCode::kPermissionDenied);
+  EXPECT_EQ(c->error.message, "node b, punched: 403 not an endpoint");
+}
+
+TEST_F(MeshTest, NodeThatIsNotConnectedFailsAtOnce) {
+  auto& a = add("a", true, false);
+
+  auto c = open(a, "gone", 1);
+
+  ASSERT_TRUE(until([&] { return c->failed; }, 2s));
+  EXPECT_EQ(c->error.message, "node gone: node gone is not connected");
+}
+
+TEST_F(MeshTest, UnansweredOfferEndsInTimeout) {
+  auto& a = add("a", true, false);
+  drop_signals = true;
+
+  auto c = open(a, "b", 1);
+
+  ASSERT_TRUE(until([&] { return c->failed; }, 8s));
+  EXPECT_EQ(c->error.code, ErrorCode::kTimeout);
+}
+
+TEST_F(MeshTest, WrongNamesAreRefused) {
+  auto& a = add("a", true, false);
+  add("b", true, false, pki, "mallory");
+
+  auto c = open(a, "b", 1);
+
+  ASSERT_TRUE(until([&] { return c->failed; }));
+  EXPECT_EQ(c->error.code, ErrorCode::kUnauthenticated) << c->error.message;
+}
+
+TEST_F(MeshTest, TransferSurvivesAnAddressChange) {
+  auto& a = add("a", true, false);
+  add("b", true, false);
+  auto c = open(a, "b", 64 << 20);
+  ASSERT_TRUE(until([&] { return c->received > 4 << 20; }));
+
+  a.mesh->on_address_change();
+
+  ASSERT_TRUE(until([&] { return c->done() || c->failed; }, 30s)) << c->received;
+  EXPECT_FALSE(c->failed) << c->error.message;
+  EXPECT_EQ(a.mesh->dialer().path_kind("b"), PathKind::kPunched);
+}
+
+TEST_F(MeshTest, RestartedPeerEndsOldStreamsAndServesNewOnes) {
+  auto& a = add("a", true, false);
+  add("b", true, false);
+  auto c = open(a, "b", 0);
+  ASSERT_TRUE(until([&] { return c->done(); }));
+  auto hanging = std::make_unique<Client>(
+      test::TestPki::take(a.mesh->dialer().open("b", {IpAddr::v4(1), 80})), 1 << 20);
+  ASSERT_TRUE(until([&] { return hanging->connected; }));
+
+  nodes["b"]->acceptor.echoes.clear();
+  nodes["b"]->mesh.reset();
+  add("b", true, false);
+  auto d = open(*nodes["b"], "a", 1000);
+  auto e = open(a, "b", 1000);
+
+  ASSERT_TRUE(until([&] { return d->done() || d->failed; })) << d->received;
+  EXPECT_FALSE(d->failed) << d->error.message;
+  ASSERT_TRUE(until([&] { return e->done() || e->failed; }));
+}
+
+TEST_F(MeshTest, WorkerLoopMayRunOnItsOwnThread) {
+  auto worker = test::TestPki::take(io::Loop::create());
+  std::thread thread([&] { worker->run(); });
+  auto id = node_identity(pki, "a");
+  MeshOptions o;
+  o.node = "a";
+  o.cert_pem = id.cert_pem;
+  o.key_pem = id.key_pem;
+  o.ca_pem = pki.ca().cert_pem;
+  o.direct_listen = {IpAddr::loopback(), 0};
+  o.loopback_candidates = true;
+  EchoAcceptor acceptor;
+  std::string signal;
+  Hooks hooks;
+  hooks.send_signal = [&](const std::string& to, std::string json) { signal = to + json; };
+  auto mesh = test::TestPki::take(Mesh::create(*loop, *worker, o, std::move(hooks), acceptor));
+  std::unique_ptr<io::Stream> stream;
+  worker->post([&] {
+    stream = test::TestPki::take(mesh->dialer().open("b", {IpAddr::v4(1), 80}));
+  });
+
+  EXPECT_TRUE(until([&] { return !signal.empty(); }));
+
+  EXPECT_TRUE(signal.starts_with("b{"));
+  worker->post([&] { stream.reset(); });
+  mesh.reset();
+  worker->stop();
+  thread.join();
+}
+
+}  // namespace
+}  // namespace edgemesh::p2p
