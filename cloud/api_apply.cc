@@ -67,6 +67,7 @@ json* child_of(json* at, const std::string& element) {
     auto it = at->find(element.substr(2));
     return it == at->end() ? nullptr : &*it;
   }
+  if (element.size() < 2) return nullptr;
   json wanted = json::parse(element.substr(2), nullptr, false);
   if (!at->is_array() || wanted.is_discarded()) return nullptr;
   for (json& item : *at) {
@@ -196,6 +197,10 @@ ApiResult<void> apply_fields(const ResourceInfo& resource, const json& applied,
   if (options.field_manager.empty()) {
     return refuse(ApiError::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: "
                                         "Required value: is required for apply patch"));
+  }
+  const json* meta = kube::find(applied, "metadata");
+  if (applied.contains("metadata") && (meta == nullptr || !meta->is_object())) {
+    return refuse(ApiError::bad_request("metadata: want an object"));
   }
   if (kube::find(applied, "metadata", "managedFields") != nullptr) {
     return refuse(ApiError::bad_request("metadata.managedFields must be nil"));

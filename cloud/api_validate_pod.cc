@@ -141,13 +141,15 @@ void default_workload(json* object) {
 }
 
 void fold_string_data(json* object) {
-  auto plain = object->find("stringData");
-  if (plain == object->end()) return;
-  if (plain->is_object()) {
+  if (!object->contains("stringData")) return;
+  json& data = (*object)["data"];
+  const json* plain = &(*object)["stringData"];
+  if (plain->is_object() && (data.is_object() || data.is_null())) {
     for (const auto& [key, value] : plain->items()) {
-      if (value.is_string()) (*object)["data"][key] = base64(value.get<std::string>());
+      if (value.is_string()) data[key] = base64(value.get<std::string>());
     }
   }
+  if (data.is_null()) object->erase("data");
   object->erase("stringData");
 }
 

@@ -17,6 +17,7 @@ using nlohmann::json;
 namespace {
 
 constexpr size_t kMaxFrame = 16 << 20;  // one watch event
+constexpr auto kWatchGrace = std::chrono::seconds(30);
 constexpr auto kReadTokenEvery = std::chrono::minutes(1);
 
 void add_query(std::string* target, std::string_view name, std::string_view value) {
@@ -46,7 +47,12 @@ Error watch_error(const json& status) {
 // A stream of JSON objects, one a line.
 class HttpWatch final : public kube::Watch {
  public:
-  explicit HttpWatch(kube::WatchHandler handler) : handler_(std::move(handler)) {}
+  HttpWatch(io::Loop& loop, Duration limit, kube::WatchHandler handler)
+      : handler_(std::move(handler)), limit_(loop, [this] {
+          end(Error{ErrorCode::kTimeout, "watch: the server did not end it in time"});
+        }) {
+    if (limit > Duration::zero()) limit_.start(limit);
+  }
   ~HttpWatch() override {
     if (destroyed_ != nullptr) *destroyed_ = true;
   }
@@ -119,11 +125,13 @@ class HttpWatch final : public kube::Watch {
   void end(Error error) {
     if (ended_) return;
     ended_ = true;
+    limit_.stop();
     auto on_end = std::move(handler_.on_end);
     if (on_end) on_end(error);  // may destroy this
   }
 
   kube::WatchHandler handler_;
+  io::Timer limit_;  // a connection that died silently never ends by itself
   std::unique_ptr<http::Call> call_;
   int status_ = 0;
   std::string buffer_;
@@ -196,7 +204,8 @@ class HttpClient final : public kube::Client {
     if (options.timeout > Duration::zero()) {
       add_query(&target, "timeoutSeconds", std::to_string(std::max<int64_t>(1, seconds)));
     }
-    auto out = std::make_unique<HttpWatch>(std::move(handler));
+    Duration limit = options.timeout > Duration::zero() ? options.timeout + kWatchGrace : Duration();
+    auto out = std::make_unique<HttpWatch>(loop_, limit, std::move(handler));
     out->start(http_, request("GET", std::move(target)));
     return out;
   }

@@ -203,6 +203,9 @@ TEST_F(ApiServerTest, RefusesWithReasonsThatClientsKnow) {
       {"POST", kPath, R"({"metadata":{"name":"x","namespace":"other"}})", 400, "BadRequest"},
       {"POST", std::string(kPath) + "?fieldValidation=Strict",
        R"({"metadata":{"name":"x"},"spec":{"prots":[]}})", 400, "BadRequest"},
+      {"POST", "/api/v1/namespaces/default/secrets",
+       R"({"metadata":{"name":"x"},"data":"x","stringData":{"a":"b"}})", 422, "Invalid"},
+      {"PATCH", std::string(kPath) + "/web", "", 415, "UnsupportedMediaType"},
       {"GET", std::string(kPath) + "/nothing", "", 404, "NotFound"},
       {"GET", "/api/v1/gadgets", "", 404, "NotFound"},
       {"GET", std::string(kPath) + "?labelSelector=a%20b", "", 400, "BadRequest"},
@@ -280,6 +283,30 @@ TEST_F(ApiServerTest, ThreePatchFormsAndApply) {
   EXPECT_EQ(apply("one", "metadata: {name: web}").status, 200);
   object = get(target);
   EXPECT_EQ(object["metadata"]["labels"], json({{"b", "2"}, {"x", "2"}}));
+}
+
+TEST_F(ApiServerTest, StrangePatchesAreRefusedAndHarmless) {
+  send("POST", kPath, service("web"));
+  std::string target = std::string(kPath) + "/web";
+  const char* merge = "application/merge-patch+json";
+  const char* apply = "application/apply-patch+yaml";
+
+  EXPECT_EQ(send("PATCH", target, R"({"metadata":"x"})", merge).status, 400);
+  EXPECT_EQ(send("PATCH", target, R"({"metadata":null})", merge).status, 400);
+  EXPECT_EQ(send("PATCH", target, R"({"spec":{"ports":"x"}})", merge).status, 400);
+  EXPECT_EQ(send("PATCH", target, R"({"spec":[]})", merge).status, 400);
+  EXPECT_EQ(send("PATCH", target, "[]", merge).status, 400);
+  EXPECT_EQ(send("PATCH", target, R"([{"op":"replace","path":"","value":1}])",
+                 "application/json-patch+json").status, 400);
+  EXPECT_EQ(send("PATCH", target + "?fieldManager=a", R"({"metadata":"x"})", apply).status, 400);
+  EXPECT_EQ(send("PATCH", target + "new?fieldManager=a", R"({"metadata":7})", apply).status, 400);
+  EXPECT_EQ(send("PATCH", target, "{}", apply).status, 400) << "no field manager";
+  // Owner records that no server wrote.
+  send("PATCH", target, R"({"metadata":{"managedFields":[{"manager":"a","operation":"Apply",
+       "fieldsV1":{"x":1,"k:":{},"f:spec":{"k:{":{},"f:ports":"x"}}},7]}})", merge);
+  EXPECT_EQ(send("PATCH", target + "?fieldManager=a", "metadata: {name: web}", apply).status, 200);
+
+  EXPECT_EQ(get(target)["metadata"]["name"], "web");
 }
 
 TEST_F(ApiServerTest, StatusIsWrittenOnlyThroughItsSubresource) {
