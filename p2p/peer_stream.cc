@@ -31,6 +31,11 @@ void PeerStream::bind(std::unique_ptr<io::Stream> below, PathKind kind) {
   kind_ = kind;
   below_->set_handler(this);
   push_early();
+  if (!early_.empty() || !want_writable_) return;
+  // All of it fitted below: the user, who was told to wait, may go on.
+  loop_.defer([this, alive = alive_] {
+    if (*alive && !failed_) on_writable();
+  });
 }
 
 void PeerStream::push_early() {
