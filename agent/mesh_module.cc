@@ -363,8 +363,8 @@ MeshModule::Status MeshModule::status() const {
   Status out = status_;
   out.epoch = epoch_;
   out.version = version_;
-  out.services = store_.keys(kServiceType).size();
-  out.slices = store_.keys(kSliceType).size();
+  out.services = store_.count(kServiceType);
+  out.slices = store_.count(kSliceType);
   return out;
 }
 

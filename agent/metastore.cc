@@ -94,7 +94,21 @@ uint8_t Metastore::type_id(std::string_view type) {
   const auto it = std::find(type_names_.begin(), type_names_.end(), type);
   if (it != type_names_.end()) return static_cast<uint8_t>(it - type_names_.begin());
   type_names_.emplace_back(type);
+  type_counts_.push_back(0);
   return static_cast<uint8_t>(type_names_.size() - 1);
+}
+
+void Metastore::note_type(const std::string& key, std::string_view type) {
+  const uint8_t id = type_id(type);
+  const auto [it, is_new] = types_.try_emplace(key, id);
+  if (!is_new) --type_counts_[it->second];
+  it->second = id;
+  ++type_counts_[id];
+}
+
+size_t Metastore::count(std::string_view type) const {
+  const auto it = std::find(type_names_.begin(), type_names_.end(), type);
+  return it == type_names_.end() ? 0 : type_counts_[static_cast<size_t>(it - type_names_.begin())];
 }
 
 Result<> Metastore::load_keys() {
@@ -104,7 +118,7 @@ Result<> Metastore::load_keys() {
     if (!more) break;
     // A file of another program could have any number of types.
     if (type_names_.size() >= 200) break;
-    types_.emplace(std::string(rows.column_text(0)), type_id(rows.column_text(1)));
+    note_type(std::string(rows.column_text(0)), rows.column_text(1));
   }
   rows_.set(static_cast<int64_t>(types_.size()));
   return {};
@@ -161,14 +175,17 @@ bool Metastore::put(std::string_view key, std::string_view type, std::string val
     refuse(key, fmt::format("there are {} rows already", types_.size()));
     return false;
   }
-  types_[name] = type_id(type);
+  note_type(name, type);
   add({std::move(name), std::string(type), std::move(value)});
   return true;
 }
 
 void Metastore::remove(std::string_view key) {
   std::string name(key);
-  if (types_.erase(name) == 0) return;
+  const auto it = types_.find(name);
+  if (it == types_.end()) return;
+  --type_counts_[it->second];
+  types_.erase(it);
   add({std::move(name), "", ""});
 }
 

@@ -56,6 +56,7 @@ class Metastore {
   std::vector<std::string> keys(std::string_view type) const;
   bool has(std::string_view key) const { return types_.contains(std::string(key)); }
   size_t size() const { return types_.size(); }
+  size_t count(std::string_view type) const;
 
   // Set when the file was set aside at open(): where it is now.
   const std::string& set_aside() const { return set_aside_; }
@@ -76,6 +77,7 @@ class Metastore {
   void submit();
   void on_written(size_t bytes, Result<> result);
   uint8_t type_id(std::string_view type);
+  void note_type(const std::string& key, std::string_view type);
   void refuse(std::string_view key, std::string_view why);
 
   io::Loop& loop_;
@@ -84,6 +86,7 @@ class Metastore {
   std::unique_ptr<store::Writer> writer_;
   std::unordered_map<std::string, uint8_t> types_;  // key -> index in type_names_
   std::vector<std::string> type_names_;
+  std::vector<size_t> type_counts_;
   std::vector<Change> pending_;
   size_t pending_bytes_ = 0;   // with what was submitted
   bool submit_waits_ = false;

@@ -54,6 +54,11 @@ void Session::close(uint16_t code, std::string_view reason) {
   if (!ended_) socket_->close(code, reason);
 }
 
+void Session::detach() {
+  ended_ = true;
+  timer_.stop();
+}
+
 void Session::ping() {
   last_ping_ = loop_.clock().now();
   // A failure shows itself by on_close.

@@ -30,7 +30,8 @@ class Session final : private http::WebSocket::Handler {
  public:
   struct Handlers {
     std::function<void(Message message)> on_message;
-    // Once, the last callback; `reason` in words. The session may be destroyed in each callback.
+    // Once, the last callback; `reason` in words. Inside of callbacks detach() and destroy it in a
+    // deferred task.
     std::function<void(const std::string& reason)> on_closed;
     std::function<void()> on_drain;  // may be empty
   };
@@ -49,6 +50,8 @@ class Session final : private http::WebSocket::Handler {
   // kResourceExhausted: max_queued_bytes wait; try again after on_drain.
   Result<> send(const Message& message);
   Result<> send_encoded(std::string_view frame);
+  // No callback runs any more. The connection ends when this object does, which may then be later.
+  void detach();
   // The closing handshake; on_closed follows.
   void close(uint16_t code, std::string_view reason);
   // Pings now; the link must answer within `limit`.

@@ -78,6 +78,8 @@ class Builder final : public YAML::EventHandler {
     } else if (parent.key_next) {
       throw Refused(mark, "a key is a list or a mapping; want a name");
     } else {
+      // A value that is not there is reported at its key.
+      if (value_is_null_) out.line = parent.node->entries.back().line;
       parent.node->entries.back().value = std::move(node);
       parent.key_next = true;
     }
@@ -100,7 +102,9 @@ class Builder final : public YAML::EventHandler {
         open_.back().key_next) {
       return add_key(mark, kind, value);
     }
+    value_is_null_ = kind == Node::Kind::kNull;
     Node& node = slot(mark);
+    value_is_null_ = false;
     node.kind = kind;
     node.scalar = value;
     node.quoted = tag == "!";
@@ -121,6 +125,7 @@ class Builder final : public YAML::EventHandler {
   Node& top_;
   std::vector<Open> open_;
   size_t nodes_ = 0;
+  bool value_is_null_ = false;
 };
 
 size_t edit_distance(std::string_view a, std::string_view b) {
@@ -176,7 +181,7 @@ std::string_view nearest(std::string_view wrong, const std::vector<std::string>&
   if (wrong.size() > kMaxCompared) return {};
   const std::string folded_wrong = folded(wrong);
   std::string_view best;
-  size_t best_distance = std::max<size_t>(1, wrong.size() / 3) + 1;
+  size_t best_distance = (wrong.size() < 4 ? 1 : std::max<size_t>(2, wrong.size() / 3)) + 1;
   for (const std::string& name : names) {
     const size_t distance = edit_distance(folded_wrong, folded(name));
     if (distance >= best_distance) continue;

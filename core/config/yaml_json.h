@@ -1,6 +1,6 @@
 // YAML as JSON text: for kubeconfig files and for Kubernetes manifests in YAML. One document; plain
-// scalars get the type that YAML 1.2's core schema gives them (so "yes" stays a string). Aliases are
-// expanded up to a limit; nesting is limited.
+// scalars get the type that YAML 1.2's core schema gives them (so "yes" stays a string). Aliases
+// are expanded up to a limit; nesting is limited.
 #pragma once
 
 #include <string>
