@@ -4,7 +4,7 @@ import os
 
 HAPROXY = """global
   nbthread 1
-  maxconn 19000
+  maxconn {maxconn}
 {tuning}defaults
   mode tcp
   timeout connect 5s
@@ -14,7 +14,7 @@ HAPROXY = """global
   bind {listen}
   server one {to}
 """
-NGINX = """load_module modules/ngx_stream_module.so;
+NGINX = """load_module /usr/lib/nginx/modules/ngx_stream_module.so;
 worker_processes 1;
 worker_rlimit_nofile 20000;
 daemon off;
@@ -38,11 +38,11 @@ def _write(path, text):
 
 
 def haproxy(directory, listen, to, tuned):
-    """The command line. Tuned: forced splice and 1 MiB pipes."""
+    """The command line. Tuned: forced splice and 1 MiB pipes (two descriptors more a connection)."""
     tuning = "  tune.pipesize 1048576\n" if tuned else ""
     options = "  option splice-request\n  option splice-response\n" if tuned else ""
     path = _write(os.path.join(directory, f"haproxy-{'tuned' if tuned else 'shipped'}.cfg"),
-                  HAPROXY.format(tuning=tuning, options=options, listen=listen, to=to))
+                  HAPROXY.format(maxconn=4900 if tuned else 9900, tuning=tuning, options=options, listen=listen, to=to))
     return ["haproxy", "-db", "-f", path]
 
 

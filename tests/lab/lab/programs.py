@@ -67,7 +67,7 @@ class Cloud:
         return run(self.lab.cloud_ns.wrap(["kubectl", *args]), stdin=stdin, check=check, timeout=timeout, env=env)
 
     def apply(self, *objects):
-        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        text = "\n".join(json.dumps(o) for o in objects)
         return self.kubectl("apply", "-f", "-", stdin=text)
 
 
