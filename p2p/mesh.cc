@@ -24,6 +24,8 @@ std::string_view to_string(PathKind kind) {
 
 namespace {
 
+constexpr Duration kWorkerWait = std::chrono::seconds(2);
+
 // Runs `task` on the loop's thread and waits for it; at once when that is this thread.
 void run_on(io::Loop& loop, const std::function<void()>& task) {
   if (loop.on_thread()) return task();
@@ -37,7 +39,10 @@ void run_on(io::Loop& loop, const std::function<void()>& task) {
     done.notify_one();
   });
   std::unique_lock lock(mutex);
-  done.wait(lock, [&] { return finished; });
+  if (done.wait_for(lock, kWorkerWait, [&] { return finished; })) return;
+  // Nobody runs the loop any more: its thread was ended before the mesh. This thread takes it over.
+  lock.unlock();
+  loop.run_once();
 }
 
 // Blocking; on a pool thread.

@@ -10,8 +10,9 @@
 // node that was dialed (or that signalled).
 //
 // Threads: Mesh belongs to the main loop; Dialer, Acceptor and the streams to the worker loop. create()
-// and the destructor run on the main loop while the worker loop runs on another thread (or both are
-// the same loop). Destroying it closes every stream: their handlers get on_error.
+// and the destructor run on the main loop. The two loops may be one. Else the worker loop must either
+// not have been given to its thread yet, or be known to run (a task posted to it has run): create() and
+// the destructor wait for it. Destroying the mesh closes every stream: their handlers get on_error.
 #pragma once
 
 #include <cstdint>

@@ -1,3 +1,5 @@
+#include <atomic>
+
 #include "tests/integration/p2p_fixture.h"
 
 namespace edgemesh::p2p {
@@ -123,7 +125,10 @@ TEST_F(MeshTest, RestartedPeerEndsOldStreamsAndServesNewOnes) {
 
 TEST_F(MeshTest, WorkerLoopMayRunOnItsOwnThread) {
   auto worker = test::TestPki::take(io::Loop::create());
+  std::atomic<bool> runs{false};
+  worker->post([&] { runs = true; });
   std::thread thread([&] { worker->run(); });
+  ASSERT_TRUE(until([&] { return runs.load(); }));
   auto id = node_identity(pki, "a");
   MeshOptions o;
   o.node = "a";
