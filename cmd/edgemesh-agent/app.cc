@@ -1,0 +1,275 @@
+#include "cmd/edgemesh-agent/app.h"
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "core/base/log.h"
+#include "core/base/version.h"
+
+namespace edgemesh::cmd {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr uint32_t kOwnMark = 0x4d45;
+constexpr const char* kDefaultServiceCidr = "10.96.0.0/12";
+constexpr Duration kNodeInfoEvery = std::chrono::seconds(30);
+
+proxy::CaptureMode capture_mode(agent::CaptureMode mode) {
+  switch (mode) {
+    case agent::CaptureMode::kAuto: return proxy::CaptureMode::kAuto;
+    case agent::CaptureMode::kTproxy: return proxy::CaptureMode::kTproxy;
+    case agent::CaptureMode::kRedirect: return proxy::CaptureMode::kRedirect;
+  }
+  return proxy::CaptureMode::kAuto;
+}
+
+// The host's name servers, without the mesh's own.
+std::vector<SockAddr> system_name_servers(const IpAddr& own) {
+  std::vector<SockAddr> out;
+  std::ifstream in("/etc/resolv.conf");
+  for (std::string line; std::getline(in, line);) {
+    std::istringstream words(line);
+    std::string keyword, address;
+    words >> keyword >> address;
+    auto ip = keyword == "nameserver" ? IpAddr::parse(address) : Result<IpAddr>(IpAddr());
+    if (keyword == "nameserver" && ip && *ip != own) out.push_back({*ip, 53});
+  }
+  return out;
+}
+
+}  // namespace
+
+App::App(io::Loop& loop, agent::AgentConfig config)
+    : loop_(loop),
+      config_(std::move(config)),
+      started_(loop.now()),
+      registry_(loop),
+      node_info_timer_(loop, [this] { send_node_info(); }) {}
+
+App::~App() {
+  *alive_ = false;
+  capture_.reset();
+  admin_.reset();
+  dns_.reset();
+  renewal_.reset();
+  if (bus_) bus_->stop();
+  mesh_.reset();
+  if (proxy_) proxy_->stop();
+}
+
+Result<std::unique_ptr<App>> App::create(io::Loop& loop, agent::AgentConfig config) {
+  std::unique_ptr<App> app(new App(loop, std::move(config)));
+  EM_TRY_VOID(app->open());
+  return app;
+}
+
+Result<> App::open() {
+  EM_TRY(identity_, agent::load_identity(config_.state_dir));
+  if (!config_.node_name.empty() && config_.node_name != identity_.node)
+    return fail(ErrorCode::kInvalidArgument,
+                "the configuration names node '{}', the certificate in {} names '{}'; join again or "
+                "correct nodeName",
+                config_.node_name, config_.state_dir, identity_.node);
+  config_.node_name = identity_.node;
+  EM_TRY(metastore_, agent::Metastore::open(loop_, config_.state_dir + "/meta.db", metrics_));
+  registry_.subscribe([this](const std::shared_ptr<const discovery::Snapshot>& snapshot) {
+    proxy_->set_snapshot(snapshot);
+    if (dns_ && serves_) dns_->update(snapshot);
+  });
+  EM_TRY_VOID(make_channel());
+  EM_TRY_VOID(open_proxy());
+  EM_TRY_VOID(open_capture());
+  EM_TRY_VOID(open_dns());
+  EM_TRY_VOID(bus_->start());  // the node serves what it knew from here on, then the hub connects
+  note_synced();
+  proxy_->set_snapshot(registry_.snapshot());
+  if (mesh_) {
+    std::vector<p2p::KnownPeer> known;
+    for (const auto& peer : mesh_module_->known_peers()) known.push_back({peer.node, peer.direct});
+    mesh_->known_peers(std::move(known));
+  }
+  metrics_.on_scrape([this] { refresh_gauges(); });
+  EM_TRY_VOID(open_admin());
+  renewal_ = std::make_unique<agent::Renewal>(
+      loop_, bootstrap_options(), config_.state_dir, identity_,
+      [this](const agent::Identity& identity) { on_renewed(identity); });
+  renewal_->start();
+  send_node_info();
+  return {};
+}
+
+agent::BootstrapOptions App::bootstrap_options() const {
+  agent::BootstrapOptions out{.server = config_.cloud.bootstrap, .node = config_.node_name};
+  if (out.server.empty()) out.server = {config_.cloud.hub.host, 10002};
+  out.mark = kOwnMark;
+  return out;
+}
+
+Result<> App::make_channel() {
+  agent::HubClientOptions options;
+  options.hub = config_.cloud.hub;
+  options.node = config_.node_name;
+  options.mark = kOwnMark;
+  hub_ = std::make_unique<agent::HubClient>(loop_, options, identity_, metrics_);
+  agent::MeshSink& sink = *this;
+  mesh_module_ = std::make_unique<agent::MeshModule>(
+      loop_, agent::MeshModule::Options{.node = config_.node_name}, *metastore_, sink, metrics_);
+  bus_ = std::make_unique<bus::Bus>(loop_);
+  EM_TRY_VOID(bus_->add(*mesh_module_));
+  return bus_->add(*hub_);
+}
+
+// Names of the cluster get answers only when they can be right: from the first full picture on.
+void App::note_synced() {
+  auto status = mesh_module_->status();
+  if (serves_ || !(status.synced || !status.epoch.empty())) return;
+  serves_ = true;
+  if (dns_) dns_->update(registry_.snapshot());
+}
+
+Result<> App::open_proxy() {
+  proxy::ProxyOptions options;
+  options.workers = config_.proxy.workers > 0 ? config_.proxy.workers
+                                             : static_cast<int>(std::thread::hardware_concurrency());
+  options.drain_timeout = config_.proxy.drain_timeout;
+  options.l4.node = config_.node_name;
+  options.l4.zone = config_.zone;
+  options.l4.connect_timeout = config_.proxy.connect_timeout;
+  options.l4.idle_timeout = config_.proxy.idle_timeout;
+  options.l4.max_connections = config_.proxy.max_connections;
+  options.l4.access_log = config_.proxy.access_log;
+  options.l4.capture_cidrs = service_cidrs();
+  if (config_.capture.enable)
+    options.listeners = proxy::capture_listeners();
+  EM_TRY(proxy_, proxy::Proxy::create(loop_, options, metrics_));
+  if (config_.p2p.enable) {
+    p2p::MeshOptions mesh;
+    mesh.node = config_.node_name;
+    mesh.trust_domain = mesh_module_->config().trust_domain;
+    mesh.cert_pem = identity_.cert_pem;
+    mesh.key_pem = identity_.key_pem;
+    mesh.ca_pem = identity_.ca_pem;
+    mesh.direct_listen = config_.p2p.direct_listen;
+    mesh.direct_enabled = config_.p2p.direct;
+    mesh.mark = kOwnMark;
+    mesh.open_timeout = config_.proxy.connect_timeout;
+    p2p::Hooks hooks;
+    hooks.send_signal = [this](const std::string& node, std::string text) {
+      mesh_module_->send_signal(node, std::move(text));
+    };
+    hooks.on_change = [this] { send_node_info(); };
+    hooks.persist = [this](const std::vector<p2p::KnownPeer>& peers) {
+      std::vector<agent::StoredPeer> stored;
+      for (const auto& peer : peers) stored.push_back({peer.node, peer.direct});
+      mesh_module_->persist_peers(std::move(stored));
+    };
+    EM_TRY(mesh_, p2p::Mesh::create(loop_, proxy_->tunnel_loop(), mesh, hooks, proxy_->acceptor()));
+    proxy_->set_dialer(&mesh_->dialer());
+  }
+  proxy_->start();
+  return {};
+}
+
+std::vector<Cidr> App::service_cidrs() const {
+  if (!config_.capture.service_cidrs.empty()) return config_.capture.service_cidrs;
+  if (const auto& told = mesh_module_->config().service_cidrs; !told.empty()) return told;
+  return {*Cidr::parse(kDefaultServiceCidr)};
+}
+
+Result<> App::open_capture() {
+  if (!config_.capture.enable) return {};
+  proxy::CaptureConfig capture;
+  capture.service_cidrs = service_cidrs();
+  capture.mode = capture_mode(config_.capture.mode);
+  capture.own_mark = kOwnMark;
+  if (config_.dns.enable) capture.dns_address = config_.dns.listen_address;
+  EM_TRY(capture_, proxy::Capture::install(loop_, io::system_executor(), capture));
+  EM_LOG(kInfo, "agent", "capturing by {}", proxy::to_string(capture_->mode()));
+  return {};
+}
+
+Result<> App::open_dns() {
+  if (!config_.dns.enable) return {};
+  discovery::DnsOptions dns;
+  dns.listen = {{config_.dns.listen_address, 53}};
+  dns.cluster_domain = config_.dns.cluster_domain.empty() ? mesh_module_->config().cluster_domain
+                                                          : config_.dns.cluster_domain;
+  dns.service_cidrs = service_cidrs();
+  dns.upstreams = config_.dns.upstreams;
+  if (dns.upstreams.empty()) dns.upstreams = system_name_servers(config_.dns.listen_address);
+  dns.mark = kOwnMark;
+  EM_TRY(dns_, discovery::DnsServer::create(loop_, dns, metrics_));
+  return {};
+}
+
+void App::on_config(const agent::MeshConfig& config) {
+  if (mesh_ && !config.turn.host.empty())
+    mesh_->set_relay({config.turn.host, config.turn.port, config.turn.username, config.turn.password,
+                      config.turn.expires});
+  if (capture_)
+    if (auto updated = capture_->update(service_cidrs()); !updated)
+      EM_LOG(kError, "agent", "new service CIDRs: {}", updated.error().message);
+  if (dns_) dns_->set_service_cidrs(service_cidrs());
+}
+
+void App::on_signal(const std::string& from_node, std::string_view text) {
+  if (mesh_) mesh_->on_signal(from_node, text);
+}
+
+void App::on_signal_error(const std::string& node, std::string_view reason) {
+  if (mesh_) mesh_->on_signal_error(node, reason);
+}
+
+void App::send_node_info() {
+  node_info_timer_.start(kNodeInfoEvery);
+  note_synced();
+  if (!mesh_) return;
+  agent::NodeInfo info;
+  for (const auto& addr : mesh_->direct_addresses()) info.addresses.push_back(addr.to_string());
+  info.zone = config_.zone;
+  info.direct_port = mesh_->direct_port();
+  info.nat_kind = mesh_->nat_kind();
+  info.version = kVersion;
+  mesh_module_->set_node_info(std::move(info));
+}
+
+void App::on_renewed(const agent::Identity& identity) {
+  identity_ = identity;
+  if (auto ok = hub_->set_identity(identity_, true); !ok)
+    EM_LOG(kError, "agent", "the new certificate: {}", ok.error().message);
+  if (!mesh_) return;
+  if (auto ok = mesh_->set_identity(identity_.cert_pem, identity_.key_pem); !ok)
+    EM_LOG(kError, "agent", "the new certificate: {}", ok.error().message);
+}
+
+Result<> App::open_admin() {
+  AdminSources sources;
+  sources.not_ready = [this] { return not_ready(); };
+  sources.status = [this] { return status_json(); };
+  sources.peers = [this] { return peers_json(); };
+  sources.services = [this] { return services_json(); };
+  sources.config = [this] { return config_json(); };
+  sources.netcheck = [this](JsonDone done) { netcheck(std::move(done)); };
+  sources.path = [this](const std::string& node, bool open_it, JsonDone done) {
+    path(node, open_it, std::move(done));
+  };
+  EM_TRY(admin_, Admin::create(loop_, config_.admin.listen, metrics_, std::move(sources)));
+  return {};
+}
+
+void App::shut_down() {
+  if (std::exchange(shutting_down_, true)) {
+    loop_.stop();  // asked twice: now
+    return;
+  }
+  EM_LOG(kInfo, "agent", "stopping: connections have {} s to end",
+         std::chrono::duration_cast<std::chrono::seconds>(config_.proxy.drain_timeout).count());
+  capture_.reset();
+  proxy_->drain([this] { loop_.stop(); });
+}
+
+}  // namespace edgemesh::cmd

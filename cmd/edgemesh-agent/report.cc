@@ -1,0 +1,189 @@
+// What the agent tells about itself: the JSON behind the admin endpoint.
+#include <nlohmann/json.hpp>
+
+#include "cmd/edgemesh-agent/app.h"
+#include "core/base/version.h"
+
+namespace edgemesh::cmd {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr Duration kPathWait = std::chrono::seconds(6);
+constexpr Duration kPathPoll = std::chrono::milliseconds(50);
+
+json peer_json(const p2p::PeerStatus& peer) {
+  return {{"node", peer.node},       {"path", p2p::to_string(peer.kind)},
+          {"rttUs", peer.rtt_us},    {"txBytes", peer.tx_bytes},
+          {"rxBytes", peer.rx_bytes}, {"streams", peer.streams},
+          {"nat", peer.nat_kind},    {"reason", peer.reason},
+          {"local", peer.local},     {"remote", peer.remote},
+          {"since", peer.since}};
+}
+
+int64_t seconds(Duration d) { return std::chrono::duration_cast<std::chrono::seconds>(d).count(); }
+
+// Receives the end of a stream that was opened only to make a path.
+class PathProbe final : public io::Stream::Handler {
+ public:
+  void on_readable() override {}
+  void on_writable() override {}
+  void on_error(const Error&) override {}
+  std::unique_ptr<io::Stream> stream;
+};
+
+}  // namespace
+
+std::string App::not_ready() const {
+  if (!serves_) return "no services known yet: never connected to the cloud";
+  if (shutting_down_) return "shutting down";
+  return "";
+}
+
+json App::status_json() {
+  auto hub = hub_->status();
+  auto snapshot = registry_.snapshot();
+  auto wall = std::chrono::duration_cast<std::chrono::seconds>(
+                  loop_.clock().wall_now().time_since_epoch()).count();
+  json channel{{"connected", hub.connected},
+               {"address", hub.hub},
+               {"sinceSeconds", hub.connected ? wall - hub.connected_since : 0},
+               {"rttUs", hub.rtt_us},
+               {"connects", hub.connects},
+               {"reason", hub.last_error}};
+  std::string capture = "off";
+  if (capture_) {
+    capture = std::string(proxy::to_string(capture_->mode()));
+    if (std::string error = capture_->last_error(); !error.empty()) capture += " (" + error + ")";
+  }
+  auto totals = proxy_->totals();
+  return {{"node", config_.node_name},
+          {"version", kVersion},
+          {"uptimeSeconds", seconds(loop_.now() - started_)},
+          {"ready", not_ready().empty()},
+          {"channel", channel},
+          {"capture", capture},
+          {"captureRepairs", capture_ ? capture_->repairs() : 0},
+          {"dns", dns_ ? dns_->local_addrs().front().to_string() : "off"},
+          {"nat", mesh_ ? mesh_->nat_kind() : ""},
+          {"certificateExpires", identity_.not_after},
+          {"services", snapshot->services()},
+          {"endpoints", snapshot->endpoints()},
+          {"connections",
+           {{"opened", totals.opened}, {"active", totals.active}, {"failed", totals.failed},
+            {"bytesSent", totals.bytes_sent}, {"bytesReceived", totals.bytes_received}}},
+          {"peers", peers_json()}};
+}
+
+json App::peers_json() const {
+  json out = json::array();
+  if (mesh_)
+    for (const auto& peer : mesh_->peers()) out.push_back(peer_json(peer));
+  return out;
+}
+
+json App::services_json() {
+  json out = json::array();
+  registry_.snapshot()->for_each([&](const discovery::ServiceEntry& service) {
+    json vips = json::array(), ports = json::array();
+    for (const auto& vip : service.vips) vips.push_back(vip.to_string());
+    for (const auto& port : service.ports) {
+      json endpoints = json::array();
+      for (const auto& e : port.endpoints)
+        endpoints.push_back({{"address", e.addr.to_string()}, {"node", e.node}, {"zone", e.zone}});
+      ports.push_back({{"name", port.name}, {"protocol", port.protocol}, {"port", port.port},
+                       {"endpoints", endpoints}});
+    }
+    out.push_back({{"namespace", service.ns}, {"name", service.name}, {"addresses", vips},
+                   {"headless", service.headless}, {"ports", ports}});
+  });
+  return out;
+}
+
+json App::config_json() {
+  json cidrs = json::array();
+  for (const auto& cidr : service_cidrs()) cidrs.push_back(cidr.to_string());
+  const auto& told = mesh_module_->config();
+  // Credentials stay out: whoever may open a local connection reads this.
+  return {{"file", json::parse(agent::config_json(config_), nullptr, false)},
+          {"cloud", {{"trustDomain", told.trust_domain}, {"clusterDomain", told.cluster_domain},
+                     {"relay", told.turn.host}}},
+          {"serviceCidrs", cidrs},
+          {"snapshotVersion", registry_.snapshot()->version()},
+          {"services", services_json()}};
+}
+
+void App::refresh_gauges() {
+  auto snapshot = registry_.snapshot();
+  metrics_.gauge("edgemesh_discovery_services", "Services known.")
+      .set(static_cast<int64_t>(snapshot->services()));
+  metrics_.gauge("edgemesh_discovery_endpoints", "Endpoints known.")
+      .set(static_cast<int64_t>(snapshot->endpoints()));
+  if (!mesh_) return;
+  int64_t by_kind[5] = {};
+  int64_t streams = 0;
+  for (const auto& peer : mesh_->peers()) {
+    ++by_kind[static_cast<int>(peer.kind)];
+    streams += static_cast<int64_t>(peer.streams);
+  }
+  for (auto kind : {p2p::PathKind::kNone, p2p::PathKind::kDirect, p2p::PathKind::kPunched,
+                    p2p::PathKind::kRelayed})
+    metrics_.gauge("edgemesh_p2p_peers", "Peers by the kind of their path.",
+                   {{"path", std::string(p2p::to_string(kind))}})
+        .set(by_kind[static_cast<int>(kind)]);
+  metrics_.gauge("edgemesh_p2p_streams", "Streams open to peers.").set(streams);
+  if (capture_)
+    metrics_.gauge("edgemesh_capture_repairs", "Times the capture rules were repaired.")
+        .set(static_cast<int64_t>(capture_->repairs()));
+}
+
+void App::netcheck(JsonDone done) {
+  if (!mesh_) return done(fail(ErrorCode::kUnavailable, "p2p is switched off (p2p.enable: false)"));
+  json local = json::array();
+  for (const auto& addr : mesh_->direct_addresses()) local.push_back(addr.ip.to_string());
+  done(json{{"localAddresses", local}, {"nat", mesh_->nat_kind()}});
+}
+
+void App::path(const std::string& node, bool open_it, JsonDone done) {
+  if (!mesh_) return done(fail(ErrorCode::kUnavailable, "p2p is switched off (p2p.enable: false)"));
+  if (node == config_.node_name)
+    return done(json{{"node", node}, {"path", "local"}, {"reason", "that is this node"}});
+  if (!open_it) return await_path(node, loop_.now(), std::move(done));
+  // Any stream makes the path. The far agent refuses this target, after the path stands.
+  proxy_->tunnel_loop().post([this, node] {
+    auto probe = std::make_shared<PathProbe>();
+    auto stream = mesh_->dialer().open(node, SockAddr{IpAddr(), 0});
+    if (!stream) return;
+    probe->stream = std::move(*stream);
+    probe->stream->set_handler(probe.get());
+    auto timer = std::make_shared<std::unique_ptr<io::Timer>>();
+    *timer = std::make_unique<io::Timer>(proxy_->tunnel_loop(), [probe, timer]() mutable {
+      probe->stream.reset();
+      auto last = std::move(*timer);
+    });
+    (*timer)->start(kPathWait);
+  });
+  await_path(node, loop_.now() + kPathWait, std::move(done));
+}
+
+void App::await_path(const std::string& node, TimePoint end, JsonDone done) {
+  for (const auto& peer : mesh_->peers()) {
+    if (peer.node != node) continue;
+    bool found = peer.kind != p2p::PathKind::kNone;
+    if (found || loop_.now() >= end) return done(peer_json(peer));
+  }
+  if (loop_.now() >= end)
+    return done(fail(ErrorCode::kNotFound,
+                     "no path to node '{}': it was not contacted yet, or the cloud does not know it; "
+                     "'edgemesh path {}' tries", node, node));
+  auto timer = std::make_shared<std::unique_ptr<io::Timer>>();
+  *timer = std::make_unique<io::Timer>(
+      loop_, [this, alive = alive_, node, end, done = std::move(done), timer]() mutable {
+        auto last = std::move(*timer);
+        if (*alive) await_path(node, end, std::move(done));
+      });
+  (*timer)->start(kPathPoll);
+}
+
+}  // namespace edgemesh::cmd

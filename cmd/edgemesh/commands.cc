@@ -1,0 +1,93 @@
+#include "cmd/edgemesh/commands.h"
+
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "agent/bootstrap.h"
+#include "agent/config.h"
+#include "cmd/edgemesh/admin_client.h"
+#include "cmd/edgemesh/print.h"
+#include "core/http/message.h"
+#include "proxy/capture.h"
+
+namespace edgemesh::cli {
+
+namespace {
+
+using nlohmann::json;
+
+void show(const Common& common, const json& answer, const std::string& text) {
+  std::string out = common.json() ? answer.dump(2) + "\n" : text;
+  std::fwrite(out.data(), 1, out.size(), stdout);
+}
+
+}  // namespace
+
+Result<> join(const JoinFlags& flags, const Common& common) {
+  agent::AgentConfig config;
+  config.node_name = flags.node;
+  if (config.node_name.empty()) {
+    EM_TRY(config.node_name, agent::host_node_name());
+  }
+  EM_TRY_VOID(agent::check_node_name(config.node_name));
+  auto server = config::HostPort::parse(flags.cloud, 10002);
+  if (!server) return fail(server.error().with_context("--cloud"));
+  config.state_dir = flags.state_dir;
+  config.cloud.bootstrap = *server;
+  config.cloud.hub = {server->host, flags.hub_port};
+  if (auto present = agent::load_identity(flags.state_dir); present && !flags.force)
+    return fail(ErrorCode::kAlreadyExists,
+                "this machine has joined as node '{}' ({}); --force joins anew", present->node, flags.state_dir);
+  EM_TRY(auto identity, agent::join_blocking({.server = *server, .node = config.node_name}, flags.token,
+                                             flags.state_dir));
+  EM_TRY_VOID(agent::write_file_atomically(flags.config, agent::render_join_config(config), 0644));
+  json answer{{"node", identity.node}, {"config", flags.config}, {"stateDir", flags.state_dir},
+              {"certificateExpires", identity.not_after}};
+  show(common, answer,
+       fmt::format("Joined as node '{}'. Configuration: {}\nStart the agent: systemctl start edgemesh-agent "
+                   "(or edgemesh-agent --config {})\n",
+                   identity.node, flags.config, flags.config));
+  return {};
+}
+
+Result<> reset(const ResetFlags& flags, const Common& common) {
+  proxy::CaptureConfig capture;
+  capture.service_cidrs = {*Cidr::parse("10.96.0.0/12"), *Cidr::parse("fd00::/8")};
+  capture.dns_address = IpAddr::v4(0xa9fe6010);
+  if (auto config = agent::load_config(flags.config, false)) {
+    capture.dns_address = config->dns.listen_address;
+    if (!config->capture.service_cidrs.empty()) capture.service_cidrs = config->capture.service_cidrs;
+  }
+  EM_TRY_VOID(proxy::Capture::remove_all(io::system_executor(), capture));
+  size_t removed = 0;
+  if (flags.purge)
+    for (const char* name : {"node.crt", "node.key", "ca.crt", "meta.db", "meta.db-wal", "meta.db-shm"}) {
+      std::error_code ec;
+      removed += std::filesystem::remove(flags.state_dir + "/" + name, ec) ? 1 : 0;
+    }
+  show(common, json{{"rulesRemoved", true}, {"filesDeleted", removed}},
+       fmt::format("Capture rules, routes and interface are removed{}.\n",
+                   flags.purge ? fmt::format("; {} files deleted in {}", removed, flags.state_dir) : ""));
+  return {};
+}
+
+Result<> status(const Common& common) {
+  EM_TRY(json answer, call_admin(common.admin, "GET", "/status"));
+  show(common, answer, status_text(answer));
+  return {};
+}
+
+Result<> netcheck(const Common& common) {
+  EM_TRY(json answer, call_admin(common.admin, "POST", "/netcheck", std::chrono::seconds(30)));
+  show(common, answer, netcheck_text(answer));
+  return {};
+}
+
+Result<> path(const std::string& node, const Common& common) {
+  EM_TRY(json answer, call_admin(common.admin, "POST", "/path?node=" + http::percent_encode(node)));
+  show(common, answer, path_text(answer));
+  return {};
+}
+
+}  // namespace edgemesh::cli
