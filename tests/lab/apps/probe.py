@@ -3,7 +3,8 @@ until the agent says that the path to the peer is a direct one.
 
     probe.py HOST PORT PEER DIRECT-TIMEOUT-SECONDS [ADMIN-PORT]
 
-Prints {"first_byte_ms", "direct_ms" or null, "path", "first_path", "answer"}.
+Prints {"first_byte_ms", "direct_ms" or null, "path", "first_path", "answer", "started_at"}. The agent publishes
+its peers now and then: for the exact time of a change look into its log, from `started_at` (Unix seconds) on.
 """
 
 import http.client
@@ -29,6 +30,7 @@ def path_now():
 
 path_now()  # opens the admin connection beforehand
 start = time.monotonic()
+out["started_at"] = time.time()
 
 
 def watch():

@@ -94,7 +94,11 @@ class Mesh(Lab):
         done = self.agent(source).node.run(argv, check=False, timeout=60 + direct_timeout)
         if done.returncode != 0:
             raise LabError(f"probe on node-{source}: {done.stderr[-1500:]}")
-        return json.loads(done.stdout.splitlines()[-1])
+        result = json.loads(done.stdout.splitlines()[-1])
+        if result["direct_ms"] is not None:
+            logged = self.agent(source).logged_direct(f"node-{target}", result["started_at"])
+            result["direct_ms"] = (logged - result["started_at"]) * 1e3 if logged else result["direct_ms"]
+        return result
 
 
 class Client:

@@ -1,5 +1,6 @@
 """The real programs in the lab: edgemesh-cloud, edgemesh-agent, the edgemesh command, kubectl."""
 
+import datetime
 import json
 import os
 import re
@@ -131,6 +132,16 @@ class Agent:
     def wait_path(self, name, kinds, timeout):
         return wait_for(lambda: self.path_to(name) if self.path_to(name) in kinds else None, timeout,
                         lambda: f"path {self.name} to {name} is {' or '.join(kinds)}; it is {self.peer(name)}")
+
+    def logged_direct(self, name, since):
+        """When (Unix seconds, `since` at the earliest) the log says that the path is a direct one; or None."""
+        for line in self.process.log().splitlines():
+            m = re.match(rf"(\S+)Z \S+ +p2p: node {name}: (punched|direct) path", line)
+            if m:
+                at = datetime.datetime.fromisoformat(m.group(1)).replace(tzinfo=datetime.timezone.utc).timestamp()
+                if at >= since:
+                    return at
+        return None
 
     def metric(self, name, **labels):
         """The sum of a metric's samples that have these labels."""
