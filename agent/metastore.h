@@ -82,8 +82,8 @@ class Metastore {
 
   io::Loop& loop_;
   Options options_;
-  std::unique_ptr<store::Database> reader_;
   std::unique_ptr<store::Writer> writer_;
+  std::unique_ptr<store::Database> reader_;  // closed first: the last to close empties the WAL
   std::unordered_map<std::string, uint8_t> types_;  // key -> index in type_names_
   std::vector<std::string> type_names_;
   std::vector<size_t> type_counts_;

@@ -2,96 +2,89 @@
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-#include <cstdlib>
-#include <filesystem>
-
-#include "agent/metastore.h"
-#include "core/tls/x509.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/test_pki.h"
 
 namespace edgemesh::agent {
 namespace {
 
-class StateDirTest : public ::testing::Test {
+class IdentityTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    char pattern[] = "/tmp/edgemesh-agent-XXXXXX";
-    dir_ = mkdtemp(pattern);
-  }
-  void TearDown() override { std::filesystem::remove_all(dir_); }
   Identity make(const std::string& node) {
-    auto ca = *tls::self_signed_ca({.common_name = "KubeEdge"}, 0, 4'000'000'000);
-    auto issued = *tls::issue(ca, {.subject = {.common_name = "system:node:" + node},
-                                   .not_before = 1000, .not_after = 2000});
-    return {node, ca.cert_pem, issued.cert_pem, issued.key_pem, 1000, 2000};
+    const tls::KeyAndCert pair = pki_.issue("system:node:" + node);
+    return test::TestPki::take(make_identity(pair.cert_pem, pair.key_pem, pki_.ca().cert_pem));
   }
-  std::string dir_;
+  std::string path(const std::string& name = {}) const { return dir_.path() + "/state/node" + name; }
+  static int mode(const std::string& file) {
+    struct stat st {};
+    return ::stat(file.c_str(), &st) == 0 ? static_cast<int>(st.st_mode & 0777) : -1;
+  }
+
+  test::TestPki pki_;
+  test::TempDir dir_;
 };
 
-TEST_F(StateDirTest, AnIdentitySurvivesTheDisk) {
-  ASSERT_TRUE(save_identity(dir_ + "/sub", make("edge-1")));
-  auto loaded = load_identity(dir_ + "/sub");
+TEST_F(IdentityTest, SurvivesTheDiskWithAPrivateKeyThatIsPrivate) {
+  const Identity identity = make("edge-1");
+  ASSERT_TRUE(save_identity(path(), identity));
+
+  auto loaded = load_identity(path());
   ASSERT_TRUE(loaded) << loaded.error().message;
   EXPECT_EQ(loaded->node, "edge-1");
-  EXPECT_EQ(loaded->not_after, 2000);
-  struct stat st {};
-  ASSERT_EQ(stat((dir_ + "/sub/node.key").c_str(), &st), 0);
-  EXPECT_EQ(st.st_mode & 0777, 0600u);
+  EXPECT_EQ(loaded->key_pem, identity.key_pem);
+  EXPECT_EQ(loaded->not_after, identity.not_after);
+  EXPECT_EQ(mode(path("/node.key")), 0600);
+  EXPECT_EQ(mode(path("/node.crt")), 0644);
+  EXPECT_EQ(mode(path()), 0700);
+  EXPECT_EQ(::access(path("/node.next").c_str(), F_OK), -1);
 }
 
-TEST_F(StateDirTest, ANodeThatHasNotJoinedIsToldHow) {
-  auto loaded = load_identity(dir_);
+TEST_F(IdentityTest, ANodeThatHasNotJoinedIsToldHow) {
+  auto loaded = load_identity(path());
   ASSERT_FALSE(loaded);
   EXPECT_EQ(loaded.error().code, ErrorCode::kNotFound);
   EXPECT_NE(loaded.error().message.find("edgemesh join"), std::string::npos);
 }
 
-TEST_F(StateDirTest, AKeyOfAnotherCertificateIsRefused) {
-  auto identity = make("edge-1");
-  identity.key_pem = make("edge-1").key_pem;
-  ASSERT_TRUE(save_identity(dir_, identity));
-  EXPECT_FALSE(load_identity(dir_));
+TEST_F(IdentityTest, PartsThatDoNotFitAreRefused) {
+  const Identity a = make("edge-1");
+  const Identity b = make("edge-2");
+  EXPECT_FALSE(make_identity(a.cert_pem, b.key_pem, a.ca_pem));
+  EXPECT_FALSE(make_identity(a.cert_pem, a.key_pem, test::TestPki("other").ca().cert_pem));
+  EXPECT_FALSE(make_identity("", a.key_pem, a.ca_pem));
+  const tls::KeyAndCert other = pki_.issue("someone");
+  EXPECT_FALSE(make_identity(other.cert_pem, other.key_pem, a.ca_pem));
+  ASSERT_TRUE(save_identity(path(), a));
+  ASSERT_TRUE(write_file_atomically(path("/node.key"), b.key_pem, 0600));
+  auto loaded = load_identity(path());
+  ASSERT_FALSE(loaded);
+  EXPECT_NE(loaded.error().message.find("join again"), std::string::npos);
 }
 
-TEST_F(StateDirTest, RenewalComesLateInTheLifeButBeforeItsEnd) {
-  auto identity = make("edge-1");
-  EXPECT_GE(renewal_time(identity), 1700);
-  EXPECT_LE(renewal_time(identity), 1900);
+// Killed after the new pair was complete but before it took over.
+TEST_F(IdentityTest, AReplacementThatWasBegunIsFinished) {
+  ASSERT_TRUE(save_identity(path(), make("edge-1")));
+  const Identity next = make("edge-1");
+  ASSERT_TRUE(write_file_atomically(path("/node.next"), next.key_pem + next.cert_pem, 0600));
+  ASSERT_TRUE(write_file_atomically(path("/node.key"), next.key_pem, 0600));
+
+  auto loaded = load_identity(path());
+  ASSERT_TRUE(loaded) << loaded.error().message;
+  EXPECT_EQ(loaded->cert_pem, next.cert_pem);
+  EXPECT_EQ(::access(path("/node.next").c_str(), F_OK), -1);
 }
 
-TEST_F(StateDirTest, TheMetastoreKeepsWhatWasFlushed) {
-  auto loop = *io::Loop::create();
-  bool durable = false;
-  {
-    auto store = Metastore::open(*loop, dir_ + "/meta.db");
-    ASSERT_TRUE(store) << store.error().message;
-    EXPECT_TRUE((*store)->take_loaded().empty());
-    (*store)->put("default/service/a", "service", "{}");
-    (*store)->put("default/service/b", "service", "{}");
-    (*store)->put("default/service/a", "service", "{\"x\":1}");
-    (*store)->remove("default/service/b");
-    (*store)->flush([&] { durable = true; });
-    ASSERT_TRUE(loop->run_until([&] { return durable; }, std::chrono::seconds(5)));
-  }
-  auto store = Metastore::open(*loop, dir_ + "/meta.db");
-  ASSERT_TRUE(store);
-  auto rows = (*store)->take_loaded();
-  ASSERT_EQ(rows.size(), 1u);
-  EXPECT_EQ(rows[0].key, "default/service/a");
-  EXPECT_EQ(rows[0].value, "{\"x\":1}");
-}
-
-TEST_F(StateDirTest, ABrokenMetastoreIsSetAside) {
-  std::string path = dir_ + "/meta.db";
-  ASSERT_TRUE(write_file(path, std::string(8192, 'x'), 0600));
-  auto loop = *io::Loop::create();
-  auto store = Metastore::open(*loop, path);
-  ASSERT_TRUE(store) << store.error().message;
-  EXPECT_TRUE((*store)->take_loaded().empty());
-  int aside = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(dir_))
-    aside += entry.path().string().find(".broken-") != std::string::npos ? 1 : 0;
-  EXPECT_EQ(aside, 1);
+TEST_F(IdentityTest, WritingReplacesWholeFiles) {
+  const std::string file = dir_.path() + "/f";
+  ASSERT_TRUE(write_file_atomically(file, "one", 0644));
+  ASSERT_TRUE(write_file_atomically(file + ".tmp", "of a run that was killed", 0644));
+  ASSERT_TRUE(write_file_atomically(file, "two", 0600));
+  EXPECT_EQ(read_file(file).value(), "two");
+  EXPECT_EQ(mode(file), 0600);
+  EXPECT_FALSE(read_file(file, 2));
+  EXPECT_FALSE(write_file_atomically(dir_.path() + "/none/f", "x", 0600));
 }
 
 }  // namespace
