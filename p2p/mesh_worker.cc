@@ -10,7 +10,8 @@ namespace edgemesh::p2p {
 
 namespace {
 constexpr Duration kPublish = std::chrono::milliseconds(500);
-constexpr Duration kPersist = std::chrono::seconds(1);
+// Addresses that arrive together are written together; an agent that ends soon loses none.
+constexpr Duration kPersist = std::chrono::milliseconds(20);
 }  // namespace
 
 MeshWorker::MeshWorker(io::Loop& loop, MeshOptions options, Out out, Acceptor& acceptor)

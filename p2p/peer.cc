@@ -16,7 +16,8 @@ constexpr Duration kRetireFor = 3s;      // how long a replaced session still re
 constexpr Duration kWarmFor = 5min;      // after the last use
 constexpr Duration kFirstBackoff = 500ms;
 constexpr Duration kMaxBackoff = 30s;
-constexpr Duration kDirectRetry = 30s;
+constexpr Duration kDirectRetryFirst = 500ms;
+constexpr Duration kDirectRetryMax = 30s;
 constexpr size_t kMaxRetired = 4;
 
 std::string hex(std::string_view bytes) {
@@ -127,7 +128,8 @@ void Peer::ensure_connecting() {
   TimePoint now = loop_.now();
   if (shared_.options.direct_enabled && !direct_.ready() && !direct_.dialing() && !punched() &&
       !direct_addresses_.empty() && now >= next_direct_) {
-    next_direct_ = now + kDirectRetry;
+    next_direct_ = now + direct_backoff_;
+    direct_backoff_ = std::min(2 * direct_backoff_, kDirectRetryMax);
     direct_.dial(direct_addresses_, shared_.contexts.client);
   }
   if (shared_.ice != nullptr && !live() && pending_ == nullptr && now >= next_attempt_) start_session();
@@ -200,6 +202,7 @@ void Peer::session_failed(PeerSession& session, const std::string& reason) {
 }
 
 void Peer::direct_ready() {
+  direct_backoff_ = kDirectRetryFirst;
   EM_LOG(kInfo, "p2p", "node {}: direct path to {}", node_, direct_.remote().to_string());
   bind_waiting();
 }
@@ -263,6 +266,7 @@ void Peer::set_direct(std::vector<SockAddr> addresses) {
   if (addresses == direct_addresses_) return;
   direct_addresses_ = std::move(addresses);
   next_direct_ = {};
+  direct_backoff_ = kDirectRetryFirst;
   shared_.addresses_changed();
 }
 

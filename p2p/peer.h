@@ -134,6 +134,7 @@ class Peer final : private QuicEndpoint::Handler,
   TimePoint active_until_{};
   TimePoint next_attempt_{};
   TimePoint next_direct_{};
+  Duration direct_backoff_ = std::chrono::milliseconds(500);
   Duration backoff_;
   uint64_t last_bytes_ = 0;
   unsigned ticks_ = 0;

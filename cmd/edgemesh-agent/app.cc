@@ -52,12 +52,13 @@ App::App(io::Loop& loop, agent::AgentConfig config)
 
 App::~App() {
   *alive_ = false;
-  capture_.reset();
   admin_.reset();
   dns_.reset();
   renewal_.reset();
   if (bus_) bus_->stop();
+  if (proxy_) proxy_->set_dialer(nullptr);
   mesh_.reset();
+  capture_.reset();
   if (proxy_) proxy_->stop();
 }
 
@@ -268,7 +269,7 @@ void App::shut_down() {
   }
   EM_LOG(kInfo, "agent", "stopping: connections have {} s to end",
          std::chrono::duration_cast<std::chrono::seconds>(config_.proxy.drain_timeout).count());
-  capture_.reset();
+  // The rules stay until then: without them the packets of captured connections find no way.
   proxy_->drain([this] { loop_.stop(); });
 }
 
