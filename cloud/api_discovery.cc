@@ -138,7 +138,29 @@ json openapi_index(const ResourceRegistry& registry) {
   return {{"paths", std::move(paths)}};
 }
 
-DiscoveryAnswer plain(const json& value) { return {"application/json", kube::to_text(value)}; }
+DiscoveryAnswer plain(const json& value) {
+  return {"application/json", kube::to_text(value)};
+}
+
+// kubectl asks for version 2 when it is given a List, and checks on its own side what is described
+// there. Nothing is: the server checks each object, by the schemas of version 3. In protobuf (gnostic's
+// Document) the same is: field 1, swagger, "2.0"; field 2, info, with 1, title, and 2, version.
+DiscoveryAnswer openapi_v2(std::string_view accept) {
+  if (accept.find("openapi.spec.v2") != std::string_view::npos) {
+    return {"application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+            "\x0a\x03"
+            "2.0"
+            "\x12\x0e"
+            "\x0a\x08"
+            "EdgeMesh"
+            "\x12\x02"
+            "v1"};
+  }
+  return plain({{"swagger", "2.0"},
+                {"info", {{"title", "EdgeMesh"}, {"version", "v1"}}},
+                {"paths", json::object()},
+                {"definitions", json::object()}});
+}
 
 std::optional<DiscoveryAnswer> aggregated_answer(const ResourceRegistry& registry, bool core,
                                                  std::string_view accept) {
@@ -181,13 +203,14 @@ std::optional<DiscoveryAnswer> discovery(const ResourceRegistry& registry, std::
   if (path == "/api" || path == "/apis") {
     if (auto answer = aggregated_answer(registry, path == "/api", accept)) return answer;
     if (path == "/apis") return plain(group_list(registry));
-    return plain({{"kind", "APIVersions"},
-                  {"versions", {"v1"}},
-                  {"serverAddressByClientCIDRs",
-                   {{{"clientCIDR", "0.0.0.0/0"}, {"serverAddress", ""}}}}});
+    return plain(
+        {{"kind", "APIVersions"},
+         {"versions", {"v1"}},
+         {"serverAddressByClientCIDRs", {{{"clientCIDR", "0.0.0.0/0"}, {"serverAddress", ""}}}}});
   }
   if (path == "/api/v1") return plain(resource_list(registry, "", "v1"));
   if (path == "/openapi/v3") return plain(openapi_index(registry));
+  if (path == "/openapi/v2") return openapi_v2(accept);
   constexpr std::string_view kDocument = "/openapi/v3/";
   if (path.starts_with(kDocument)) {
     for (const auto& [group, version] : group_versions(registry)) {

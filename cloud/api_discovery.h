@@ -20,7 +20,7 @@ struct DiscoveryAnswer {
 };
 
 // For "/api", "/apis", "/api/v1", "/apis/<group>", "/apis/<group>/<version>", "/version",
-// "/openapi/v3" and below. nullopt: no such path.
+// "/openapi/v3" and below, "/openapi/v2". nullopt: no such path.
 std::optional<DiscoveryAnswer> discovery(const ResourceRegistry& registry, std::string_view path,
                                          std::string_view accept);
 
