@@ -208,6 +208,9 @@ void Peer::direct_ready() {
 }
 
 void Peer::direct_closed(const Error& error) {
+  // Someone else answers at the peer's address: worth a look by a person.
+  if (error.code == ErrorCode::kUnauthenticated)
+    EM_LOG(kWarn, "p2p", "node {}: direct path refused: {}", node_, error.message);
   if (!live()) last_reason_ = fmt::format("direct path: {}", error.message);
   note_kind();
 }
