@@ -26,8 +26,8 @@ Bootstrap::Bootstrap(io::Loop& loop, const Ca& ca, BootstrapOptions options,
       ca_(ca),
       options_(std::move(options)),
       limiter_(options_.rate),
-      issued_(registry.counter("edgemesh_bootstrap_certificates_total",
-                               "Node certificates issued.")),
+      issued_(
+          registry.counter("edgemesh_bootstrap_certificates_total", "Node certificates issued.")),
       refused_(registry.counter("edgemesh_bootstrap_refused_total",
                                 "Bootstrap requests that were refused.")) {}
 
@@ -109,9 +109,9 @@ Result<> Bootstrap::authenticate(const http::Request& request, const std::string
     return fail(ErrorCode::kUnauthenticated, "the client certificate is of '{}', not of node '{}'",
                 request.peer->common_name, node);
   }
-  const int64_t now = std::chrono::duration_cast<std::chrono::seconds>(
-                          loop_.clock().wall_now().time_since_epoch())
-                          .count();
+  const int64_t now =
+      std::chrono::duration_cast<std::chrono::seconds>(loop_.clock().wall_now().time_since_epoch())
+          .count();
   if (now > request.peer->not_after + options_.renew_grace.count()) {
     return fail(ErrorCode::kUnauthenticated,
                 "the client certificate ran out too long ago; join again with a token");

@@ -1,11 +1,14 @@
-// Bootstrap: how a node gets its first certificate and renews it (KubeEdge's CloudHub HTTPS server).
+// Bootstrap: how a node gets its first certificate and renews it (KubeEdge's CloudHub HTTPS
+// server).
 //
-//   GET /ca.crt    the CA certificate, raw DER. Open to all: the edge checks its hash from the token.
-//   GET /edge.crt  a node certificate, raw DER. Fields: NodeName, Authorization: Bearer <JWT>,
+//   GET /ca.crt    the CA certificate, raw DER. Open to all: the edge checks its hash from the
+//   token. GET /edge.crt  a node certificate, raw DER. Fields: NodeName, Authorization: Bearer
+//   <JWT>,
 //                  ExtKeyUsages (optional); the body is the CSR in DER (a GET with a body, as
 //                  KubeEdge sends it; POST is taken too). Without a token the connection's client
-//                  certificate must be the node's own: that is a renewal. One that ran out less than
-//                  `renew_grace` ago still renews, so that a node that was offline comes back alone.
+//                  certificate must be the node's own: that is a renewal. One that ran out less
+//                  than `renew_grace` ago still renews, so that a node that was offline comes back
+//                  alone.
 //   GET /node/<n>  200 when the hub knows the node, else 404 (keadm asks).
 // Errors: 400 (bad request), 401 (token or certificate), 404, 405, 429 (too many from one address);
 // the body is one line of text.
@@ -27,10 +30,10 @@ namespace edgemesh::cloud {
 
 struct BootstrapOptions {
   std::vector<SockAddr> listen;  // port 10002 by default
-  std::string cert_pem;        // the server's
+  std::string cert_pem;          // the server's
   std::string key_pem;
   std::chrono::seconds renew_grace = std::chrono::hours(24 * 365);
-  Rate rate{.per_second = 5, .burst = 50};  // a client address
+  Rate rate{.per_second = 5, .burst = 50};                  // a client address
   std::function<bool(const std::string& node)> node_known;  // for /node/<n>; may be empty
 };
 

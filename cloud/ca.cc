@@ -42,7 +42,7 @@ Result<std::string> ec_key_der(const std::string& key_pem) {
 }
 
 void close_key_permissions(const std::string& path) {
-  struct stat st{};
+  struct stat st {};
   if (::stat(path.c_str(), &st) != 0 || (st.st_mode & 077) == 0) return;
   EM_LOG(kWarn, "ca", "{} was readable by others (mode {:o}); set to 600", path, st.st_mode & 0777);
   if (::chmod(path.c_str(), 0600) != 0) EM_LOG(kError, "ca", "cannot chmod {}", path);

@@ -1,6 +1,6 @@
-// Ca: the certificate authority of the mesh. Made on the first start and kept in the state directory
-// (ca/ca.crt, ca/ca.key, the key readable by the owner only). KubeEdge's CA in form (CN "KubeEdge",
-// P-256, self-signed), so that its agents join.
+// Ca: the certificate authority of the mesh. Made on the first start and kept in the state
+// directory (ca/ca.crt, ca/ca.key, the key readable by the owner only). KubeEdge's CA in form (CN
+// "KubeEdge", P-256, self-signed), so that its agents join.
 //
 // One CA issues: node certificates (bootstrap), the cloud's own server certificate, and the
 // administrator's client certificate for the embedded Kubernetes API.
@@ -38,8 +38,8 @@ class Ca {
 
   // A node's certificate (DER). The CSR's CN must be system:node:<node> and its O system:nodes.
   // `ext_key_usages`: a JSON array of Go's x509.ExtKeyUsage numbers (1 server, 2 client; 0, any,
-  // means both), empty: client. The certificate gets a SPIFFE id and the node's name as SANs whatever
-  // the CSR asks. Errors are kInvalidArgument and may be shown to the peer.
+  // means both), empty: client. The certificate gets a SPIFFE id and the node's name as SANs
+  // whatever the CSR asks. Errors are kInvalidArgument and may be shown to the peer.
   Result<std::string> sign_node(std::string_view csr_der, const std::string& node,
                                 std::string_view ext_key_usages) const;
   // For the hub, the bootstrap and the API. `names` are DNS names or addresses that clients dial.

@@ -85,7 +85,9 @@ Result<CloudConfig> read(Document& document) {
 
 }  // namespace
 
-std::vector<Cidr> default_service_cidrs() { return {*Cidr::parse("10.96.0.0/12")}; }
+std::vector<Cidr> default_service_cidrs() {
+  return {*Cidr::parse("10.96.0.0/12")};
+}
 
 Result<CloudConfig> load_cloud_config(const std::string& path) {
   EM_TRY(auto document, Document::from_file(path));

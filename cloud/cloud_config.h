@@ -1,5 +1,5 @@
-// What edgemesh-cloud is told: its configuration file (YAML, strict; configs/cloud.yaml shows all keys).
-// The program's flags override it. Thread-safe.
+// What edgemesh-cloud is told: its configuration file (YAML, strict; configs/cloud.yaml shows all
+// keys). The program's flags override it. Thread-safe.
 #pragma once
 
 #include <chrono>

@@ -18,9 +18,9 @@ bool is_one_of(std::string_view text, const std::array<std::string_view, N>& lis
 constexpr std::array<std::string_view, 3> kControl{"config", "ping", "pong"};
 constexpr std::array<std::string_view, 3> kTaskOperations{"prepull", "upgrade",
                                                           "updateNodeActionStatus"};
-constexpr std::array<std::string_view, 6> kCloudSources{
-    "cloudhub", "cloudStream", "devicecontroller", "edgecontroller", "synccontroller",
-    "meshcontroller"};
+constexpr std::array<std::string_view, 6> kCloudSources{"cloudhub",         "cloudStream",
+                                                        "devicecontroller", "edgecontroller",
+                                                        "synccontroller",   "meshcontroller"};
 
 }  // namespace
 
@@ -40,8 +40,7 @@ void Dispatcher::on_disconnected(const std::string& node) {
   parts_.upstream.on_disconnected(node);
 }
 
-void Dispatcher::ignore(const std::string& node, const channel::Message& message,
-                        const char* why) {
+void Dispatcher::ignore(const std::string& node, const channel::Message& message, const char* why) {
   ignored_.add();
   EM_LOG(kDebug, "hub", "node {}: {} {} ({}) is ignored: {}", node, message.operation,
          message.resource.substr(0, 200), message.source, why);
@@ -75,8 +74,7 @@ void Dispatcher::on_message(const std::string& node, channel::Message message) {
     return;
   }
   if (message.resource == "k8s/ca.crt") {
-    return answer(node, message, "cloudhub", "resource",
-                  nlohmann::json(parts_.kube_ca_pem).dump());
+    return answer(node, message, "cloudhub", "resource", nlohmann::json(parts_.kube_ca_pem).dump());
   }
   if (is_one_of(message.source, kCloudSources)) {
     return ignore(node, message, "its source is a part of the cloud");

@@ -1,8 +1,7 @@
-// Dispatcher: sorts what comes up the channel to the controller that answers it, in KubeEdge's order:
-// the hub's own control messages, replies, the mesh's group, the Kubernetes CA, then by source.
-// A message that claims to come from a part of the cloud is dropped. Unknown ones are ignored: a
-// newer edge may say more than this cloud understands.
-// Threads: one loop.
+// Dispatcher: sorts what comes up the channel to the controller that answers it, in KubeEdge's
+// order: the hub's own control messages, replies, the mesh's group, the Kubernetes CA, then by
+// source. A message that claims to come from a part of the cloud is dropped. Unknown ones are
+// ignored: a newer edge may say more than this cloud understands. Threads: one loop.
 #pragma once
 
 #include <string>

@@ -58,7 +58,9 @@ Result<std::string> read_file(const std::string& path, size_t max_bytes) {
   }
 }
 
-Result<FileLock> FileLock::acquire(const std::string& path) { return lock(path, LOCK_EX); }
+Result<FileLock> FileLock::acquire(const std::string& path) {
+  return lock(path, LOCK_EX);
+}
 
 Result<FileLock> FileLock::try_acquire(const std::string& path) {
   return lock(path, LOCK_EX | LOCK_NB);

@@ -1,5 +1,5 @@
-// Small files of the state directory: keys, tokens, kubeconfigs. Blocking; for start-up and for rare
-// writes. Thread-safe.
+// Small files of the state directory: keys, tokens, kubeconfigs. Blocking; for start-up and for
+// rare writes. Thread-safe.
 #pragma once
 
 #include <sys/types.h>

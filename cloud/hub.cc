@@ -72,8 +72,9 @@ Result<std::string> Hub::identify(const http::Request& request) const {
   EM_TRY_VOID(check_node_name(node));
   const std::string_view claimed = request.headers.get_or("node_id", node);
   if (claimed != node) {
-    return fail(ErrorCode::kPermissionDenied, "node_id '{}' does not agree with the certificate ({})",
-                claimed.substr(0, 80), node);
+    return fail(ErrorCode::kPermissionDenied,
+                "node_id '{}' does not agree with the certificate ({})", claimed.substr(0, 80),
+                node);
   }
   return node;
 }
@@ -115,8 +116,8 @@ void Hub::add_session(std::string node, const http::Request& request,
     metrics_->replaced.add();
     end_session(*old, 1008, "replaced by a newer session of this node");
   }
-  auto session = std::make_unique<HubSession>(*this, node, request.peer_addr.to_string(),
-                                              std::move(socket));
+  auto session =
+      std::make_unique<HubSession>(*this, node, request.peer_addr.to_string(), std::move(socket));
   sessions_.emplace(node, std::move(session));
   metrics_->accepted.add();
   metrics_->sessions.set(static_cast<int64_t>(sessions_.size()));
@@ -154,7 +155,9 @@ HubSession* Hub::find(const std::string& node) const {
   return it == sessions_.end() ? nullptr : it->second.get();
 }
 
-bool Hub::connected(const std::string& node) const { return sessions_.contains(node); }
+bool Hub::connected(const std::string& node) const {
+  return sessions_.contains(node);
+}
 
 bool Hub::send(const std::string& node, Frame frame) {
   HubSession* session = find(node);

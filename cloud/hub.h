@@ -1,13 +1,16 @@
-// Hub: the cloud's end of the control channel. One TLS WebSocket a node, in KubeEdge's format: every
-// text frame is one channel message.
+// Hub: the cloud's end of the control channel. One TLS WebSocket a node, in KubeEdge's format:
+// every text frame is one channel message.
 //
 // - A client certificate of our CA is required. The node is who its certificate says
 //   (CN system:node:<name>, O system:nodes); a node_id header that says otherwise is answered 403.
 // - One session a node: a second one replaces the first.
-// - Pings every ping_interval; a session that was silent for `dead_after` is cut. KubeEdge's keepalive
+// - Pings every ping_interval; a session that was silent for `dead_after` is cut. KubeEdge's
+// keepalive
 //   messages count as signs of life, its agents answer pings by themselves.
-// - What is sent to a node waits in a queue of at most max_queued_bytes; a node that does not take it
-//   is cut, comes back and catches up. Bulk data is pulled (NodeEvents::next_frame) and never queued.
+// - What is sent to a node waits in a queue of at most max_queued_bytes; a node that does not take
+// it
+//   is cut, comes back and catches up. Bulk data is pulled (NodeEvents::next_frame) and never
+//   queued.
 // - A message that cannot be read ends its connection.
 // Threads: the loop given.
 #pragma once

@@ -132,15 +132,16 @@ void HubSession::on_message(std::string_view data, bool text) {
 void HubSession::on_pong(std::string_view payload) {
   last_heard_ = hub_.loop_.now();
   int64_t sent = 0;
-  const auto [end, error] =
-      std::from_chars(payload.data(), payload.data() + payload.size(), sent);
+  const auto [end, error] = std::from_chars(payload.data(), payload.data() + payload.size(), sent);
   const int64_t now = micros(hub_.loop_.clock().now());
   if (error == std::errc() && end == payload.data() + payload.size() && sent <= now) {
     counters_.rtt_us = now - sent;
   }
 }
 
-void HubSession::on_drain() { pump(); }
+void HubSession::on_drain() {
+  pump();
+}
 
 void HubSession::on_close(uint16_t code, const std::string& reason) {
   hub_.end_session(*this, 0,

@@ -83,10 +83,10 @@ MeshController::MeshController(io::Loop& loop, kube::Client& client, NodeLink& l
       config_timer_(loop, [this] { refresh_configs(); }),
       save_timer_(loop, [this] { save_log(); }),
       changes_(registry.counter("edgemesh_mesh_changes_total", "Changes of the mesh's objects.")),
-      full_syncs_(registry.counter("edgemesh_mesh_syncs_total", "Syncs begun.",
-                                   {{"kind", "full"}})),
-      delta_syncs_(registry.counter("edgemesh_mesh_syncs_total", "Syncs begun.",
-                                    {{"kind", "delta"}})) {}
+      full_syncs_(
+          registry.counter("edgemesh_mesh_syncs_total", "Syncs begun.", {{"kind", "full"}})),
+      delta_syncs_(
+          registry.counter("edgemesh_mesh_syncs_total", "Syncs begun.", {{"kind", "delta"}})) {}
 
 MeshController::~MeshController() {
   if (restored_ && !options_.log_path.empty() && save_timer_.active()) {
@@ -151,8 +151,7 @@ std::unique_ptr<kube::Informer> MeshController::make_informer(const kube::Resour
   handlers.on_error = [name](const Error& error) {
     EM_LOG(kWarn, "mesh", "watch of {}s: {}; trying again", name, error.message);
   };
-  return std::make_unique<kube::Informer>(loop_, client_, std::move(options),
-                                          std::move(handlers));
+  return std::make_unique<kube::Informer>(loop_, client_, std::move(options), std::move(handlers));
 }
 
 void MeshController::on_upsert(const kube::ResourceType& type, const char* name,
@@ -205,7 +204,9 @@ void MeshController::on_connected(const std::string& node) {
   send_config(node, state);
 }
 
-void MeshController::on_disconnected(const std::string& node) { nodes_.erase(node); }
+void MeshController::on_disconnected(const std::string& node) {
+  nodes_.erase(node);
+}
 
 void MeshController::on_sync_request(const std::string& node, const channel::Message& message) {
   const auto it = nodes_.find(node);
@@ -214,9 +215,8 @@ void MeshController::on_sync_request(const std::string& node, const channel::Mes
   const Json content = Json::parse(message.content, nullptr, false);
   const auto text = [&content](const char* key) {
     const auto at = content.is_object() ? content.find(key) : content.end();
-    return content.is_object() && at != content.end() && at->is_string()
-               ? at->get<std::string>()
-               : std::string();
+    return content.is_object() && at != content.end() && at->is_string() ? at->get<std::string>()
+                                                                         : std::string();
   };
   state.epoch = text("epoch");
   state.position = text("resourceVersion");

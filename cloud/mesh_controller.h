@@ -4,8 +4,8 @@
 // each node through it: a node says where it stands (mesh/get sync) and gets what changed since, or
 // everything when its position means nothing here. Also sends the mesh's settings with TURN
 // credentials (mesh/update config) at each connect and before the credentials run out.
-// Nothing is sent before the first lists are complete: an empty answer would look like "all is gone".
-// Threads: one loop.
+// Nothing is sent before the first lists are complete: an empty answer would look like "all is
+// gone". Threads: one loop.
 #pragma once
 
 #include <memory>
@@ -56,7 +56,7 @@ class MeshController {
  private:
   struct NodeState {
     MeshCursor cursor;
-    bool waiting = false;       // asked before ready()
+    bool waiting = false;  // asked before ready()
     std::string epoch, position, request_id;
     int64_t config_expires = 0;  // of the credentials last sent
   };

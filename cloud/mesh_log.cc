@@ -53,7 +53,8 @@ bool MeshLog::put(std::string_view key, std::string_view version, const Encode& 
 
 bool MeshLog::remove(std::string_view key, const Encode& encode) {
   if (!has(key)) return false;
-  append(key, {.key = std::string(key), .version = {}, .frame = encode(head_ + 1), .deleted = true});
+  append(key,
+         {.key = std::string(key), .version = {}, .frame = encode(head_ + 1), .deleted = true});
   return true;
 }
 

@@ -1,5 +1,5 @@
-// MeshLog: what the mesh consists of (services, endpoint slices), ordered by when each object changed
-// last. A node's position in the log is one number; what it misses is everything behind it.
+// MeshLog: what the mesh consists of (services, endpoint slices), ordered by when each object
+// changed last. A node's position in the log is one number; what it misses is everything behind it.
 //
 //   position:   3        7     8           12    13 = head
 //               svc/a    sl/x  (svc/b      svc/c sl/y
@@ -11,10 +11,10 @@
 // The epoch names this log: positions of another log mean nothing here.
 // Frames are encoded once and shared by all nodes. Not thread-safe.
 //
-// A log outlives its process: save() writes down which version of which object stands where, and a new
-// process that finds the same version in the API puts it back into its place. What changed meanwhile
-// gets a new place. Positions that were given out after the last save are a gap: a node that stands
-// there may hold what the file does not know of, and needs a full sync.
+// A log outlives its process: save() writes down which version of which object stands where, and a
+// new process that finds the same version in the API puts it back into its place. What changed
+// meanwhile gets a new place. Positions that were given out after the last save are a gap: a node
+// that stands there may hold what the file does not know of, and needs a full sync.
 #pragma once
 
 #include <cstdint>

@@ -58,10 +58,9 @@ Result<> MeshLog::restore(std::string_view text, const EncodeDeleted& encode_del
     const std::string key(line);
     if (version.empty() || key.empty() || fresh.entries_.contains(position)) return bad();
     if (version == "-") {
-      fresh.place(position, {.key = key,
-                             .version = {},
-                             .frame = encode_deleted(key, position),
-                             .deleted = true});
+      fresh.place(
+          position,
+          {.key = key, .version = {}, .frame = encode_deleted(key, position), .deleted = true});
     } else {
       fresh.restored_[key] = {.version = version, .position = position};
     }
@@ -78,10 +77,8 @@ void MeshLog::finish_restore(const EncodeDeleted& encode_deleted) {
   const auto gone = std::move(restored_);
   restored_.clear();
   for (const auto& [key, restored] : gone) {
-    append(key, {.key = key,
-                 .version = {},
-                 .frame = encode_deleted(key, head_ + 1),
-                 .deleted = true});
+    append(key,
+           {.key = key, .version = {}, .frame = encode_deleted(key, head_ + 1), .deleted = true});
   }
 }
 

@@ -64,7 +64,9 @@ NodeController::NodeController(io::Loop& loop, kube::Client& client, NodeOptions
       tick_timer_(loop, [this] { tick(); }),
       lease_timer_(loop, [this] { renew_leases(); }) {}
 
-NodeController::~NodeController() { *alive_ = false; }
+NodeController::~NodeController() {
+  *alive_ = false;
+}
 
 void NodeController::start() {
   started_ = loop_.now();
@@ -254,15 +256,13 @@ void NodeController::patch_status(const std::string& node, const std::string& ob
     status["addresses"] = addresses;
   }
   if (status.is_null()) return finish(node, object);
-  const Json patch{
-      {"metadata", {{"resourceVersion", at(at(have, "metadata"), "resourceVersion")}}},
-      {"status", status}};
+  const Json patch{{"metadata", {{"resourceVersion", at(at(have, "metadata"), "resourceVersion")}}},
+                   {"status", status}};
   kube::WriteOptions options;
   options.subresource = "status";
-  client_.patch(kube::kNodes, "", node, kube::PatchKind::kMerge, patch.dump(), options,
-                guarded([this, node](Result<std::string> result) {
-                  finish(node, std::move(result));
-                }));
+  client_.patch(
+      kube::kNodes, "", node, kube::PatchKind::kMerge, patch.dump(), options,
+      guarded([this, node](Result<std::string> result) { finish(node, std::move(result)); }));
 }
 
 void NodeController::finish(const std::string& node, Result<std::string> result) {

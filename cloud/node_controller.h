@@ -1,10 +1,10 @@
 // NodeController: keeps a Node object in the Kubernetes API for every node that runs our agent.
 //
-// What the agent reports about itself (mesh/update node) becomes the annotation edgemesh.io/mesh, the
-// labels and the addresses of its Node, which is made when it is absent. The condition Ready is True
-// while the node is connected and Unknown after it has been gone for `gone_after`, as a node of any
-// cluster. Objects are written only where they differ; failures are retried while they matter.
-// Threads: one loop.
+// What the agent reports about itself (mesh/update node) becomes the annotation edgemesh.io/mesh,
+// the labels and the addresses of its Node, which is made when it is absent. The condition Ready is
+// True while the node is connected and Unknown after it has been gone for `gone_after`, as a node
+// of any cluster. Objects are written only where they differ; failures are retried while they
+// matter. Threads: one loop.
 #pragma once
 
 #include <deque>
@@ -48,11 +48,11 @@ class NodeController {
     bool managed = false;  // its agent told us about itself
     bool queued = false;
     bool working = false;
-    bool again = false;    // something changed while an update was on its way
+    bool again = false;  // something changed while an update was on its way
     TimePoint gone_at{};
     TimePoint retry_at{};  // set: failed, try again then
     int failures = 0;
-    std::string info;      // JSON text as annotated
+    std::string info;  // JSON text as annotated
   };
 
   void tick();

@@ -22,7 +22,8 @@ class NodeLink {
   bool send(const std::string& node, const channel::Message& message) {
     return send(node, std::make_shared<const std::string>(channel::encode(message)));
   }
-  // NodeEvents::next_frame has something new. Coalesced: the hub asks in this turn's deferred tasks.
+  // NodeEvents::next_frame has something new. Coalesced: the hub asks in this turn's deferred
+  // tasks.
   virtual void wake(const std::string& node) = 0;
   virtual void wake_all() = 0;
   // Stops and starts reading from a node: back-pressure while its requests are in work.
@@ -39,7 +40,8 @@ class NodeEvents {
   virtual void on_disconnected(const std::string& node) = 0;
   virtual void on_message(const std::string& node, channel::Message message) = 0;
   // The next frame of the bulk feed, asked for whenever the connection has room: a slow node is
-  // asked less often and so never holds a queue of its own. Null: nothing now (wake() when there is).
+  // asked less often and so never holds a queue of its own. Null: nothing now (wake() when there
+  // is).
   virtual Frame next_frame(const std::string& node) = 0;
 };
 

@@ -17,7 +17,7 @@
 namespace edgemesh::cloud {
 
 struct RendezvousOptions {
-  size_t max_bytes = 32 << 10;                        // of one content
+  size_t max_bytes = 32 << 10;  // of one content
   Rate sender_rate{.per_second = 100, .burst = 1000};
   Rate receiver_rate{.per_second = 1000, .burst = 5000};  // many senders must not flood one node
 };

@@ -27,7 +27,8 @@ Result<> verify_jwt(std::string_view jwt, std::string_view key, int64_t now) {
     return fail(ErrorCode::kUnauthenticated, "token is malformed");
   }
   const auto signature = tls::base64url_decode(jwt.substr(last + 1));
-  if (!signature || !tls::constant_time_equal(*signature, tls::hmac_sha256(key, jwt.substr(0, last)))) {
+  if (!signature ||
+      !tls::constant_time_equal(*signature, tls::hmac_sha256(key, jwt.substr(0, last)))) {
     return fail(ErrorCode::kUnauthenticated, "token signature is invalid");
   }
   const auto head_text = tls::base64url_decode(jwt.substr(0, first));

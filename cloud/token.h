@@ -1,7 +1,8 @@
 // Join tokens in KubeEdge's form:
 //   <hex SHA-256 of the CA certificate's DER> "." <JWT, HS256, the one claim "exp">
-// The edge compares the first part with the CA it was given and sends only the JWT. The JWT's key is
-// the CA's private key as DER (RFC 5915), so that nothing but the CA has to be kept. Thread-safe.
+// The edge compares the first part with the CA it was given and sends only the JWT. The JWT's key
+// is the CA's private key as DER (RFC 5915), so that nothing but the CA has to be kept.
+// Thread-safe.
 #pragma once
 
 #include <cstdint>

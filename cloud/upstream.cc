@@ -58,7 +58,7 @@ struct Upstream::Request {
   std::string node;
   channel::Message message;
   Json content;
-  std::string ns, kind, name;                // of the resource
+  std::string ns, kind, name;              // of the resource
   kube::ResourceType type = kube::kNodes;  // for error texts
 
   ~Request() {
@@ -70,7 +70,9 @@ struct Upstream::Request {
 Upstream::Upstream(kube::Client& client, NodeLink& link, UpstreamOptions options)
     : client_(client), link_(link), options_(options) {}
 
-Upstream::~Upstream() { *alive_ = false; }
+Upstream::~Upstream() {
+  *alive_ = false;
+}
 
 kube::Client::Callback Upstream::guarded(Then then) {
   return [alive = alive_, then = std::move(then)](Result<std::string> result) {
@@ -169,9 +171,8 @@ void Upstream::on_node(const RequestPtr& r) {
   if (r->operation() == "query") {
     // Another node's object is none of its business: for this node it does not exist.
     if (!own) return reply_plain(*r, fail(ErrorCode::kNotFound, "not found"));
-    return client_.get(kube::kNodes, "", r->name, guarded([this, r](Result<std::string> result) {
-                         reply_plain(*r, result);
-                       }));
+    return client_.get(kube::kNodes, "", r->name,
+                       guarded([this, r](Result<std::string> result) { reply_plain(*r, result); }));
   }
   if (r->operation() == "insert") {
     if (!own || !r->content.is_object() || text_at(at(r->content, "metadata"), "name") != r->name) {
@@ -181,10 +182,9 @@ void Upstream::on_node(const RequestPtr& r) {
     object["apiVersion"] = "v1";
     object["kind"] = "Node";
     strip_restricted(object);
-    return client_.create(kube::kNodes, "", dump(object), {},
-                          guarded([this, r](Result<std::string> result) {
-                            reply_object(*r, result);
-                          }));
+    return client_.create(
+        kube::kNodes, "", dump(object), {},
+        guarded([this, r](Result<std::string> result) { reply_object(*r, result); }));
   }
   if (r->operation() != "update") return;
   if (!own || !r->content.is_object()) return refuse(*r, false);
@@ -219,12 +219,11 @@ void Upstream::on_node_status(const RequestPtr& r) {
     object["kind"] = "Node";
     object["metadata"]["name"] = r->name;
     strip_restricted(object);
-    return client_.create(kube::kNodes, "", dump(object), {},
-                          guarded([this, r](Result<std::string> result) {
-                            const bool there =
-                                !result && result.error().code == ErrorCode::kAlreadyExists;
-                            reply_ok(*r, there ? Result<std::string>(std::string()) : result);
-                          }));
+    return client_.create(
+        kube::kNodes, "", dump(object), {}, guarded([this, r](Result<std::string> result) {
+          const bool there = !result && result.error().code == ErrorCode::kAlreadyExists;
+          reply_ok(*r, there ? Result<std::string>(std::string()) : result);
+        }));
   }
   if (r->operation() != "update") return;
   kube::WriteOptions options;
@@ -333,9 +332,8 @@ void Upstream::one_pod_status(const RequestPtr& r, const Json& status) {
     }
     kube::WriteOptions options;
     options.subresource = "status";
-    client_.patch(kube::kPods, r->ns, name, kube::PatchKind::kStrategic,
-                  dump({{"status", body}}), options,
-                  guarded([r, name](Result<std::string> result) {
+    client_.patch(kube::kPods, r->ns, name, kube::PatchKind::kStrategic, dump({{"status", body}}),
+                  options, guarded([r, name](Result<std::string> result) {
                     if (result) return;
                     EM_LOG(kWarn, "upstream", "status of pod {}/{}: {}", r->ns, name,
                            result.error().message);
@@ -363,8 +361,7 @@ void Upstream::on_config(const RequestPtr& r, const kube::ResourceType& type) {
   if (r->operation() != "query") return;
   kube::ListOptions options;
   options.field_selector = "spec.nodeName=" + r->node;
-  client_.list(kube::kPods, r->ns, options,
-               guarded([this, r, type](Result<std::string> list) {
+  client_.list(kube::kPods, r->ns, options, guarded([this, r, type](Result<std::string> list) {
                  if (!list) return reply_plain(*r, list);
                  bool named = false;
                  const Json pods = Json::parse(*list, nullptr, false);

@@ -87,11 +87,13 @@ bool pod_refers_to(const Json& pod, const kube::ResourceType& type, std::string_
   static const std::vector<std::pair<std::string, std::string>> kConfigMapPlaces{
       {"configMap", "name"}, {"configMapRef", "name"}, {"configMapKeyRef", "name"}};
   static const std::vector<std::pair<std::string, std::string>> kSecretPlaces{
-      {"secret", "secretName"}, {"secret", "name"},       {"secretRef", "name"},
-      {"secretKeyRef", "name"}, {"imagePullSecrets", "name"}};
+      {"secret", "secretName"},
+      {"secret", "name"},
+      {"secretRef", "name"},
+      {"secretKeyRef", "name"},
+      {"imagePullSecrets", "name"}};
   if (!pod.is_object() || !pod.contains("spec")) return false;
-  return refers(pod["spec"], type == kube::kConfigMaps ? kConfigMapPlaces : kSecretPlaces, name,
-                0);
+  return refers(pod["spec"], type == kube::kConfigMaps ? kConfigMapPlaces : kSecretPlaces, name, 0);
 }
 
 }  // namespace edgemesh::cloud

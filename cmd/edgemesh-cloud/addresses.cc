@@ -17,8 +17,8 @@ std::vector<std::string> interface_addresses() {
     if (one->ifa_addr == nullptr || (one->ifa_flags & IFF_UP) == 0) continue;
     const bool v6 = one->ifa_addr->sa_family == AF_INET6;
     if (!v6 && one->ifa_addr->sa_family != AF_INET) continue;
-    const auto addr = SockAddr::from_sockaddr(one->ifa_addr,
-                                              v6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in));
+    const auto addr =
+        SockAddr::from_sockaddr(one->ifa_addr, v6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in));
     if (!addr || addr->ip.is_loopback() || addr->ip.is_link_local()) continue;
     out.push_back(addr->ip.to_string());
   }

@@ -1,4 +1,5 @@
-// The cloud's admin endpoint, on loopback: health, metrics, connected nodes, log levels. Plain HTTP.
+// The cloud's admin endpoint, on loopback: health, metrics, connected nodes, log levels. Plain
+// HTTP.
 //   GET /healthz /readyz /metrics /nodes
 //   GET /log, POST or GET /log?level=L[&component=C]
 // Threads: the loop given.

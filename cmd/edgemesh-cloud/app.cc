@@ -72,8 +72,8 @@ Result<> App::open() {
     config_.bootstrap_listen = listen_everywhere(kBootstrapPort);
   }
   std::vector<std::string> names = config_.advertise;
-  for (const std::string& name : {std::string("localhost"), std::string("127.0.0.1"),
-                                  std::string("::1"), host_name()}) {
+  for (const std::string& name :
+       {std::string("localhost"), std::string("127.0.0.1"), std::string("::1"), host_name()}) {
     if (!name.empty() && std::find(names.begin(), names.end(), name) == names.end()) {
       names.push_back(name);
     }
@@ -113,8 +113,8 @@ Result<> App::open_controllers() {
       secret.pop_back();
     }
     if (secret.empty()) {
-      return fail(ErrorCode::kInvalidArgument, "{} is empty: put the secret of the TURN server in it",
-                  config_.turn_secret_file);
+      return fail(ErrorCode::kInvalidArgument,
+                  "{} is empty: put the secret of the TURN server in it", config_.turn_secret_file);
     }
     mesh.turn = {.host = config_.turn_server.host,
                  .port = config_.turn_server.port,
@@ -126,8 +126,8 @@ Result<> App::open_controllers() {
   cloud::NodeOptions nodes;
   if (!backend_->embedded()) nodes.lease_interval = kLeaseInterval;
   nodes_ = std::make_unique<cloud::NodeController>(loop_, client, nodes);
-  rendezvous_ = std::make_unique<cloud::Rendezvous>(loop_, *hub_, cloud::RendezvousOptions{},
-                                                    registry_);
+  rendezvous_ =
+      std::make_unique<cloud::Rendezvous>(loop_, *hub_, cloud::RendezvousOptions{}, registry_);
   upstream_ = std::make_unique<cloud::Upstream>(client, *hub_);
   dispatcher_ = std::make_unique<cloud::Dispatcher>(
       cloud::Dispatcher::Parts{*hub_, *mesh_, *nodes_, *rendezvous_, *upstream_,

@@ -9,6 +9,7 @@
 
 #include "cloud/bootstrap.h"
 #include "cloud/ca.h"
+#include "cloud/cloud_config.h"
 #include "cloud/dispatcher.h"
 #include "cloud/files.h"
 #include "cloud/hub.h"
@@ -18,7 +19,6 @@
 #include "cloud/upstream.h"
 #include "cmd/edgemesh-cloud/admin.h"
 #include "cmd/edgemesh-cloud/backend.h"
-#include "cloud/cloud_config.h"
 
 namespace edgemesh::cmd {
 

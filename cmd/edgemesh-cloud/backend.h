@@ -1,6 +1,5 @@
-// The Kubernetes API behind the controllers: the embedded one with its server on :6443, or a client of
-// a real kube-apiserver.
-// Threads: the loop given.
+// The Kubernetes API behind the controllers: the embedded one with its server on :6443, or a client
+// of a real kube-apiserver. Threads: the loop given.
 #pragma once
 
 #include <memory>

@@ -93,8 +93,8 @@ Result<> override_text(const Flags& flags, cloud::CloudConfig& config) {
   } else if (flags.log_format == "text") {
     config.log_format = log::Format::kText;
   } else if (!flags.log_format.empty()) {
-    return fail(ErrorCode::kInvalidArgument, "--log-format: '{}' is not allowed (want text or json)",
-                flags.log_format);
+    return fail(ErrorCode::kInvalidArgument,
+                "--log-format: '{}' is not allowed (want text or json)", flags.log_format);
   }
   return {};
 }
@@ -139,8 +139,8 @@ Result<> create_token(const cloud::CloudConfig& config, const std::string& ttl) 
     }
     lifetime = std::chrono::duration_cast<std::chrono::seconds>(*wanted);
   }
-  EM_TRY(const auto ca, cloud::Ca::open({.state_dir = config.state_dir,
-                                         .trust_domain = config.trust_domain}));
+  EM_TRY(const auto ca,
+         cloud::Ca::open({.state_dir = config.state_dir, .trust_domain = config.trust_domain}));
   fmt::print("{}\n", ca->new_token(lifetime));
   return {};
 }

@@ -1,5 +1,5 @@
-// The cloud without its program: CA, bootstrap, hub and controllers on a Kubernetes API in memory; and
-// a node that joins it over loopback with real TLS.
+// The cloud without its program: CA, bootstrap, hub and controllers on a Kubernetes API in memory;
+// and a node that joins it over loopback with real TLS.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -31,9 +31,11 @@ class TestCloud {
     hub_options.key_pem = server.key_pem;
     hub_options.ca_pem = ca->cert_pem();
     hub = take(cloud::Hub::create(loop, hub_options, registry));
-    mesh = std::make_unique<cloud::MeshController>(loop, kube, *hub, cloud::MeshOptions{}, registry);
+    mesh =
+        std::make_unique<cloud::MeshController>(loop, kube, *hub, cloud::MeshOptions{}, registry);
     nodes = std::make_unique<cloud::NodeController>(loop, kube, cloud::NodeOptions{});
-    rendezvous = std::make_unique<cloud::Rendezvous>(loop, *hub, cloud::RendezvousOptions{}, registry);
+    rendezvous =
+        std::make_unique<cloud::Rendezvous>(loop, *hub, cloud::RendezvousOptions{}, registry);
     upstream = std::make_unique<cloud::Upstream>(kube, *hub);
     dispatcher = std::make_unique<cloud::Dispatcher>(
         cloud::Dispatcher::Parts{*hub, *mesh, *nodes, *rendezvous, *upstream, ca->cert_pem()},
@@ -114,8 +116,8 @@ class TestNode final : public http::WebSocket::Handler {
     http::Headers headers{{"node_id", node_id},
                           {"project_id", "e632aba927ea4ac2b575ec1603d56f10"},
                           {"ConnectionUse", "msg"}};
-    const std::string url = fmt::format("wss://127.0.0.1:{}/project/{}/events",
-                                        cloud.hub->local_addr().port, node_id);
+    const std::string url =
+        fmt::format("wss://127.0.0.1:{}/project/{}/events", cloud.hub->local_addr().port, node_id);
     bool done = false;
     auto call = http::WebSocket::connect(loop_, url, headers, *context,
                                          [&](Result<std::unique_ptr<http::WebSocket>> result) {

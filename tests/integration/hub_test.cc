@@ -29,9 +29,9 @@ class HubTest : public ::testing::Test {
     return node;
   }
   static Json service(const std::string& name, const std::string& padding = {}) {
-    return {{"metadata",
-             {{"namespace", "default"}, {"name", name}, {"annotations", {{"p", padding}}}}},
-            {"spec", {{"clusterIP", "10.96.0.1"}}}};
+    return {
+        {"metadata", {{"namespace", "default"}, {"name", name}, {"annotations", {{"p", padding}}}}},
+        {"spec", {{"clusterIP", "10.96.0.1"}}}};
   }
   // Everything from sync/begin to sync/end; the keys of the objects in between.
   struct Sync {
@@ -149,8 +149,9 @@ TEST_F(HubTest, ASecondSessionReplacesTheFirst) {
 TEST_F(HubTest, AnswersNodeAndLeaseRequestsFromTheApi) {
   auto edge = node("edge-1");
 
-  const std::string id = edge->send("meta", "insert", "null/node/edge-1",
-                                    {{"metadata", {{"name", "edge-1"}}}, {"status", Json::object()}});
+  const std::string id =
+      edge->send("meta", "insert", "null/node/edge-1",
+                 {{"metadata", {{"name", "edge-1"}}}, {"status", Json::object()}});
   const auto made = edge->next("null/node/edge-1");
   ASSERT_TRUE(made);
   EXPECT_EQ(made->parent_id, id);
@@ -169,7 +170,8 @@ TEST_F(HubTest, SyncsInFullThenByChangesThenFromWhereItWas) {
 
   const Sync full = sync(*edge);
   EXPECT_TRUE(full.full);
-  EXPECT_EQ(full.keys, (std::vector<std::string>{"insert default/service/a", "insert default/service/b"}));
+  EXPECT_EQ(full.keys,
+            (std::vector<std::string>{"insert default/service/a", "insert default/service/b"}));
 
   cloud().kube.put(kube::kServices, service("a", "changed"));
   const auto change = edge->next();
@@ -184,7 +186,8 @@ TEST_F(HubTest, SyncsInFullThenByChangesThenFromWhereItWas) {
   ASSERT_TRUE(edge->connect(cloud()));
   const Sync delta = sync(*edge, full.epoch, change->resource_version);
   EXPECT_FALSE(delta.full);
-  EXPECT_EQ(delta.keys, (std::vector<std::string>{"delete default/service/b", "insert default/service/c"}));
+  EXPECT_EQ(delta.keys,
+            (std::vector<std::string>{"delete default/service/b", "insert default/service/c"}));
   const Sync foreign = sync(*edge, "another epoch", delta.version);
   EXPECT_TRUE(foreign.full);
   EXPECT_EQ(foreign.keys.size(), 2U);
@@ -226,7 +229,8 @@ TEST_F(HubTest, KeepsANodeThatAnswersPings) {
 
 TEST_F(HubTest, BadInputEndsOneConnectionOnly) {
   auto good = node("edge-1");
-  for (const char* bad : {"{", "[]", "null", "{\"header\":1,\"route\":{},\"content\":null}", "\"x\""}) {
+  for (const char* bad :
+       {"{", "[]", "null", "{\"header\":1,\"route\":{},\"content\":null}", "\"x\""}) {
     auto edge = node("edge-2");
     edge->send_text(bad);
     EXPECT_TRUE(loop_->run_until([&] { return edge->closed; }, seconds(5))) << bad;
@@ -240,7 +244,8 @@ TEST_F(HubTest, ASlowNodeDoesNotDelayTheOthersAndCatchesUp) {
   cloud::HubOptions options;
   options.max_queued_bytes = 256 << 10;
   for (int i = 0; i < 500; ++i) {
-    cloud(options).kube.put(kube::kServices, service("s" + std::to_string(i), std::string(20'000, 'x')));
+    cloud(options).kube.put(kube::kServices,
+                            service("s" + std::to_string(i), std::string(20'000, 'x')));
   }
   auto slow = node("edge-1");
   auto fast = node("edge-2");
@@ -252,13 +257,14 @@ TEST_F(HubTest, ASlowNodeDoesNotDelayTheOthersAndCatchesUp) {
   EXPECT_EQ(sync(*fast).keys.size(), 500U);
   // Ten megabytes are on their way to the slow one, but no queue of that size is held for it.
   for (const auto& status : cloud().hub->nodes()) EXPECT_LT(status.queued_bytes, 512U << 10);
-  for (int i = 0; i < 500; ++i) cloud().kube.put(kube::kServices, service("s" + std::to_string(i), "y"));
+  for (int i = 0; i < 500; ++i)
+    cloud().kube.put(kube::kServices, service("s" + std::to_string(i), "y"));
   slow->socket->resume_reading();
   std::map<std::string, std::string> held;
   int ends = 0;
-  while (ends == 0 || held.size() < 500 || std::any_of(held.begin(), held.end(), [](const auto& one) {
-           return one.second.size() > 1000;
-         })) {
+  while (ends == 0 || held.size() < 500 ||
+         std::any_of(held.begin(), held.end(),
+                     [](const auto& one) { return one.second.size() > 1000; })) {
     const auto message = slow->next();
     ASSERT_TRUE(message) << held.size() << " " << ends;
     if (message->resource == "sync/end") ++ends;

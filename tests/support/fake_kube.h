@@ -75,8 +75,9 @@ class FakeKube final : public kube::Client {
               std::string body, const kube::WriteOptions&, Callback done) override {
     ++writes;
     if (find(type, std::string(ns), std::string(name)) == nullptr) return missing(std::move(done));
-    answer(std::move(done),
-           store(type, std::string(ns), std::string(name), Json::parse(body, nullptr, false)).dump());
+    answer(
+        std::move(done),
+        store(type, std::string(ns), std::string(name), Json::parse(body, nullptr, false)).dump());
   }
   void patch(const kube::ResourceType& type, std::string_view ns, std::string_view name,
              kube::PatchKind kind, std::string body, const kube::WriteOptions&,

@@ -36,9 +36,11 @@ class BootstrapTest : public ::testing::Test {
     http::Request request = get("/edge.crt");
     request.headers.add("nodename", node);
     if (!token.empty()) request.headers.add("Authorization", "Bearer " + token);
-    request.body = *tls::make_csr_der(
-        key_, {.common_name = "system:node:" + node, .organizations = {"system:nodes"},
-               .country = "CN", .locality = "Hangzhou", .province = "Zhejiang"});
+    request.body = *tls::make_csr_der(key_, {.common_name = "system:node:" + node,
+                                             .organizations = {"system:nodes"},
+                                             .country = "CN",
+                                             .locality = "Hangzhou",
+                                             .province = "Zhejiang"});
     return request;
   }
   std::string jwt() {

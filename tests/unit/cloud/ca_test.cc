@@ -34,7 +34,7 @@ TEST_F(CaTest, IsMadeOnceAndKeptForTheOwnerOnly) {
   EXPECT_EQ(first->cert_pem(), second->cert_pem());
   EXPECT_EQ(first->hash(), tls::sha256_hex(first->cert_der()));
   EXPECT_EQ(tls::parse_cert_pem(first->cert_pem())->common_name, "KubeEdge");
-  struct stat st{};
+  struct stat st {};
   ASSERT_EQ(::stat((dir_.path() + "/ca/ca.key").c_str(), &st), 0);
   EXPECT_EQ(st.st_mode & 0777, 0600U);
 }

@@ -28,7 +28,9 @@ TEST(CloudConfigTest, TheSampleIsGoodAndSaysTheDefaults) {
   EXPECT_EQ(sample->turn_server.port, 3478);
 }
 
-TEST(CloudConfigTest, AnEmptyFileIsTheDefaults) { EXPECT_EQ(error_of(""), ""); }
+TEST(CloudConfigTest, AnEmptyFileIsTheDefaults) {
+  EXPECT_EQ(error_of(""), "");
+}
 
 TEST(CloudConfigTest, NamesWhatIsWrong) {
   EXPECT_EQ(error_of("hub:\n  maxNodes: 0\n"),

@@ -100,8 +100,8 @@ TEST_F(MeshControllerTest, SendsAFullSyncThenChanges) {
   EXPECT_EQ(end["resourceVersion"], sync[1].resource_version);
 
   kube_->put(kube::kServices, service("web", 81));
-  kube_->put(kube::kEndpointSlices,
-             {{"metadata", {{"namespace", "default"}, {"name", "web-1"}}}, {"endpoints", Json::array()}});
+  kube_->put(kube::kEndpointSlices, {{"metadata", {{"namespace", "default"}, {"name", "web-1"}}},
+                                     {"endpoints", Json::array()}});
   settle();
   kube_->erase(kube::kServices, "default", "web");
   settle();

@@ -92,8 +92,7 @@ TEST_F(MeshLogTest, GivesChangesAsTheyComeAfterTheSync) {
 
 TEST_F(MeshLogTest, StartsAnewWhenThePositionMeansNothingHere) {
   log_.put("a", "1", text("a"));
-  for (const auto& [epoch, position] :
-       std::vector<std::pair<const char*, const char*>>{
+  for (const auto& [epoch, position] : std::vector<std::pair<const char*, const char*>>{
            {"e0", "1"}, {"e1", "99"}, {"e1", ""}, {"e1", "-1"}, {"e1", "1x"}}) {
     cursor_.request(log_, epoch, position, "r");
     EXPECT_TRUE(cursor_.full()) << epoch << " " << position;
@@ -173,7 +172,8 @@ TEST_F(MeshLogTest, ASlowNodeEndsWithTheSameObjects) {
     if (frame->find("\"full\":true") != std::string::npos) held.clear();
     const std::string name = frame->substr(0, frame->find('@'));
     if (frame->find("sync/") != std::string::npos) return true;
-    name[0] == '-' ? static_cast<void>(held.erase(name.substr(1))) : static_cast<void>(held.insert(name));
+    name[0] == '-' ? static_cast<void>(held.erase(name.substr(1)))
+                   : static_cast<void>(held.insert(name));
     return true;
   };
   cursor_.request(log_, "", "", "r");

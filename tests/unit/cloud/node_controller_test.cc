@@ -62,7 +62,8 @@ TEST_F(NodeControllerTest, MakesTheNodeFromWhatTheAgentSays) {
   EXPECT_EQ(ready("edge-1"), "True");
   EXPECT_EQ(object["metadata"]["labels"]["edgemesh.io/node"], "true");
   EXPECT_EQ(object["metadata"]["labels"]["topology.kubernetes.io/zone"], "site-a");
-  const Json info = Json::parse(object["metadata"]["annotations"][kMeshAnnotation].get<std::string>());
+  const Json info =
+      Json::parse(object["metadata"]["annotations"][kMeshAnnotation].get<std::string>());
   EXPECT_EQ(info["name"], "edge-1");
   EXPECT_EQ(info["directPort"], 15008);
   ASSERT_EQ(object["status"]["addresses"].size(), 3U);
@@ -142,8 +143,8 @@ TEST_F(NodeControllerTest, FindsNodesThatAnEarlierRunLeftReady) {
     kube_->put(kube::kNodes, {{"metadata", {{"name", name}, {"labels", {{kNodeLabel, "true"}}}}},
                               {"status", {{"conditions", {condition}}}}});
   }
-  kube_->put(kube::kNodes, {{"metadata", {{"name", "other"}}},
-                            {"status", {{"conditions", {condition}}}}});
+  kube_->put(kube::kNodes,
+             {{"metadata", {{"name", "other"}}}, {"status", {{"conditions", {condition}}}}});
   nodes_->on_connected("back");
 
   wait(42);
@@ -155,7 +156,8 @@ TEST_F(NodeControllerTest, FindsNodesThatAnEarlierRunLeftReady) {
 
 TEST_F(NodeControllerTest, IgnoresReportsThatAreNotReadable) {
   nodes_->on_connected("edge-1");
-  for (const std::string& content : {std::string("[]"), std::string("{"), std::string(100'000, ' ')}) {
+  for (const std::string& content :
+       {std::string("[]"), std::string("{"), std::string(100'000, ' ')}) {
     channel::Message message;
     message.content = content;
     nodes_->on_node_info("edge-1", message);

@@ -81,7 +81,8 @@ class UpstreamTest : public ::testing::Test {
 };
 
 TEST_F(UpstreamTest, InsertsQueriesAndUpdatesItsNode) {
-  const Json node{{"metadata", {{"name", "edge-1"}, {"labels", {{"a", "b"}}}}}, {"status", Json::object()}};
+  const Json node{{"metadata", {{"name", "edge-1"}, {"labels", {{"a", "b"}}}}},
+                  {"status", Json::object()}};
 
   const Json made = answer("insert", "null/node/edge-1", node);
   EXPECT_EQ(made["Object"]["metadata"]["name"], "edge-1");
@@ -92,8 +93,9 @@ TEST_F(UpstreamTest, InsertsQueriesAndUpdatesItsNode) {
   EXPECT_EQ(twice["Err"]["ErrStatus"]["code"], 409);
 
   EXPECT_EQ(answer("query", "null/node/edge-1")["kind"], "Node");
-  const Json update{{"metadata", {{"labels", {{"c", "d"}, {"node-restriction.kubernetes.io/x", "1"}}}}},
-                    {"spec", {{"unschedulable", true}}}};
+  const Json update{
+      {"metadata", {{"labels", {{"c", "d"}, {"node-restriction.kubernetes.io/x", "1"}}}}},
+      {"spec", {{"unschedulable", true}}}};
   EXPECT_EQ(answer("update", "null/node/edge-1", update), "OK");
   const Json* object = kube_->find(kube::kNodes, "", "edge-1");
   EXPECT_EQ((*object)["metadata"]["labels"], (Json{{"a", "b"}, {"c", "d"}}));
@@ -117,7 +119,8 @@ TEST_F(UpstreamTest, MayNotTouchWhatIsNotItsOwn) {
   EXPECT_EQ(answer("query", "null/node/edge-2")["ErrStatus"]["code"], 404);
   EXPECT_EQ(answer("update", "null/node/edge-2", named)["ErrStatus"]["code"], 403);
   EXPECT_EQ(answer("patch", "null/nodepatch/edge-2", "{}")["Err"]["ErrStatus"]["code"], 403);
-  EXPECT_EQ(answer("update", "kube-node-lease/lease/edge-2", named)["Err"]["ErrStatus"]["code"], 403);
+  EXPECT_EQ(answer("update", "kube-node-lease/lease/edge-2", named)["Err"]["ErrStatus"]["code"],
+            403);
   EXPECT_EQ(answer("insert", "default/lease/edge-1", named)["Err"]["ErrStatus"]["code"], 403);
   EXPECT_EQ(answer("query", "default/secret/s")["ErrStatus"]["code"], 404);
   EXPECT_EQ(answer("patch", "default/podpatch/theirs", "{}")["Err"]["ErrStatus"]["code"], 404);
@@ -213,8 +216,11 @@ void expect_like(const Json& want, const Json& got, const std::string& at) {
     ASSERT_TRUE(got.is_object()) << at << ": " << got.dump();
     for (const auto& [key, value] : want.items()) {
       static const std::set<std::string> kVarying{
-          "msg_id", "timestamp", "uid", "resourceVersion", "resourceversion", "creationTimestamp",
-          "cloudcore", "annotations", "spec", "daemonEndpoints", "nodeInfo", "conditions", "labels"};
+          "msg_id",          "timestamp",       "uid",
+          "resourceVersion", "resourceversion", "creationTimestamp",
+          "cloudcore",       "annotations",     "spec",
+          "daemonEndpoints", "nodeInfo",        "conditions",
+          "labels"};
       if (kVarying.contains(key)) continue;
       if (value.is_object() && value.empty()) continue;
       ASSERT_TRUE(got.contains(key)) << at << "/" << key << " in " << got.dump();
@@ -226,12 +232,14 @@ void expect_like(const Json& want, const Json& got, const std::string& at) {
 }
 
 // The recorded run of an edge against KubeEdge's own cloud, sent again to ours. That edge called
-// itself edge-2 (and asked for edge-1's objects, which a node may not here): all of it is edge-1 here.
+// itself edge-2 (and asked for edge-1's objects, which a node may not here): all of it is edge-1
+// here.
 TEST_F(UpstreamTest, AnswersTheRecordedEdgeAsKubeEdgesCloudDid) {
   put_pod("p1", "edge-1", {{"volumes", {{{"configMap", {{"name", "cm1"}}}}}}});
-  kube_->put(kube::kConfigMaps,
-             {{"metadata", {{"namespace", "default"}, {"name", "cm1"}}}, {"data", {{"k", "v<1>&"}}}});
-  std::ifstream file(std::string(EDGEMESH_SOURCE_DIR) + "/tests/data/kubeedge/edge-joins-cloudcore.log");
+  kube_->put(kube::kConfigMaps, {{"metadata", {{"namespace", "default"}, {"name", "cm1"}}},
+                                 {"data", {{"k", "v<1>&"}}}});
+  std::ifstream file(std::string(EDGEMESH_SOURCE_DIR) +
+                     "/tests/data/kubeedge/edge-joins-cloudcore.log");
   ASSERT_TRUE(file);
   std::string line;
   std::vector<channel::Message> got;
@@ -248,7 +256,7 @@ TEST_F(UpstreamTest, AnswersTheRecordedEdgeAsKubeEdgesCloudDid) {
       continue;
     }
     const Json want = Json::parse(text, nullptr, false);
-    if (want.is_discarded()) continue;  // cut in the recording
+    if (want.is_discarded()) continue;                        // cut in the recording
     if (want["route"]["resource"] == "k8s/ca.crt") continue;  // empty there: that cluster had none
     if (got.empty() || !want["header"].contains("parent_msg_id") ||
         want["header"]["parent_msg_id"] != got[0].parent_id) {
