@@ -13,7 +13,8 @@ using nlohmann::json;
 
 namespace {
 
-// A set of fields in the form of managedFields (FieldsV1): {"f:spec":{"f:ports":{"k:{...}":{".":{}}}}}.
+// A set of fields in the form of managedFields (FieldsV1):
+// {"f:spec":{"f:ports":{"k:{...}":{".":{}}}}}.
 json field_set(const json& value, std::string_view type);
 
 json list_set(const json& list, const kube::FieldRule& rule) {
@@ -51,8 +52,8 @@ json owned_fields(const json& applied, std::string_view kind) {
   trimmed.erase("kind");
   trimmed.erase("status");
   if (auto meta = trimmed.find("metadata"); meta != trimmed.end() && meta->is_object()) {
-    for (const char* name : {"name", "namespace", "managedFields", "uid", "resourceVersion",
-                             "creationTimestamp"}) {
+    for (const char* name :
+         {"name", "namespace", "managedFields", "uid", "resourceVersion", "creationTimestamp"}) {
       meta->erase(name);
     }
     if (meta->empty()) trimmed.erase(meta);
@@ -92,7 +93,9 @@ void erase_child(json* at, const std::string& element) {
   }
 }
 
-bool is_leaf(const json& set) { return set.empty() || (set.size() == 1 && set.contains(".")); }
+bool is_leaf(const json& set) {
+  return set.empty() || (set.size() == 1 && set.contains("."));
+}
 
 // Takes away from `live` what `old_set` has and neither `new_set` nor another manager has.
 void remove_dropped(json* live, const json& old_set, const json& new_set,
@@ -177,8 +180,8 @@ Managers split_managers(const json& object, const std::string& manager) {
   if (list == nullptr || !list->is_array()) return out;
   for (const json& entry : *list) {
     const json* fields = kube::find(entry, "fieldsV1");
-    bool own = kube::text_at(entry, "manager") == manager &&
-               kube::text_at(entry, "operation") == "Apply";
+    bool own =
+        kube::text_at(entry, "manager") == manager && kube::text_at(entry, "operation") == "Apply";
     if (own) {
       if (fields != nullptr && fields->is_object()) out.own_fields = *fields;
     } else {
@@ -195,8 +198,9 @@ ApiResult<void> apply_fields(const ResourceInfo& resource, const json& applied,
                              std::chrono::system_clock::time_point now, json* object) {
   if (!applied.is_object()) return refuse(ApiError::bad_request("apply: want an object"));
   if (options.field_manager.empty()) {
-    return refuse(ApiError::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: "
-                                        "Required value: is required for apply patch"));
+    return refuse(
+        ApiError::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: "
+                              "Required value: is required for apply patch"));
   }
   const json* meta = kube::find(applied, "metadata");
   if (applied.contains("metadata") && (meta == nullptr || !meta->is_object())) {

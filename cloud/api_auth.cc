@@ -96,6 +96,8 @@ std::shared_ptr<Authenticator> make_authenticator(std::map<std::string, ApiUser>
   return std::make_shared<StandardAuthenticator>(std::move(tokens));
 }
 
-std::shared_ptr<Authorizer> make_authorizer() { return std::make_shared<StandardAuthorizer>(); }
+std::shared_ptr<Authorizer> make_authorizer() {
+  return std::make_shared<StandardAuthorizer>();
+}
 
 }  // namespace edgemesh::cloud

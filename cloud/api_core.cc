@@ -40,8 +40,8 @@ ApiResult<void> apply_patch(const ResourceInfo& resource, kube::PatchKind kind, 
     return refuse(ApiError::bad_request("the patch leaves no object"));
   }
   if (kind == kube::PatchKind::kJson) {
-    return refuse(ApiError::invalid(resource, name,
-                                    {{"FieldValueInvalid", "patch", done.error().message}}));
+    return refuse(
+        ApiError::invalid(resource, name, {{"FieldValueInvalid", "patch", done.error().message}}));
   }
   return refuse(ApiError::bad_request(done.error().message));
 }
@@ -59,9 +59,8 @@ ApiCore::ApiCore(io::Loop& loop, ApiStore& store, const ResourceRegistry& regist
       store_(store),
       registry_(registry),
       addresses_(options.service_cidrs, options.node_port_first, options.node_port_last) {
-  store_.add_observer([this](const ResourceInfo& resource, const Change& change) {
-    on_change(resource, change);
-  });
+  store_.add_observer(
+      [this](const ResourceInfo& resource, const Change& change) { on_change(resource, change); });
 }
 
 void ApiCore::start() {

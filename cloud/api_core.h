@@ -1,7 +1,7 @@
-// ApiCore: what a write to the Kubernetes API means, apart from HTTP: defaults, validation, optimistic
-// locking, the three patch forms and apply, status, finalizers, life of namespaces, service addresses.
-// The HTTP server and the in-process client both stand on it.
-// Threads: the loop of the store. `done` may run from within the call when nothing is to be stored.
+// ApiCore: what a write to the Kubernetes API means, apart from HTTP: defaults, validation,
+// optimistic locking, the three patch forms and apply, status, finalizers, life of namespaces,
+// service addresses. The HTTP server and the in-process client both stand on it. Threads: the loop
+// of the store. `done` may run from within the call when nothing is to be stored.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -24,7 +24,8 @@ class ApiCore {
     uint16_t node_port_last = 32767;
   };
   struct Written {
-    std::string text;  // the object as it is now (of a deletion: a Status, or the object if it stays)
+    std::string
+        text;  // the object as it is now (of a deletion: a Status, or the object if it stays)
     bool created = false;
     bool is_status = false;
   };
@@ -72,7 +73,8 @@ class ApiCore {
   void store_new(const ResourceInfo& resource, nlohmann::json body, bool dry_run, Done done);
   void apply_missing(const ResourceInfo& resource, std::string_view ns, std::string_view name,
                      const nlohmann::json& patch, const kube::WriteOptions& options, Done done);
-  void mark_deleted(const ResourceInfo& resource, const ObjectPtr& previous, int grace_s, Done done);
+  void mark_deleted(const ResourceInfo& resource, const ObjectPtr& previous, int grace_s,
+                    Done done);
   void erase(const ResourceInfo& resource, const ObjectPtr& previous, Done done);
   void empty_namespace(const std::string& name);
   void finish_namespace(const std::string& name);

@@ -24,9 +24,8 @@ std::string success_status(const ResourceInfo& resource, const StoredObject& obj
 }
 
 bool is_protected(const ResourceInfo& resource, std::string_view name) {
-  return resource.type.kind == "Namespace" &&
-         (name == "default" || name == "kube-system" || name == "kube-public" ||
-          name == "kube-node-lease");
+  return resource.type.kind == "Namespace" && (name == "default" || name == "kube-system" ||
+                                               name == "kube-public" || name == "kube-node-lease");
 }
 
 // Seconds to wait before the object really goes; 0: at once.
@@ -61,8 +60,7 @@ void ApiCore::remove(const ResourceInfo& resource, std::string_view ns, std::str
                     deletion.resource_version, previous->version))));
   }
   if (is_protected(resource, name)) {
-    return done(refuse(
-        ApiError::forbidden(resource, name, "this namespace may not be deleted")));
+    return done(refuse(ApiError::forbidden(resource, name, "this namespace may not be deleted")));
   }
   auto object = kube::parse_json(previous->text);
   if (!object) return done(refuse(ApiError::simple(500, "InternalError", object.error().message)));
@@ -86,8 +84,7 @@ void ApiCore::mark_deleted(const ResourceInfo& resource, const ObjectPtr& previo
   json before = *object;
   json& meta = (*object)["metadata"];
   if (!was_marked) {
-    meta["deletionTimestamp"] =
-        timestamp(loop_.clock().wall_now() + std::chrono::seconds(grace_s));
+    meta["deletionTimestamp"] = timestamp(loop_.clock().wall_now() + std::chrono::seconds(grace_s));
   }
   meta["deletionGracePeriodSeconds"] = grace_s;
   if (is_namespace) (*object)["status"]["phase"] = "Terminating";
@@ -107,14 +104,13 @@ void ApiCore::mark_deleted(const ResourceInfo& resource, const ObjectPtr& previo
 }
 
 void ApiCore::erase(const ResourceInfo& resource, const ObjectPtr& previous, Done done) {
-  store_.erase(resource, previous,
-               [&resource, previous, done = std::move(done)](Result<ObjectPtr> erased) {
-                 if (!erased) {
-                   return done(refuse(
-                       ApiError::from_error(erased.error(), resource, previous->name)));
-                 }
-                 done(Written{success_status(resource, *previous), false, true});
-               });
+  store_.erase(
+      resource, previous, [&resource, previous, done = std::move(done)](Result<ObjectPtr> erased) {
+        if (!erased) {
+          return done(refuse(ApiError::from_error(erased.error(), resource, previous->name)));
+        }
+        done(Written{success_status(resource, *previous), false, true});
+      });
 }
 
 void ApiCore::empty_namespace(const std::string& name) {

@@ -30,7 +30,9 @@ ApiError about(int code, std::string reason, const ResourceInfo& resource, std::
   return out;
 }
 
-std::string as_json(std::string_view text) { return json(std::string(text)).dump(); }
+std::string as_json(std::string_view text) {
+  return json(std::string(text)).dump();
+}
 
 ErrorCode code_of_status(int status) {
   switch (status) {
@@ -61,7 +63,8 @@ FieldError FieldError::required(std::string field, std::string_view detail) {
   return {"FieldValueRequired", std::move(field), std::move(message)};
 }
 FieldError FieldError::invalid(std::string field, std::string_view value, std::string_view detail) {
-  return {"FieldValueInvalid", std::move(field), fmt::format("Invalid value: {}: {}", value, detail)};
+  return {"FieldValueInvalid", std::move(field),
+          fmt::format("Invalid value: {}: {}", value, detail)};
 }
 FieldError FieldError::duplicate(std::string field, std::string_view value) {
   return {"FieldValueDuplicate", std::move(field), fmt::format("Duplicate value: {}", value)};
@@ -87,8 +90,8 @@ std::string ApiError::to_text() const {
         {{"reason", cause.reason}, {"message", cause.message}, {"field", cause.field}});
   }
   if (retry_after_s > 0) details["retryAfterSeconds"] = retry_after_s;
-  json out = {{"kind", "Status"},       {"apiVersion", "v1"},   {"metadata", json::object()},
-              {"status", "Failure"},    {"message", message},   {"reason", reason},
+  json out = {{"kind", "Status"},    {"apiVersion", "v1"}, {"metadata", json::object()},
+              {"status", "Failure"}, {"message", message}, {"reason", reason},
               {"code", code}};
   if (!details.empty()) out["details"] = std::move(details);
   return kube::to_text(out);
@@ -158,10 +161,13 @@ ApiError ApiError::bad_request(std::string message) {
 ApiError ApiError::forbidden(const ResourceInfo& resource, std::string_view name,
                              std::string_view why) {
   return about(403, "Forbidden", resource, name,
-               name.empty() ? fmt::format("{} is forbidden: {}", qualified(resource), why)
-                            : fmt::format("{} \"{}\" is forbidden: {}", qualified(resource), name, why));
+               name.empty()
+                   ? fmt::format("{} is forbidden: {}", qualified(resource), why)
+                   : fmt::format("{} \"{}\" is forbidden: {}", qualified(resource), name, why));
 }
-ApiError ApiError::gone(std::string message) { return simple(410, "Expired", std::move(message)); }
+ApiError ApiError::gone(std::string message) {
+  return simple(410, "Expired", std::move(message));
+}
 ApiError ApiError::simple(int code, std::string reason, std::string message) {
   ApiError out;
   out.code = code;
@@ -171,7 +177,8 @@ ApiError ApiError::simple(int code, std::string reason, std::string message) {
 }
 
 Error error_from_status(int http_status, std::string_view body) {
-  ApiError out = ApiError::simple(http_status, "", fmt::format("the server answered {}", http_status));
+  ApiError out =
+      ApiError::simple(http_status, "", fmt::format("the server answered {}", http_status));
   if (auto status = kube::parse_json(body)) {
     std::string message = kube::text_at(*status, "message");
     if (!message.empty()) out.message = std::move(message);

@@ -1,10 +1,9 @@
-// Errors of the Kubernetes API: what becomes a `Status` object on the wire, and an Error for callers in
-// the same process.
+// Errors of the Kubernetes API: what becomes a `Status` object on the wire, and an Error for
+// callers in the same process.
 #pragma once
 
 #include <string>
 #include <string_view>
-#include <tl/expected.hpp>
 #include <vector>
 
 #include "cloud/api_resource.h"

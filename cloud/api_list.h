@@ -1,4 +1,5 @@
-// Shared by the HTTP server and the in-process client: filters from selectors, List objects as text.
+// Shared by the HTTP server and the in-process client: filters from selectors, List objects as
+// text.
 #pragma once
 
 #include <string>

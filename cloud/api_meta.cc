@@ -65,8 +65,8 @@ ApiResult<void> reset_meta_for_create(const ResourceInfo&, json* body) {
   json& meta = (*body)["metadata"];
   std::string version = text_at(meta, "resourceVersion");
   if (!version.empty() && version != "0") {
-    return refuse(ApiError::bad_request(
-        "resourceVersion should not be set on objects to be created"));
+    return refuse(
+        ApiError::bad_request("resourceVersion should not be set on objects to be created"));
   }
   for (const char* name : {"resourceVersion", "uid", "creationTimestamp", "deletionTimestamp",
                            "deletionGracePeriodSeconds", "selfLink", "generation"}) {
@@ -119,8 +119,8 @@ void keep_system_meta(const json& before, json* body) {
   meta.erase("selfLink");
   if (!meta.contains("managedFields")) keep_managed_fields(before, body);
   // Written by many clients as null or {}; the same as absent.
-  for (const char* name : {"labels", "annotations", "finalizers", "ownerReferences",
-                           "managedFields"}) {
+  for (const char* name :
+       {"labels", "annotations", "finalizers", "ownerReferences", "managedFields"}) {
     auto it = meta.find(name);
     if (it != meta.end() && (it->is_null() || it->empty())) meta.erase(it);
   }

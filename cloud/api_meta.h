@@ -9,7 +9,8 @@
 
 namespace edgemesh::cloud {
 
-// kind, apiVersion and namespace of a body must agree with the request; what is missing is filled in.
+// kind, apiVersion and namespace of a body must agree with the request; what is missing is filled
+// in.
 ApiResult<void> check_type_and_namespace(const ResourceInfo& resource, std::string_view ns,
                                          nlohmann::json* body);
 // Drops what only the server sets; makes a name from generateName.

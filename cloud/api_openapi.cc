@@ -28,8 +28,8 @@ json parameter(const char* name) {
 }
 
 json with_write_options(json op) {
-  op["parameters"] = json::array(
-      {parameter("dryRun"), parameter("fieldManager"), parameter("fieldValidation")});
+  op["parameters"] =
+      json::array({parameter("dryRun"), parameter("fieldManager"), parameter("fieldValidation")});
   return op;
 }
 

@@ -58,7 +58,8 @@ std::optional<ResourcePath> parse_resource_path(std::string_view path) {
   // "namespaces/x" is the namespace itself, "namespaces/x/status" its status; anything longer or
   // another word there is a resource within it.
   bool inside = parts[at] == "namespaces" && parts.size() > at + 2;
-  if (inside && parts.size() == at + 3 && (parts[at + 2] == "status" || parts[at + 2] == "finalize")) {
+  if (inside && parts.size() == at + 3 &&
+      (parts[at + 2] == "status" || parts[at + 2] == "finalize")) {
     inside = false;
   }
   if (inside) {
@@ -119,8 +120,8 @@ ApiResult<json> parse_body(const http::Request& request) {
   }
   auto parsed = kube::parse_json(yaml ? text : request.body);
   if (!parsed) {
-    return refuse(ApiError::bad_request("the body of the request is not valid: " +
-                                        parsed.error().message));
+    return refuse(
+        ApiError::bad_request("the body of the request is not valid: " + parsed.error().message));
   }
   return std::move(*parsed);
 }
@@ -131,9 +132,10 @@ ApiResult<kube::PatchKind> patch_kind(const http::Request& request) {
   if (type == "application/strategic-merge-patch+json") return kube::PatchKind::kStrategic;
   if (type == "application/json-patch+json") return kube::PatchKind::kJson;
   if (type == "application/apply-patch+yaml") return kube::PatchKind::kApply;
-  return refuse(unsupported_media(
-      type, "application/json-patch+json, application/merge-patch+json, "
-            "application/strategic-merge-patch+json, application/apply-patch+yaml"));
+  return refuse(
+      unsupported_media(type,
+                        "application/json-patch+json, application/merge-patch+json, "
+                        "application/strategic-merge-patch+json, application/apply-patch+yaml"));
 }
 
 ApiResult<uint64_t> version_option(const http::Request& request) {

@@ -27,7 +27,8 @@ void add_core(std::vector<std::unique_ptr<ResourceInfo>>* all) {
        "involvedObject.uid", "reason", "reportingComponent", "source.component", "type"});
   add(all, kube::kNamespaces, {"ns"}, {}, true, {"status.phase"});
   add(all, kube::kNodes, {"no"}, {}, true, {"spec.unschedulable"});
-  add(all, {"", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", true}, {"pvc"}, {}, true, {});
+  add(all, {"", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", true}, {"pvc"}, {}, true,
+      {});
   add(all, {"", "v1", "persistentvolumes", "PersistentVolume", false}, {"pv"}, {}, true, {});
   add(all, kube::kPods, {"po"}, {"all"}, true,
       {"spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",

@@ -16,8 +16,9 @@ struct ResourceInfo {
   std::string singular;
   std::vector<std::string> short_names;
   std::vector<std::string> categories;
-  bool has_status = false;          // serves the status subresource
-  std::vector<std::string> fields;  // what field selectors may name, besides metadata.name/namespace
+  bool has_status = false;  // serves the status subresource
+  std::vector<std::string>
+      fields;  // what field selectors may name, besides metadata.name/namespace
 
   // Key of the store's table: "services", "endpointslices.discovery.k8s.io".
   std::string storage() const {

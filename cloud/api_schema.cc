@@ -22,9 +22,9 @@ struct Field {
 
 // Types whose list of fields is whole; of the others some fields are not listed.
 constexpr std::string_view kComplete[] = {
-    "ConfigMap", "Endpoint",      "EndpointConditions", "EndpointPort", "EndpointSlice",
-    "Lease",     "NamespaceSpec", "Namespace",          "ObjectMeta",   "OwnerReference",
-    "Secret",    "Service",       "ServiceSpec",        "ServicePort",  "SessionAffinityConfig",
+    "ConfigMap",     "Endpoint",      "EndpointConditions", "EndpointPort", "EndpointSlice",
+    "Lease",         "NamespaceSpec", "Namespace",          "ObjectMeta",   "OwnerReference",
+    "Secret",        "Service",       "ServiceSpec",        "ServicePort",  "SessionAffinityConfig",
     "ClientIPConfig"};
 
 using F = Form;
@@ -37,7 +37,8 @@ constexpr Field kFields[] = {
     {"ObjectMeta", "finalizers", F::kStrings, "", "Must be empty before the object really goes."},
     {"ObjectMeta", "ownerReferences", F::kTypes, "OwnerReference", "Objects this one depends on."},
     {"ObjectMeta", "uid", F::kString, "", "Set by the server; unique in time and space."},
-    {"ObjectMeta", "resourceVersion", F::kString, "", "Version of the object, for optimistic locks."},
+    {"ObjectMeta", "resourceVersion", F::kString, "",
+     "Version of the object, for optimistic locks."},
     {"ObjectMeta", "generation", F::kInteger, "", "Rises when the wanted state changes."},
     {"ObjectMeta", "creationTimestamp", F::kString, "", "When the server made the object."},
     {"ObjectMeta", "deletionTimestamp", F::kString, "", "When the object is to go."},
@@ -201,9 +202,7 @@ json field_schema(const Field& field) {
     case F::kString: out = {{"type", "string"}}; break;
     case F::kInteger: out = {{"type", "integer"}, {"format", "int64"}}; break;
     case F::kBoolean: out = {{"type", "boolean"}}; break;
-    case F::kMap:
-      out = {{"type", "object"}, {"additionalProperties", {{"type", "string"}}}};
-      break;
+    case F::kMap: out = {{"type", "object"}, {"additionalProperties", {{"type", "string"}}}}; break;
     case F::kFree: out = {{"x-kubernetes-preserve-unknown-fields", true}}; break;
     case F::kStrings: out = {{"type", "array"}, {"items", {{"type", "string"}}}}; break;
     case F::kIntOrString: out = {{"x-kubernetes-int-or-string", true}}; break;
@@ -287,10 +286,11 @@ void add_schemas(const ResourceInfo& resource, json* schemas) {
   json gvk = {{"group", resource.type.group},
               {"version", resource.type.version},
               {"kind", resource.type.kind}};
-  (*schemas)[schema_name(resource)] = {{"type", "object"},
-                                       {"description", resource.type.kind + " of the EdgeMesh API."},
-                                       {"properties", std::move(properties)},
-                                       {"x-kubernetes-group-version-kind", json::array({gvk})}};
+  (*schemas)[schema_name(resource)] = {
+      {"type", "object"},
+      {"description", resource.type.kind + " of the EdgeMesh API."},
+      {"properties", std::move(properties)},
+      {"x-kubernetes-group-version-kind", json::array({gvk})}};
 }
 
 std::vector<std::string> unknown_fields(const ResourceInfo& resource, const json& object) {

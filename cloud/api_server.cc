@@ -122,8 +122,7 @@ void Server::handle(http::Request request, Writer writer) {
   }
   if (!authorize(request, writer, *user, &*path, verb)) return;
   Call call{std::move(request), std::move(writer), std::move(*path), std::move(verb), nullptr, {}};
-  call.resource =
-      core_.registry().find(call.path.group, call.path.version, call.path.resource);
+  call.resource = core_.registry().find(call.path.group, call.path.version, call.path.resource);
   if (call.resource == nullptr) {
     return send_error(call.writer, ApiError::simple(404, "NotFound",
                                                     "the server could not find the requested "
@@ -159,8 +158,8 @@ bool Server::authorize(const http::Request& request, const Writer& writer, const
   if (options_.authorizer->allows(user, what)) return true;
   ApiError error = ApiError::simple(403, "Forbidden", "");
   if (path == nullptr) {
-    error.message = fmt::format("forbidden: User \"{}\" cannot {} path \"{}\"", user.name, verb,
-                                what.path);
+    error.message =
+        fmt::format("forbidden: User \"{}\" cannot {} path \"{}\"", user.name, verb, what.path);
   } else {
     std::string resource = what.resource;
     if (!what.group.empty()) resource += "." + what.group;
@@ -196,9 +195,8 @@ bool Server::check_subresource(const Call& call) {
 void Server::handle_resource(Call call) {
   // A path without a namespace reaches all of them, for reading only.
   bool reads_all = call.verb == "list" || call.verb == "watch";
-  bool misplaced = call.resource->type.namespaced
-                       ? call.path.ns.empty() && !reads_all
-                       : !call.path.ns.empty();
+  bool misplaced =
+      call.resource->type.namespaced ? call.path.ns.empty() && !reads_all : !call.path.ns.empty();
   if (misplaced || !check_subresource(call)) {
     return send_error(call.writer, ApiError::simple(404, "NotFound",
                                                     "the server could not find the requested "
@@ -237,9 +235,8 @@ ApiResult<Filter> Server::filter_of(const Call& call) {
     bool good = term.field == "metadata.name" || term.field == "metadata.namespace" ||
                 std::find(known.begin(), known.end(), term.field) != known.end();
     if (!good) {
-      return refuse(ApiError::bad_request(
-          fmt::format("field label not supported: {} (of {})", term.field,
-                      call.resource->type.plural)));
+      return refuse(ApiError::bad_request(fmt::format("field label not supported: {} (of {})",
+                                                      term.field, call.resource->type.plural)));
     }
   }
   return std::move(*filter);
@@ -311,10 +308,10 @@ ApiResult<WatchParams> Server::watch_params(const Call& call) {
   int64_t seconds = std::atoll(call.request.query("timeoutSeconds").value_or("0").c_str());
   constexpr int64_t kMaxSeconds = 24 * 3600;
   std::uniform_real_distribution<double> spread(1.0, 2.0);
-  params.timeout = seconds > 0 ? Duration(std::chrono::seconds(std::min(seconds, kMaxSeconds)))
-                               : Duration(static_cast<int64_t>(
-                                     static_cast<double>(options_.watch_timeout.count()) *
-                                     spread(random_)));
+  params.timeout =
+      seconds > 0 ? Duration(std::chrono::seconds(std::min(seconds, kMaxSeconds)))
+                  : Duration(static_cast<int64_t>(
+                        static_cast<double>(options_.watch_timeout.count()) * spread(random_)));
   params.bookmark_every = options_.bookmark_every;
   params.max_queue = options_.max_watch_queue;
   return params;
@@ -364,8 +361,8 @@ bool Server::check_fields(Call* call, const json& body) {
   send_error(call->writer,
              ApiError::bad_request(fmt::format(
                  "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
-                 call->resource->type.kind, call->resource->type.version,
-                 call->resource->type.kind, list)));
+                 call->resource->type.kind, call->resource->type.version, call->resource->type.kind,
+                 list)));
   return false;
 }
 

@@ -1,6 +1,6 @@
-// ApiServer: the HTTP face of the embedded Kubernetes API, for an http::Server's handler. Generic over
-// the resource registry: discovery, OpenAPI, get, list, watch, create, update, patch, delete, tables.
-// Threads: the loop given.
+// ApiServer: the HTTP face of the embedded Kubernetes API, for an http::Server's handler. Generic
+// over the resource registry: discovery, OpenAPI, get, list, watch, create, update, patch, delete,
+// tables. Threads: the loop given.
 #pragma once
 
 #include <memory>
@@ -25,8 +25,7 @@ struct ApiServerOptions {
 
 class ApiServer {
  public:
-  static std::unique_ptr<ApiServer> create(io::Loop& loop, ApiCore& core,
-                                           ApiServerOptions options);
+  static std::unique_ptr<ApiServer> create(io::Loop& loop, ApiCore& core, ApiServerOptions options);
   virtual ~ApiServer() = default;  // ends the watches
   virtual void handle(http::Request request, std::shared_ptr<http::ResponseWriter> writer) = 0;
   virtual void drain() = 0;  // ends the watches in order, refuses new ones

@@ -11,8 +11,8 @@ using nlohmann::json;
 
 namespace {
 
-// The first addresses are left to a person's choice (10.96.0.1 and 10.96.0.10 are the customary ones
-// of the API and of DNS).
+// The first addresses are left to a person's choice (10.96.0.1 and 10.96.0.10 are the customary
+// ones of the API and of DNS).
 constexpr uint64_t kReservedFirst = 16;
 constexpr int kMaxHostBits = 20;
 
@@ -56,8 +56,12 @@ std::vector<uint16_t> node_ports_of(const json& service) {
   return out;
 }
 
-bool wants_ip(const std::string& type) { return type != "ExternalName"; }
-bool wants_ports(const std::string& type) { return type == "NodePort" || type == "LoadBalancer"; }
+bool wants_ip(const std::string& type) {
+  return type != "ExternalName";
+}
+bool wants_ports(const std::string& type) {
+  return type == "NodePort" || type == "LoadBalancer";
+}
 
 }  // namespace
 
@@ -130,8 +134,8 @@ void ServiceAddresses::assign_ips(json* spec, const json* before, FieldErrors* e
     if (listed.empty()) listed = had;
   }
   if (!had_first.empty() && wanted != had_first) {
-    errors->push_back(FieldError::invalid("spec.clusterIPs[0]", json(wanted).dump(),
-                                          "may not change once set"));
+    errors->push_back(
+        FieldError::invalid("spec.clusterIPs[0]", json(wanted).dump(), "may not change once set"));
     return;
   }
   if (wanted == "None") {
@@ -141,51 +145,58 @@ void ServiceAddresses::assign_ips(json* spec, const json* before, FieldErrors* e
     if (!spec->contains("ipFamilyPolicy")) (*spec)["ipFamilyPolicy"] = "SingleStack";
     return;
   }
-  auto families = texts(kube::find(*spec, "ipFamilies"));
-  if (wanted.empty()) {
-    bool v6 = !families.empty() ? families[0] == "IPv6" : blocks_[0].base.is_v6();
-    const Cidr* block = block_of(v6);
-    if (block == nullptr) {
-      errors->push_back(FieldError::invalid("spec.ipFamilies[0]", v6 ? "\"IPv6\"" : "\"IPv4\"",
-                                            "not configured on this cluster"));
-      return;
-    }
-    wanted = pick(*block);
-    if (wanted.empty()) {
-      errors->push_back(FieldError::invalid("spec.clusterIPs", "[]",
-                                            fmt::format("no address is free in {}",
-                                                        block->to_string())));
-      return;
-    }
-  }
+  if (wanted.empty()) wanted = choose_ip(*spec, errors);
+  if (wanted.empty()) return;
   auto ip = IpAddr::parse(wanted);
   if (!ip) {
     errors->push_back(FieldError::invalid("spec.clusterIPs[0]", json(wanted).dump(),
                                           "must be a valid IP address, or \"None\""));
     return;
   }
-  if (had_first.empty()) {
-    const Cidr* block = block_of(ip->is_v6());
-    if (block == nullptr || !block->contains(*ip)) {
-      errors->push_back(FieldError::invalid(
-          "spec.clusterIPs", json::array({wanted}).dump(),
-          fmt::format("failed to allocate IP {}: the provided IP is not in the service range {}",
-                      wanted, block != nullptr ? block->to_string() : "(none of this family)")));
-      return;
-    }
-    if (!ips_.insert(ip->to_string()).second) {
-      errors->push_back(FieldError::invalid(
-          "spec.clusterIPs", json::array({wanted}).dump(),
-          fmt::format("failed to allocate IP {}: provided IP is already allocated", wanted)));
-      return;
-    }
-    taken->ips.push_back(ip->to_string());
-  }
+  if (had_first.empty() && !take_ip(*ip, errors, taken)) return;
   wanted = ip->to_string();
   (*spec)["clusterIP"] = wanted;
   (*spec)["clusterIPs"] = {wanted};
   (*spec)["ipFamilies"] = {ip->is_v6() ? "IPv6" : "IPv4"};
   (*spec)["ipFamilyPolicy"] = "SingleStack";
+}
+
+std::string ServiceAddresses::choose_ip(const json& spec, FieldErrors* errors) {
+  auto families = texts(kube::find(spec, "ipFamilies"));
+  bool v6 = !families.empty() ? families[0] == "IPv6" : blocks_[0].base.is_v6();
+  const Cidr* block = block_of(v6);
+  if (block == nullptr) {
+    errors->push_back(FieldError::invalid("spec.ipFamilies[0]", v6 ? "\"IPv6\"" : "\"IPv4\"",
+                                          "not configured on this cluster"));
+    return {};
+  }
+  std::string ip = pick(*block);
+  if (ip.empty()) {
+    errors->push_back(FieldError::invalid("spec.clusterIPs", "[]",
+                                          "no address is free in " + block->to_string()));
+  }
+  return ip;
+}
+
+bool ServiceAddresses::take_ip(const IpAddr& ip, FieldErrors* errors, Taken* taken) {
+  const Cidr* block = block_of(ip.is_v6());
+  std::string text = ip.to_string();
+  std::string shown = json::array({text}).dump();
+  if (block == nullptr || !block->contains(ip)) {
+    errors->push_back(FieldError::invalid(
+        "spec.clusterIPs", shown,
+        fmt::format("failed to allocate IP {}: the provided IP is not in the service range {}",
+                    text, block != nullptr ? block->to_string() : "(none of this family)")));
+    return false;
+  }
+  if (!ips_.insert(text).second) {
+    errors->push_back(FieldError::invalid(
+        "spec.clusterIPs", shown,
+        fmt::format("failed to allocate IP {}: provided IP is already allocated", text)));
+    return false;
+  }
+  taken->ips.push_back(text);
+  return true;
 }
 
 void ServiceAddresses::assign_ports(json* spec, const json* before, FieldErrors* errors,
@@ -211,8 +222,8 @@ void ServiceAddresses::assign_ports(json* spec, const json* before, FieldErrors*
     port["nodePort"] = number;
     if (std::find(had.begin(), had.end(), number) != had.end()) continue;
     if (!ports_.insert(number).second) {
-      errors->push_back(FieldError::invalid(field, std::to_string(value),
-                                            "provided port is already allocated"));
+      errors->push_back(
+          FieldError::invalid(field, std::to_string(value), "provided port is already allocated"));
       continue;
     }
     taken->ports.push_back(number);

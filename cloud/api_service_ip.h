@@ -1,5 +1,5 @@
-// ServiceAddresses: hands out the cluster addresses and node ports of services. Knows what is in use
-// from the stored services; what a write reserved is given back when the write fails.
+// ServiceAddresses: hands out the cluster addresses and node ports of services. Knows what is in
+// use from the stored services; what a write reserved is given back when the write fails.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ class ServiceAddresses {
   ServiceAddresses(std::vector<Cidr> blocks, uint16_t first_port, uint16_t last_port);
 
   // Fills clusterIP, clusterIPs, ipFamilies, ipFamilyPolicy and nodePort where they are wanted and
-  // missing, checks what is given. `before`: the stored service, or null. What was newly taken is in
-  // `taken`.
+  // missing, checks what is given. `before`: the stored service, or null. What was newly taken is
+  // in `taken`.
   struct Taken {
     std::vector<std::string> ips;
     std::vector<uint16_t> ports;
@@ -38,6 +38,8 @@ class ServiceAddresses {
                   Taken* taken);
   void assign_ports(nlohmann::json* spec, const nlohmann::json* before, FieldErrors* errors,
                     Taken* taken);
+  std::string choose_ip(const nlohmann::json& spec, FieldErrors* errors);
+  bool take_ip(const IpAddr& ip, FieldErrors* errors, Taken* taken);
   const Cidr* block_of(bool v6) const;
   std::string pick(const Cidr& block);
   uint16_t pick_port();

@@ -128,9 +128,9 @@ void ApiStore::create(const ResourceInfo& resource, json object, Done done) {
   std::string ns = kube::text_at(object, "metadata", "namespace");
   std::string name = kube::text_at(object, "metadata", "name");
   if (latest(resource, ns, name) != nullptr) {
-    return refuse(std::move(done), Error{ErrorCode::kAlreadyExists,
-                                         fmt::format("{} \"{}\" already exists",
-                                                     resource.type.plural, name)});
+    return refuse(std::move(done),
+                  Error{ErrorCode::kAlreadyExists,
+                        fmt::format("{} \"{}\" already exists", resource.type.plural, name)});
   }
   if (objects_ >= options_.max_objects) {
     return refuse(std::move(done),
@@ -191,13 +191,11 @@ void ApiStore::submit(Table& into, Change change, Done done) {
   if (change.type == EventType::kAdded) ++objects_;
   if (change.type == EventType::kDeleted) --objects_;
   auto shared = std::make_shared<const Change>(std::move(change));
-  writer_->submit(
-      [statements = statements_, storage = into.info->storage(), shared](store::Database&) {
-        return statements->write(storage, *shared);
-      },
-      [this, &into, shared, done = std::move(done)](Result<> result) mutable {
-        committed(into, *shared, std::move(result), done);
-      });
+  writer_->submit([statements = statements_, storage = into.info->storage(),
+                   shared](store::Database&) { return statements->write(storage, *shared); },
+                  [this, &into, shared, done = std::move(done)](Result<> result) mutable {
+                    committed(into, *shared, std::move(result), done);
+                  });
 }
 
 void ApiStore::committed(Table& into, const Change& change, Result<> result, Done& done) {

@@ -1,4 +1,5 @@
-// ApiStore: Kubernetes objects in SQLite, with a copy in memory that lists and watches are served from.
+// ApiStore: Kubernetes objects in SQLite, with a copy in memory that lists and watches are served
+// from.
 //
 // - One rising version for all writes (metadata.resourceVersion). A write is validated against the
 //   newest state (writes on their way included), handed to the store thread, and becomes visible,
@@ -41,8 +42,8 @@ using ObjectPtr = std::shared_ptr<const StoredObject>;
 struct Change {
   kube::EventType type = kube::EventType::kAdded;
   uint64_t version = 0;
-  ObjectPtr object;    // of a deletion: the last state, with the version of the deletion
-  ObjectPtr previous;  // null for a creation
+  ObjectPtr object;        // of a deletion: the last state, with the version of the deletion
+  ObjectPtr previous;      // null for a creation
   bool collapsed = false;  // read from the file: `previous` and what happened between are not known
 };
 
@@ -53,8 +54,8 @@ struct Filter {
   bool matches(const StoredObject& object) const;
 };
 
-// What a watcher that sees only a part gets for `change`: an object that comes into its sight is added,
-// one that leaves it deleted. False: nothing.
+// What a watcher that sees only a part gets for `change`: an object that comes into its sight is
+// added, one that leaves it deleted. False: nothing.
 bool visible_change(const Filter& filter, const Change& change, kube::EventType* type);
 
 struct ListResult {
@@ -87,8 +88,8 @@ class ApiStore {
  public:
   struct Options {
     std::string path = ":memory:";
-    size_t history_changes = 4096;     // a resource
-    size_t history_bytes = 16 << 20;   // a resource
+    size_t history_changes = 4096;      // a resource
+    size_t history_bytes = 16 << 20;    // a resource
     size_t max_object_bytes = 3 << 19;  // 1.5 MiB, as etcd
     size_t max_objects = 1'000'000;
   };
@@ -98,7 +99,8 @@ class ApiStore {
                                                 const Options& options);
   ~ApiStore();
 
-  // The newest durable version, and a random id of this file: versions of another epoch mean nothing.
+  // The newest durable version, and a random id of this file: versions of another epoch mean
+  // nothing.
   uint64_t version() const { return version_; }
   const std::string& epoch() const { return epoch_; }
 
@@ -113,9 +115,9 @@ class ApiStore {
   Result<ListResult> list(const ResourceInfo& resource, const Filter& filter, int64_t limit = 0,
                           std::string_view token = {}, uint64_t at = 0) const;
 
-  // `object` is complete but for uid, creationTimestamp (set on creation) and resourceVersion. `done`
-  // runs later, on the loop. kAlreadyExists; kConflict when `previous` is not the newest any more;
-  // kResourceExhausted for limits and a full disk.
+  // `object` is complete but for uid, creationTimestamp (set on creation) and resourceVersion.
+  // `done` runs later, on the loop. kAlreadyExists; kConflict when `previous` is not the newest any
+  // more; kResourceExhausted for limits and a full disk.
   void create(const ResourceInfo& resource, nlohmann::json object, Done done);
   void replace(const ResourceInfo& resource, const ObjectPtr& previous, nlohmann::json object,
                Done done);
@@ -154,6 +156,9 @@ class ApiStore {
   struct Statements;
 
   ApiStore(io::Loop& loop, const Options& options) : loop_(loop), options_(options) {}
+  // What changed after `version`, with the state it had then (null: it was not there).
+  Result<std::map<std::string, ObjectPtr, std::less<>>> changed_since(const Table& of,
+                                                                      uint64_t version) const;
   Result<> load(store::Database& db, const ResourceRegistry& registry);
   Result<> load_meta(store::Database& db);
   Result<> load_objects(store::Database& db, const ResourceRegistry& registry);

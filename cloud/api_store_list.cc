@@ -17,13 +17,32 @@ Result<> parse_token(std::string_view token, uint64_t* version, std::string* key
   auto [end, error] = std::from_chars(token.data(), token.data() + token.size(), *version);
   if (slash == std::string_view::npos || error != std::errc() || end != token.data() + slash ||
       *version == 0) {
-    return fail(ErrorCode::kInvalidArgument, "continue key is not valid: '{}'", token.substr(0, 80));
+    return fail(ErrorCode::kInvalidArgument, "continue key is not valid: '{}'",
+                token.substr(0, 80));
   }
   *key = token.substr(slash + 1);
   return {};
 }
 
 }  // namespace
+
+Result<std::map<std::string, ObjectPtr, std::less<>>> ApiStore::changed_since(
+    const Table& of, uint64_t version) const {
+  if (version < of.floor) {
+    return fail(ErrorCode::kGone,
+                "The provided continue parameter is too old to display a consistent list result. "
+                "Start a new list without the continue parameter.");
+  }
+  std::map<std::string, ObjectPtr, std::less<>> then;
+  for (auto it = of.history.rbegin(); it != of.history.rend(); ++it) {
+    if (it->version <= version) break;
+    if (it->collapsed) {
+      return fail(ErrorCode::kGone, "version {} is not held any more: start a new list", version);
+    }
+    then[kube::object_key(it->object->ns, it->object->name)] = it->previous;
+  }
+  return then;
+}
 
 Result<ListResult> ApiStore::list(const ResourceInfo& resource, const Filter& filter, int64_t limit,
                                   std::string_view token, uint64_t at) const {
@@ -38,22 +57,9 @@ Result<ListResult> ApiStore::list(const ResourceInfo& resource, const Filter& fi
   const Table* of = find_table(resource);
   if (of == nullptr) return out;
 
-  // What changed since the wanted version, with the state it had then.
   std::map<std::string, ObjectPtr, std::less<>> then;
   if (out.version < version_) {
-    if (out.version < of->floor) {
-      return fail(ErrorCode::kGone,
-                  "The provided continue parameter is too old to display a consistent list result. "
-                  "Start a new list without the continue parameter.");
-    }
-    for (auto it = of->history.rbegin(); it != of->history.rend(); ++it) {
-      if (it->version <= out.version) break;
-      if (it->collapsed) {
-        return fail(ErrorCode::kGone, "version {} is not held any more: start a new list",
-                    out.version);
-      }
-      then[kube::object_key(it->object->ns, it->object->name)] = it->previous;
-    }
+    EM_TRY(then, changed_since(*of, out.version));
   }
 
   // The keys of one namespace are together: "ns/...".

@@ -45,7 +45,8 @@ void take_apart(const ResourceInfo* resource, const json& object, StoredObject* 
   out->ns = kube::text_at(object, "metadata", "namespace");
   out->name = kube::text_at(object, "metadata", "name");
   out->uid = kube::text_at(object, "metadata", "uid");
-  if (const json* labels = kube::find(object, "metadata", "labels"); labels && labels->is_object()) {
+  if (const json* labels = kube::find(object, "metadata", "labels");
+      labels && labels->is_object()) {
     for (const auto& [key, value] : labels->items()) {
       if (value.is_string()) out->labels.emplace_back(key, value.get<std::string>());
     }
@@ -89,13 +90,14 @@ Result<ObjectPtr> load_object(const ResourceInfo* resource, std::string_view tex
 }
 
 Result<> ApiStore::Statements::prepare() {
-  EM_TRY(insert, db->prepare(
-      "INSERT INTO objects(resource, ns, name, version, created, deleted, body) "
-      "VALUES(?1, ?2, ?3, ?4, ?4, 0, ?5) ON CONFLICT(resource, ns, name) DO UPDATE SET "
-      "version=?4, created=?4, deleted=0, body=?5 WHERE deleted=1"));
-  EM_TRY(update, db->prepare(
-      "UPDATE objects SET version=?4, body=?5, deleted=?7 "
-      "WHERE resource=?1 AND ns=?2 AND name=?3 AND version=?6 AND deleted=0"));
+  EM_TRY(
+      insert,
+      db->prepare("INSERT INTO objects(resource, ns, name, version, created, deleted, body) "
+                  "VALUES(?1, ?2, ?3, ?4, ?4, 0, ?5) ON CONFLICT(resource, ns, name) DO UPDATE SET "
+                  "version=?4, created=?4, deleted=0, body=?5 WHERE deleted=1"));
+  EM_TRY(update,
+         db->prepare("UPDATE objects SET version=?4, body=?5, deleted=?7 "
+                     "WHERE resource=?1 AND ns=?2 AND name=?3 AND version=?6 AND deleted=0"));
   EM_TRY(erase, db->prepare("DELETE FROM objects WHERE deleted=1 AND version <= ?1"));
   EM_TRY(meta, db->prepare("INSERT OR REPLACE INTO meta(key, value) VALUES(?1, ?2)"));
   return {};
@@ -152,8 +154,9 @@ Result<> ApiStore::load_meta(store::Database& db) {
 }
 
 Result<> ApiStore::load_objects(store::Database& db, const ResourceRegistry& registry) {
-  EM_TRY(auto query, db.prepare(
-      "SELECT resource, version, created, deleted, body FROM objects ORDER BY version"));
+  EM_TRY(
+      auto query,
+      db.prepare("SELECT resource, version, created, deleted, body FROM objects ORDER BY version"));
   size_t unknown = 0;
   while (true) {
     EM_TRY(bool row, query.step());

@@ -10,7 +10,8 @@ namespace edgemesh::cloud {
 // Sets metadata.resourceVersion and makes the stored form.
 ObjectPtr make_object(const ResourceInfo& resource, nlohmann::json& object, uint64_t version,
                       uint64_t created_version);
-// The same for text that was read from the file. `resource` may be null (a kind of another release).
+// The same for text that was read from the file. `resource` may be null (a kind of another
+// release).
 Result<ObjectPtr> load_object(const ResourceInfo* resource, std::string_view text, uint64_t version,
                               uint64_t created_version);
 

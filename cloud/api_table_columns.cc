@@ -17,7 +17,9 @@ namespace {
 
 constexpr const char* kNone = "<none>";
 
-std::string name_of(const json& o) { return text_at(o, "metadata", "name"); }
+std::string name_of(const json& o) {
+  return text_at(o, "metadata", "name");
+}
 std::string age(const json& o, Now now) {
   return age_of(text_at(o, "metadata", "creationTimestamp"), now);
 }
@@ -31,12 +33,14 @@ const json& list_of(const json* value) {
   static const json kEmpty = json::array();
   return value != nullptr && value->is_array() ? *value : kEmpty;
 }
-size_t size_of(const json* value) { return value != nullptr ? value->size() : 0; }
+size_t size_of(const json* value) {
+  return value != nullptr ? value->size() : 0;
+}
 
 std::string join(const json& list, const char* field = nullptr) {
   std::string out;
   for (const json& item : list) {
-    std::string text = field != nullptr ? text_at(item, field)
+    std::string text = field != nullptr   ? text_at(item, field)
                        : item.is_string() ? item.get<std::string>()
                                           : "";
     if (text.empty()) continue;
@@ -311,52 +315,106 @@ json daemon_set_cells(const json& o, Now now) {
           pairs(find(o, "spec", "selector", "matchLabels"))};
 }
 
-json other_cells(const json& o, Now now) { return {name_of(o), age(o, now)}; }
+json other_cells(const json& o, Now now) {
+  return {name_of(o), age(o, now)};
+}
 
-const std::vector<TableKind>& kinds() {
+const std::vector<TableKind>& core_kinds() {
   static const std::vector<TableKind> kAll = {
       {"Service",
-       {{"Name"}, {"Type"}, {"Cluster-IP"}, {"External-IP"}, {"Port(s)"}, {"Age"},
+       {{"Name"},
+        {"Type"},
+        {"Cluster-IP"},
+        {"External-IP"},
+        {"Port(s)"},
+        {"Age"},
         {"Selector", "string", true}},
        service_cells},
       {"Namespace", {{"Name"}, {"Status"}, {"Age"}}, namespace_cells},
       {"Node",
-       {{"Name"}, {"Status"}, {"Roles"}, {"Age"}, {"Version"}, {"Internal-IP", "string", true},
-        {"External-IP", "string", true}, {"OS-Image", "string", true},
-        {"Kernel-Version", "string", true}, {"Container-Runtime", "string", true}},
+       {{"Name"},
+        {"Status"},
+        {"Roles"},
+        {"Age"},
+        {"Version"},
+        {"Internal-IP", "string", true},
+        {"External-IP", "string", true},
+        {"OS-Image", "string", true},
+        {"Kernel-Version", "string", true},
+        {"Container-Runtime", "string", true}},
        node_cells},
       {"Pod",
-       {{"Name"}, {"Ready"}, {"Status"}, {"Restarts"}, {"Age"}, {"IP", "string", true},
-        {"Node", "string", true}, {"Nominated Node", "string", true},
+       {{"Name"},
+        {"Ready"},
+        {"Status"},
+        {"Restarts"},
+        {"Age"},
+        {"IP", "string", true},
+        {"Node", "string", true},
+        {"Nominated Node", "string", true},
         {"Readiness Gates", "string", true}},
        pod_cells},
       {"ConfigMap", {{"Name"}, {"Data"}, {"Age"}}, config_map_cells},
       {"Secret", {{"Name"}, {"Type"}, {"Data"}, {"Age"}}, secret_cells},
       {"ServiceAccount", {{"Name"}, {"Secrets"}, {"Age"}}, service_account_cells},
       {"Lease", {{"Name"}, {"Holder"}, {"Age"}}, lease_cells},
-      {"EndpointSlice", {{"Name"}, {"AddressType"}, {"Ports"}, {"Endpoints"}, {"Age"}},
+      {"EndpointSlice",
+       {{"Name"}, {"AddressType"}, {"Ports"}, {"Endpoints"}, {"Age"}},
        endpoint_slice_cells},
       {"Endpoints", {{"Name"}, {"Endpoints"}, {"Age"}}, endpoints_cells},
       {"Event",
-       {{"Last Seen"}, {"Type"}, {"Reason"}, {"Object"}, {"Subobject", "string", true},
-        {"Source", "string", true}, {"Message"}, {"First Seen", "string", true},
-        {"Count", "string", true}, {"Name", "string", true}},
+       {{"Last Seen"},
+        {"Type"},
+        {"Reason"},
+        {"Object"},
+        {"Subobject", "string", true},
+        {"Source", "string", true},
+        {"Message"},
+        {"First Seen", "string", true},
+        {"Count", "string", true},
+        {"Name", "string", true}},
        event_cells},
+  };
+  return kAll;
+}
+
+const std::vector<TableKind>& other_kinds() {
+  static const std::vector<TableKind> kAll = {
       {"Deployment",
-       {{"Name"}, {"Ready"}, {"Up-to-date"}, {"Available"}, {"Age"}, {"Containers", "string", true},
-        {"Images", "string", true}, {"Selector", "string", true}},
+       {{"Name"},
+        {"Ready"},
+        {"Up-to-date"},
+        {"Available"},
+        {"Age"},
+        {"Containers", "string", true},
+        {"Images", "string", true},
+        {"Selector", "string", true}},
        deployment_cells},
       {"ReplicaSet",
-       {{"Name"}, {"Desired", "integer"}, {"Current", "integer"}, {"Ready", "integer"}, {"Age"},
-        {"Containers", "string", true}, {"Images", "string", true}, {"Selector", "string", true}},
+       {{"Name"},
+        {"Desired", "integer"},
+        {"Current", "integer"},
+        {"Ready", "integer"},
+        {"Age"},
+        {"Containers", "string", true},
+        {"Images", "string", true},
+        {"Selector", "string", true}},
        replica_set_cells},
       {"StatefulSet",
        {{"Name"}, {"Ready"}, {"Age"}, {"Containers", "string", true}, {"Images", "string", true}},
        stateful_set_cells},
       {"DaemonSet",
-       {{"Name"}, {"Desired", "integer"}, {"Current", "integer"}, {"Ready", "integer"},
-        {"Up-to-date", "integer"}, {"Available", "integer"}, {"Node Selector"}, {"Age"},
-        {"Containers", "string", true}, {"Images", "string", true}, {"Selector", "string", true}},
+       {{"Name"},
+        {"Desired", "integer"},
+        {"Current", "integer"},
+        {"Ready", "integer"},
+        {"Up-to-date", "integer"},
+        {"Available", "integer"},
+        {"Node Selector"},
+        {"Age"},
+        {"Containers", "string", true},
+        {"Images", "string", true},
+        {"Selector", "string", true}},
        daemon_set_cells},
       {"", {{"Name"}, {"Age"}}, other_cells},
   };
@@ -366,10 +424,12 @@ const std::vector<TableKind>& kinds() {
 }  // namespace
 
 const TableKind& table_kind(std::string_view kind) {
-  for (const TableKind& entry : kinds()) {
-    if (entry.kind == kind) return entry;
+  for (const auto* list : {&core_kinds(), &other_kinds()}) {
+    for (const TableKind& entry : *list) {
+      if (entry.kind == kind) return entry;
+    }
   }
-  return kinds().back();
+  return other_kinds().back();
 }
 
 }  // namespace edgemesh::cloud

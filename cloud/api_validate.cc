@@ -15,11 +15,13 @@ using nlohmann::json;
 namespace {
 
 constexpr std::string_view kBadLabel =
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must "
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and "
+    "must "
     "start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for "
     "validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 constexpr std::string_view kBadSubdomain =
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or "
+    "'.', "
     "and must start and end with an alphanumeric character (e.g. 'example.com', regex used for "
     "validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 constexpr std::string_view kBad1035 =
@@ -30,11 +32,16 @@ constexpr std::string_view kBadValue =
     "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', "
     "and must start and end with an alphanumeric character";
 constexpr std::string_view kBadQualified =
-    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with "
+    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end "
+    "with "
     "an alphanumeric character";
 
-bool lower(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
-bool alnum(char c) { return lower(c) || (c >= 'A' && c <= 'Z'); }
+bool lower(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+}
+bool alnum(char c) {
+  return lower(c) || (c >= 'A' && c <= 'Z');
+}
 
 bool is_label(std::string_view text) {
   return !text.empty() && lower(text.front()) && lower(text.back()) &&
@@ -57,8 +64,8 @@ std::string_view check_name(const ResourceInfo& resource, std::string_view name)
 Result<> check_string_map(const json& meta, const char* name) {
   auto it = meta.find(name);
   if (it == meta.end() || it->is_null()) return {};
-  bool good = it->is_object() && std::all_of(it->begin(), it->end(),
-                                             [](const json& v) { return v.is_string(); });
+  bool good = it->is_object() &&
+              std::all_of(it->begin(), it->end(), [](const json& v) { return v.is_string(); });
   if (good) return {};
   return fail(ErrorCode::kInvalidArgument, "metadata.{}: want a map of strings", name);
 }
@@ -66,8 +73,8 @@ Result<> check_string_map(const json& meta, const char* name) {
 Result<> check_string_list(const json& meta, const char* name) {
   auto it = meta.find(name);
   if (it == meta.end() || it->is_null()) return {};
-  bool good = it->is_array() && std::all_of(it->begin(), it->end(),
-                                            [](const json& v) { return v.is_string(); });
+  bool good = it->is_array() &&
+              std::all_of(it->begin(), it->end(), [](const json& v) { return v.is_string(); });
   if (good) return {};
   return fail(ErrorCode::kInvalidArgument, "metadata.{}: want a list of strings", name);
 }
@@ -198,9 +205,8 @@ FieldErrors validate_change(const ResourceInfo& resource, const json& before, co
   if (kind == "ConfigMap" || kind == "Secret") validate_data_change(before, after, &out);
   if (kind == "EndpointSlice" &&
       kube::text_at(before, "addressType") != kube::text_at(after, "addressType")) {
-    out.push_back(FieldError::invalid("addressType",
-                                      json(kube::text_at(after, "addressType")).dump(),
-                                      "field is immutable"));
+    out.push_back(FieldError::invalid(
+        "addressType", json(kube::text_at(after, "addressType")).dump(), "field is immutable"));
   }
   if (kind == "Secret" && kube::text_at(before, "type") != kube::text_at(after, "type")) {
     out.push_back(FieldError::invalid("type", json(kube::text_at(after, "type")).dump(),

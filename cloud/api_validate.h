@@ -1,4 +1,5 @@
-// Defaults and validation of the built-in kinds, with the messages that Kubernetes users know. I/O-free.
+// Defaults and validation of the built-in kinds, with the messages that Kubernetes users know.
+// I/O-free.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

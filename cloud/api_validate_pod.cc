@@ -93,7 +93,7 @@ json comparable_spec(const json& object) {
 
 std::string base64(const std::string& text) {
   std::string out(4 * ((text.size() + 2) / 3) + 1, '\0');
-  int n = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),  // NOLINT
+  int n = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),         // NOLINT
                           reinterpret_cast<const unsigned char*>(text.data()),  // NOLINT
                           static_cast<int>(text.size()));
   out.resize(static_cast<size_t>(n));
@@ -165,8 +165,8 @@ void validate_pod(const json& object, FieldErrors* out) {
   validate_containers(*spec, "containers", &names, out);
   std::string policy = kube::text_at(*spec, "restartPolicy");
   if (policy != "Always" && policy != "OnFailure" && policy != "Never") {
-    out->push_back(FieldError::not_supported("spec.restartPolicy", policy,
-                                             {"Always", "Never", "OnFailure"}));
+    out->push_back(
+        FieldError::not_supported("spec.restartPolicy", policy, {"Always", "Never", "OnFailure"}));
   }
 }
 
@@ -181,8 +181,9 @@ void validate_data(const json& object, FieldErrors* out) {
   for (const auto& [key, value] : data->items()) {
     std::string at = "data[" + key + "]";
     bool good_key = !key.empty() && key.size() <= 253 &&
-                    key.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                          "0123456789-_.") == std::string::npos;
+                    key.find_first_not_of(
+                        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                        "0123456789-_.") == std::string::npos;
     if (!good_key) {
       out->push_back(FieldError::invalid(
           at, json(key).dump(),
@@ -217,7 +218,8 @@ void validate_data_change(const json& before, const json& after, FieldErrors* ou
   if (fixed == nullptr || *fixed != json(true)) return;
   const json* still = kube::find(after, "immutable");
   if (still == nullptr || *still != json(true)) {
-    out->push_back(FieldError::forbidden("immutable", "field is immutable when `immutable` is set"));
+    out->push_back(
+        FieldError::forbidden("immutable", "field is immutable when `immutable` is set"));
   }
   for (const char* name : {"data", "binaryData"}) {
     const json* old_data = kube::find(before, name);

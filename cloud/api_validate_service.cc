@@ -63,7 +63,8 @@ void validate_ports(const json& ports, FieldErrors* out) {
     const json* number = kube::find(ports[i], "port");
     std::string protocol = kube::text_at(ports[i], "protocol");
     if (number != nullptr && !numbers.emplace(protocol, number->get<int64_t>()).second) {
-      out->push_back(FieldError::duplicate(at, json({{"port", *number}, {"protocol", protocol}}).dump()));
+      out->push_back(
+          FieldError::duplicate(at, json({{"port", *number}, {"protocol", protocol}}).dump()));
     }
   }
 }

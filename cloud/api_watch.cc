@@ -29,7 +29,8 @@ Result<std::unique_ptr<HttpWatch>> HttpWatch::start(io::Loop& loop, ApiStore& st
   EM_TRY_VOID(watch->subscribe());
   std::weak_ptr<bool> alive = watch->alive_;
   HttpWatch* raw = watch.get();
-  watch->writer_->start(200, {{"Content-Type", "application/json"}, {"Cache-Control", "no-cache, private"}});
+  watch->writer_->start(
+      200, {{"Content-Type", "application/json"}, {"Cache-Control", "no-cache, private"}});
   watch->writer_->on_drain([alive, raw] {
     if (alive.expired()) return;
     raw->blocked_ = false;

@@ -13,7 +13,7 @@ namespace edgemesh::cloud {
 struct WatchParams {
   const ResourceInfo* resource = nullptr;
   Filter filter;
-  uint64_t from = 0;          // 0: what exists comes first
+  uint64_t from = 0;            // 0: what exists comes first
   bool initial_events = false;  // end the first part with a marked bookmark
   bool bookmarks = false;
   bool table = false;
@@ -24,8 +24,8 @@ struct WatchParams {
 
 class HttpWatch {
  public:
-  // Fails (kGone, ...) before anything was sent. `on_end` is called once, when the watch is over: it
-  // may destroy this.
+  // Fails (kGone, ...) before anything was sent. `on_end` is called once, when the watch is over:
+  // it may destroy this.
   static Result<std::unique_ptr<HttpWatch>> start(io::Loop& loop, ApiStore& store,
                                                   WatchParams params,
                                                   std::shared_ptr<http::ResponseWriter> writer,

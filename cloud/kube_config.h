@@ -1,4 +1,5 @@
-// kubeconfig files (YAML or JSON), as kubectl reads them: the current context's server and credentials.
+// kubeconfig files (YAML or JSON), as kubectl reads them: the current context's server and
+// credentials.
 #pragma once
 
 #include <string>
@@ -18,8 +19,8 @@ struct KubeConfig {
   bool insecure_skip_tls_verify = false;
 };
 
-// Relative files are looked up beside the kubeconfig. Errors name the file and what is missing. Exec
-// and auth-provider plugins are refused with a message that says so.
+// Relative files are looked up beside the kubeconfig. Errors name the file and what is missing.
+// Exec and auth-provider plugins are refused with a message that says so.
 Result<KubeConfig> load_kubeconfig(const std::string& path);
 Result<KubeConfig> parse_kubeconfig(std::string_view text, const std::string& folder);
 // Of the pod that this process runs in: service account token and CA, KUBERNETES_SERVICE_HOST/_PORT

@@ -22,7 +22,10 @@ class EmbeddedWatch final : public kube::Watch {
         store_(store),
         handler_(std::move(handler)),
         next_(loop, [this] { flush(); }),
-        timeout_(loop, [this] { end(Error{ErrorCode::kCancelled, "watch: its time is over"}); }),
+        timeout_(loop,
+                 [this] {
+                   end(Error{ErrorCode::kCancelled, "watch: its time is over"});
+                 }),
         bookmark_(loop, [this] { bookmark(); }),
         bookmarks_(options.bookmarks) {
     next_.start(Duration::zero());
@@ -110,7 +113,7 @@ class EmbeddedClient final : public kube::Client {
            Callback done) override {
     run(type, std::move(done),
         [this, ns = std::string(ns), name = std::string(name)](const ResourceInfo& info,
-                                                              Callback reply) {
+                                                               Callback reply) {
           ObjectPtr object = core_.store().get(info, ns, name);
           if (object == nullptr) return reply(fail(ApiError::not_found(info, name).to_error()));
           reply(object->text);
@@ -123,8 +126,7 @@ class EmbeddedClient final : public kube::Client {
         [this, ns = std::string(ns), options](const ResourceInfo& info, Callback reply) {
           auto filter = make_filter(ns, options.label_selector, options.field_selector);
           if (!filter) return reply(fail(filter.error()));
-          auto found =
-              core_.store().list(info, *filter, options.limit, options.continue_token);
+          auto found = core_.store().list(info, *filter, options.limit, options.continue_token);
           if (!found) return reply(fail(found.error()));
           reply(list_text(info, *found));
         });
@@ -134,7 +136,7 @@ class EmbeddedClient final : public kube::Client {
               const kube::WriteOptions& options, Callback done) override {
     run(type, std::move(done),
         [this, ns = std::string(ns), body = std::move(body), options](const ResourceInfo& info,
-                                                                     Callback reply) {
+                                                                      Callback reply) {
           auto object = kube::parse_json(body);
           if (!object) return reply(fail(object.error()));
           core_.create(info, ns, std::move(*object), options, forward(std::move(reply)));
@@ -168,7 +170,7 @@ class EmbeddedClient final : public kube::Client {
               const kube::DeleteOptions& options, Callback done) override {
     run(type, std::move(done),
         [this, ns = std::string(ns), name = std::string(name), options](const ResourceInfo& info,
-                                                                       Callback reply) {
+                                                                        Callback reply) {
           ApiCore::Deletion deletion;
           deletion.uid = options.uid;
           deletion.resource_version = options.resource_version;
@@ -180,8 +182,8 @@ class EmbeddedClient final : public kube::Client {
   std::unique_ptr<kube::Watch> watch(const kube::ResourceType& type, std::string_view ns,
                                      const kube::WatchOptions& options,
                                      kube::WatchHandler handler) override {
-    auto out = std::make_unique<EmbeddedWatch>(core_.loop(), core_.store(), options,
-                                               std::move(handler));
+    auto out =
+        std::make_unique<EmbeddedWatch>(core_.loop(), core_.store(), options, std::move(handler));
     out->start(core_.registry().find(type), std::string(ns), options);
     return out;
   }
@@ -191,15 +193,15 @@ class EmbeddedClient final : public kube::Client {
   template <class Work>
   void run(const kube::ResourceType& type, Callback done, Work work) {
     const ResourceInfo* info = core_.registry().find(type);
-    core_.loop().post([alive = alive_, info, type, done = std::move(done),
-                       work = std::move(work)]() mutable {
-      if (!*alive) return;
-      if (info == nullptr) {
-        return done(fail(ErrorCode::kNotFound, "{} ({}) are not served", type.plural,
-                         type.api_version()));
-      }
-      work(*info, std::move(done));
-    });
+    core_.loop().post(
+        [alive = alive_, info, type, done = std::move(done), work = std::move(work)]() mutable {
+          if (!*alive) return;
+          if (info == nullptr) {
+            return done(fail(ErrorCode::kNotFound, "{} ({}) are not served", type.plural,
+                             type.api_version()));
+          }
+          work(*info, std::move(done));
+        });
   }
 
   ApiCore::Done forward(Callback reply) {

@@ -204,7 +204,8 @@ class HttpClient final : public kube::Client {
     if (options.timeout > Duration::zero()) {
       add_query(&target, "timeoutSeconds", std::to_string(std::max<int64_t>(1, seconds)));
     }
-    Duration limit = options.timeout > Duration::zero() ? options.timeout + kWatchGrace : Duration();
+    Duration limit =
+        options.timeout > Duration::zero() ? options.timeout + kWatchGrace : Duration();
     auto out = std::make_unique<HttpWatch>(loop_, limit, std::move(handler));
     out->start(http_, request("GET", std::move(target)));
     return out;
@@ -247,8 +248,8 @@ class HttpClient final : public kube::Client {
     config_.token = std::move(*text);
   }
 
-  void send(std::string method, std::string target, std::string_view content_type,
-            std::string body, Callback done) {
+  void send(std::string method, std::string target, std::string_view content_type, std::string body,
+            Callback done) {
     auto out = request(std::move(method), std::move(target));
     if (!content_type.empty()) out.headers.set("Content-Type", content_type);
     out.body = std::move(body);
@@ -274,8 +275,8 @@ Result<std::unique_ptr<kube::Client>> make_http_client(io::Loop& loop, const Kub
   tls_options.cert_pem = config.cert_pem;
   tls_options.key_pem = config.key_pem;
   tls_options.ca_pem = config.ca_pem;
-  tls_options.verify = config.insecure_skip_tls_verify ? tls::ContextOptions::kNone
-                                                       : tls::ContextOptions::kRequired;
+  tls_options.verify =
+      config.insecure_skip_tls_verify ? tls::ContextOptions::kNone : tls::ContextOptions::kRequired;
   tls_options.alpn = {"http/1.1"};
   http::ClientOptions options;
   EM_TRY(options.tls, tls::Context::client(tls_options));

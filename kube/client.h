@@ -3,8 +3,8 @@
 //
 // Bodies and objects are JSON text. All calls return at once; callbacks run on the client's loop,
 // never from within the call, and not after the client was destroyed. Errors carry a code that a
-// caller can act on (kNotFound, kAlreadyExists, kConflict, kGone, kInvalidArgument, kPermissionDenied,
-// kUnauthenticated, kUnavailable, ...) and the server's message.
+// caller can act on (kNotFound, kAlreadyExists, kConflict, kGone, kInvalidArgument,
+// kPermissionDenied, kUnauthenticated, kUnavailable, ...) and the server's message.
 #pragma once
 
 #include <memory>
@@ -65,7 +65,8 @@ struct WatchHandler {
   UniqueFunction<void(const Error&)> on_end;
 };
 
-// A running watch; destroying it ends it (allowed in its callbacks), and no callback runs afterwards.
+// A running watch; destroying it ends it (allowed in its callbacks), and no callback runs
+// afterwards.
 class Watch {
  public:
   virtual ~Watch() = default;

@@ -220,9 +220,15 @@ Informer::~Informer() {
   impl_->retry.stop();
 }
 
-void Informer::start() { impl_->later(Duration::zero()); }
-bool Informer::synced() const { return impl_->synced; }
-const std::string& Informer::resource_version() const { return impl_->version; }
+void Informer::start() {
+  impl_->later(Duration::zero());
+}
+bool Informer::synced() const {
+  return impl_->synced;
+}
+const std::string& Informer::resource_version() const {
+  return impl_->version;
+}
 const std::map<std::string, Informer::Object, std::less<>>& Informer::objects() const {
   return impl_->objects;
 }

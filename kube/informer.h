@@ -1,7 +1,7 @@
 // Informer: keeps a copy of the objects of one resource: list in pages, watch, list again when the
-// history is gone, back-off with jitter when the server cannot be reached. The handlers see each change
-// once; after a relist what vanished meanwhile is reported as deleted.
-// Threads: the loop given. Handlers may call cache functions and may destroy the informer.
+// history is gone, back-off with jitter when the server cannot be reached. The handlers see each
+// change once; after a relist what vanished meanwhile is reported as deleted. Threads: the loop
+// given. Handlers may call cache functions and may destroy the informer.
 #pragma once
 
 #include <map>
@@ -34,7 +34,8 @@ class Informer {
   };
   struct Handlers {
     UniqueFunction<void(const Object&)> on_upsert;
-    UniqueFunction<void(const Object&)> on_delete;  // resource_version: of the deletion, where known
+    UniqueFunction<void(const Object&)>
+        on_delete;  // resource_version: of the deletion, where known
     // The list is complete (the first time, and after each relist).
     UniqueFunction<void()> on_synced;
     UniqueFunction<void(const Error&)> on_error;  // it is retried; for logs and health

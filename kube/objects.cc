@@ -297,13 +297,17 @@ Result<Node> parse_node(const json& object) {
   return finish(std::move(out), std::move(error), "node");
 }
 
-Result<Meta> parse_meta(std::string_view text) { return from_text<Meta>(text, parse_meta); }
+Result<Meta> parse_meta(std::string_view text) {
+  return from_text<Meta>(text, parse_meta);
+}
 Result<Service> parse_service(std::string_view text) {
   return from_text<Service>(text, parse_service);
 }
 Result<EndpointSlice> parse_endpoint_slice(std::string_view text) {
   return from_text<EndpointSlice>(text, parse_endpoint_slice);
 }
-Result<Node> parse_node(std::string_view text) { return from_text<Node>(text, parse_node); }
+Result<Node> parse_node(std::string_view text) {
+  return from_text<Node>(text, parse_node);
+}
 
 }  // namespace edgemesh::kube

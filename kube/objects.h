@@ -1,5 +1,5 @@
-// The Kubernetes objects that EdgeMesh reads, as plain structs, and their parsers. Unknown fields are
-// ignored; a field of a wrong type is an error that names its path. I/O-free.
+// The Kubernetes objects that EdgeMesh reads, as plain structs, and their parsers. Unknown fields
+// are ignored; a field of a wrong type is an error that names its path. I/O-free.
 #pragma once
 
 #include <cstdint>
@@ -54,7 +54,7 @@ struct Service : Meta {
 
 struct SliceEndpoint {
   std::vector<std::string> addresses;
-  bool ready = true;        // unset conditions count as ready, as the API says
+  bool ready = true;  // unset conditions count as ready, as the API says
   bool serving = true;
   bool terminating = false;
   std::string node_name, zone, hostname;
@@ -93,19 +93,29 @@ Result<Node> parse_node(const nlohmann::json& object);
 Result<Node> parse_node(std::string_view json_text);
 
 // A string converts to a JSON value as well as to a view: these say that text is meant.
-inline Result<Meta> parse_meta(const std::string& t) { return parse_meta(std::string_view(t)); }
-inline Result<Meta> parse_meta(const char* t) { return parse_meta(std::string_view(t)); }
+inline Result<Meta> parse_meta(const std::string& t) {
+  return parse_meta(std::string_view(t));
+}
+inline Result<Meta> parse_meta(const char* t) {
+  return parse_meta(std::string_view(t));
+}
 inline Result<Service> parse_service(const std::string& t) {
   return parse_service(std::string_view(t));
 }
-inline Result<Service> parse_service(const char* t) { return parse_service(std::string_view(t)); }
+inline Result<Service> parse_service(const char* t) {
+  return parse_service(std::string_view(t));
+}
 inline Result<EndpointSlice> parse_endpoint_slice(const std::string& t) {
   return parse_endpoint_slice(std::string_view(t));
 }
 inline Result<EndpointSlice> parse_endpoint_slice(const char* t) {
   return parse_endpoint_slice(std::string_view(t));
 }
-inline Result<Node> parse_node(const std::string& t) { return parse_node(std::string_view(t)); }
-inline Result<Node> parse_node(const char* t) { return parse_node(std::string_view(t)); }
+inline Result<Node> parse_node(const std::string& t) {
+  return parse_node(std::string_view(t));
+}
+inline Result<Node> parse_node(const char* t) {
+  return parse_node(std::string_view(t));
+}
 
 }  // namespace edgemesh::kube

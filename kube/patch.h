@@ -18,8 +18,8 @@ Result<> apply_json_patch(nlohmann::json& target, const nlohmann::json& patch);
 
 // Strategic merge patch: like a merge patch, but lists of the known kinds are merged by their key
 // (containers by name, ...), with the directives $patch (merge, replace, delete), $retainKeys,
-// $setElementOrder/F and $deleteFromPrimitiveList/F. `kind` is the object's kind; lists of kinds and
-// fields that are not known are replaced whole.
+// $setElementOrder/F and $deleteFromPrimitiveList/F. `kind` is the object's kind; lists of kinds
+// and fields that are not known are replaced whole.
 Result<> apply_strategic_patch(nlohmann::json& target, const nlohmann::json& patch,
                                std::string_view kind);
 

@@ -101,7 +101,8 @@ class LabelParser {
 
   std::string word() {
     size_t n = 0;
-    while (n < rest_.size() && std::string_view(" ,()=!<>").find(rest_[n]) == std::string_view::npos) {
+    while (n < rest_.size() &&
+           std::string_view(" ,()=!<>").find(rest_[n]) == std::string_view::npos) {
       ++n;
     }
     std::string out(rest_.substr(0, n));
@@ -152,9 +153,8 @@ bool LabelSelector::matches(const Term& term, const std::string* value) {
 }
 
 bool LabelSelector::matches(const Pairs& labels) const {
-  return std::all_of(terms_.begin(), terms_.end(), [&](const Term& term) {
-    return matches(term, find_pair(labels, term.key));
-  });
+  return std::all_of(terms_.begin(), terms_.end(),
+                     [&](const Term& term) { return matches(term, find_pair(labels, term.key)); });
 }
 
 Result<FieldSelector> FieldSelector::parse(std::string_view text) {

@@ -1,6 +1,7 @@
 // Label and field selectors of list and watch requests. I/O-free.
 //
-// Labels: "a=b,c!=d,e in (x,y),f notin (z),g,!h,i>3,j<5". Fields: "metadata.name=a,status.phase!=b".
+// Labels: "a=b,c!=d,e in (x,y),f notin (z),g,!h,i>3,j<5". Fields:
+// "metadata.name=a,status.phase!=b".
 #pragma once
 
 #include <string>

@@ -41,8 +41,8 @@ std::optional<size_t> index_of(const json& list, std::string_view merge_key, con
   return std::nullopt;
 }
 
-// Brings `merged` into the order of `wanted` (elements or identities); elements that `wanted` does not
-// name keep their place relative to their neighbours in `before`.
+// Brings `merged` into the order of `wanted` (elements or identities); elements that `wanted` does
+// not name keep their place relative to their neighbours in `before`.
 json reorder(const json& merged, const json& wanted, const json& before,
              std::string_view merge_key) {
   std::vector<const json*> named, others;
@@ -101,7 +101,8 @@ Result<> merge_objects(json& list, const json& patch, const FieldRule& rule) {
       while (auto at = index_of(list, rule.merge_key, id)) list.erase(*at);
       continue;
     }
-    if (!directive.empty() && directive != "merge") return bad("$patch: '{}' is not known", directive);
+    if (!directive.empty() && directive != "merge")
+      return bad("$patch: '{}' is not known", directive);
     named.push_back(json{{std::string(rule.merge_key), *id}});
     auto at = index_of(list, rule.merge_key, id);
     if (!at) {
@@ -158,7 +159,8 @@ Result<> retain_keys(json& target, const json& patch) {
   return {};
 }
 
-Result<> list_directives(json& target, const json& patch, std::string_view type, const json& before) {
+Result<> list_directives(json& target, const json& patch, std::string_view type,
+                         const json& before) {
   for (const auto& [key, value] : patch.items()) {
     if (key.starts_with(kDeletePrimitive)) {
       auto it = target.find(key.substr(kDeletePrimitive.size()));

@@ -1,5 +1,5 @@
-// Which lists and maps of the built-in kinds merge, and how: the patchMergeKey and patchStrategy marks
-// of the Kubernetes API types, as a table. I/O-free, immutable.
+// Which lists and maps of the built-in kinds merge, and how: the patchMergeKey and patchStrategy
+// marks of the Kubernetes API types, as a table. I/O-free, immutable.
 #pragma once
 
 #include <string_view>
@@ -7,7 +7,7 @@
 namespace edgemesh::kube {
 
 struct FieldRule {
-  std::string_view type;       // the type that has the field
+  std::string_view type;  // the type that has the field
   std::string_view field;
   std::string_view child;      // type of the field, or of the list's elements; empty: plain
   std::string_view merge_key;  // of a list of objects; empty: not merged by key

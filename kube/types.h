@@ -14,7 +14,8 @@ struct ResourceType {
   bool namespaced = true;
 
   std::string api_version() const { return group.empty() ? version : group + "/" + version; }
-  // "/api/v1/namespaces/default/services/web"; ns empty: all namespaces; name empty: the collection.
+  // "/api/v1/namespaces/default/services/web"; ns empty: all namespaces; name empty: the
+  // collection.
   std::string path(std::string_view ns = {}, std::string_view name = {},
                    std::string_view subresource = {}) const;
   friend bool operator==(const ResourceType&, const ResourceType&) = default;

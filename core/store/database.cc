@@ -31,8 +31,9 @@ ErrorCode code_of(int rc) {
 
 tl::unexpected<Error> db_error(sqlite3* db, int rc, std::string_view what) {
   constexpr size_t kMaxShown = 120;
-  return fail(code_of(rc), "database: {} ({}): {}", db != nullptr ? sqlite3_errmsg(db) : "no memory",
-              sqlite3_errstr(rc), what.substr(0, kMaxShown));
+  return fail(code_of(rc), "database: {} ({}): {}",
+              db != nullptr ? sqlite3_errmsg(db) : "no memory", sqlite3_errstr(rc),
+              what.substr(0, kMaxShown));
 }
 
 }  // namespace
@@ -49,7 +50,9 @@ Statement& Statement::operator=(Statement&& other) noexcept {
   return *this;
 }
 
-Statement::~Statement() { sqlite3_finalize(stmt_); }
+Statement::~Statement() {
+  sqlite3_finalize(stmt_);
+}
 
 Statement& Statement::bind(int index, int64_t value) {
   sqlite3_bind_int64(stmt_, index, value);
@@ -93,7 +96,9 @@ Result<> Statement::run() {
   return {};
 }
 
-int64_t Statement::column_int(int index) const { return sqlite3_column_int64(stmt_, index); }
+int64_t Statement::column_int(int index) const {
+  return sqlite3_column_int64(stmt_, index);
+}
 
 std::string_view Statement::column_text(int index) const {
   const unsigned char* text = sqlite3_column_text(stmt_, index);
@@ -124,9 +129,9 @@ Result<std::unique_ptr<Database>> Database::open(const std::string& path, const 
     ::close(fd);
   }
   sqlite3* raw = nullptr;
-  int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE |
-              (options.read_only ? SQLITE_OPEN_READONLY
-                                 : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
+  int flags =
+      SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE |
+      (options.read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
   int rc = sqlite3_open_v2(path.c_str(), &raw, flags, nullptr);
   if (rc != SQLITE_OK) {
     auto error = db_error(raw, rc, path);
@@ -146,7 +151,9 @@ Result<std::unique_ptr<Database>> Database::open(const std::string& path, const 
   return db;
 }
 
-Database::~Database() { sqlite3_close_v2(db_); }
+Database::~Database() {
+  sqlite3_close_v2(db_);
+}
 
 Result<> Database::exec(std::string_view sql) {
   std::string text(sql);
@@ -163,7 +170,9 @@ Result<Statement> Database::prepare(std::string_view sql) {
   return Statement(db_, stmt);
 }
 
-int64_t Database::changes() const { return sqlite3_changes64(db_); }
+int64_t Database::changes() const {
+  return sqlite3_changes64(db_);
+}
 
 Result<> Database::migrate(std::initializer_list<std::string_view> steps) {
   EM_TRY(auto query, prepare("PRAGMA user_version"));

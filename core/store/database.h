@@ -1,10 +1,10 @@
 // SQLite behind Result: a connection, prepared statements, transactions.
 //
-// Durability: with Options::sync_full a transaction that committed survives a power cut; without it a
-// power cut may lose the last transactions, but never corrupts the file (WAL).
-// Threads: a Database and its statements belong to one thread at a time. For writes from a loop see
-// store/writer.h. Errors name the statement and what SQLite said; a full disk is kResourceExhausted, a
-// violated constraint kAlreadyExists, a damaged file kIo.
+// Durability: with Options::sync_full a transaction that committed survives a power cut; without it
+// a power cut may lose the last transactions, but never corrupts the file (WAL). Threads: a
+// Database and its statements belong to one thread at a time. For writes from a loop see
+// store/writer.h. Errors name the statement and what SQLite said; a full disk is
+// kResourceExhausted, a violated constraint kAlreadyExists, a damaged file kIo.
 #pragma once
 
 #include <chrono>
@@ -75,8 +75,8 @@ class Database {
   Result<Statement> prepare(std::string_view sql);
   int64_t changes() const;  // rows that the last INSERT, UPDATE or DELETE touched
 
-  // Runs the steps from PRAGMA user_version on, each in its own transaction. A file that is newer than
-  // the program is an error.
+  // Runs the steps from PRAGMA user_version on, each in its own transaction. A file that is newer
+  // than the program is an error.
   Result<> migrate(std::initializer_list<std::string_view> steps);
 
   const std::string& path() const { return path_; }

@@ -141,6 +141,8 @@ void Writer::submit(Work work, Done done) {
   });
 }
 
-uint64_t Writer::commits() const { return impl_->commits.load(std::memory_order_relaxed); }
+uint64_t Writer::commits() const {
+  return impl_->commits.load(std::memory_order_relaxed);
+}
 
 }  // namespace edgemesh::store

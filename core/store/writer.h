@@ -1,6 +1,6 @@
-// Writer: the store thread. Work that is handed in runs there in order; all that waits is committed in
-// one transaction (group commit), and only then are the `done` callbacks called, on the loop. So a
-// write that was reported as done is durable, and the cost of fsync is shared.
+// Writer: the store thread. Work that is handed in runs there in order; all that waits is committed
+// in one transaction (group commit), and only then are the `done` callbacks called, on the loop. So
+// a write that was reported as done is durable, and the cost of fsync is shared.
 #pragma once
 
 #include <memory>
@@ -19,7 +19,7 @@ class Writer {
   using Done = UniqueFunction<void(Result<>)>;
 
   struct Options {
-    size_t max_batch = 512;    // works in one transaction
+    size_t max_batch = 512;     // works in one transaction
     size_t max_queued = 65536;  // beyond: kResourceExhausted
   };
 

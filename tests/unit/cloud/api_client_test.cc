@@ -117,7 +117,8 @@ TEST_F(EmbeddedClientTest, WatchFromAnOldVersionEndsAsGone) {
   client_ = make_embedded_client(*core_);
   create(kube::kConfigMaps, "default", config_map("x"));
   uint64_t old = store_->version();
-  for (const char* name : {"a", "b", "c", "d"}) create(kube::kConfigMaps, "default", config_map(name));
+  for (const char* name : {"a", "b", "c", "d"})
+    create(kube::kConfigMaps, "default", config_map(name));
   kube::WatchOptions options;
   options.resource_version = std::to_string(old);
   std::unique_ptr<Error> ended;

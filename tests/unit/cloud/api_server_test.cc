@@ -1,4 +1,5 @@
-// The API over HTTP on loopback: http::Server, the handlers, and kube::Client over HTTP against them.
+// The API over HTTP on loopback: http::Server, the handlers, and kube::Client over HTTP against
+// them.
 #include "cloud/api_server.h"
 
 #include <gtest/gtest.h>
@@ -26,10 +27,10 @@ class ApiServerTest : public testing::Test {
     loop_ = std::move(*io::Loop::create());
     EmbeddedApi::Options options;
     options.store.history_changes = 8;
-    options.server.authenticator = make_authenticator(
-        {{"admin-token", {"admin", {"system:masters"}}},
-         {"node-token", {"system:node:n1", {"system:nodes"}}},
-         {"other-token", {"somebody", {}}}});
+    options.server.authenticator =
+        make_authenticator({{"admin-token", {"admin", {"system:masters"}}},
+                            {"node-token", {"system:node:n1", {"system:nodes"}}},
+                            {"other-token", {"somebody", {}}}});
     auto api = EmbeddedApi::open(*loop_, std::move(options));
     ASSERT_TRUE(api) << api.error().message;
     api_ = std::move(*api);
@@ -252,8 +253,9 @@ TEST_F(ApiServerTest, ClusterAddressCannotChangeAndIsFreedOnDelete) {
   wanted["spec"]["clusterIP"] = ip;
 
   json patch = {{"spec", {{"clusterIP", "10.96.0.5"}}}};
-  EXPECT_EQ(send("PATCH", std::string(kPath) + "/web", patch.dump(),
-                 "application/merge-patch+json").status, 422);
+  EXPECT_EQ(send("PATCH", std::string(kPath) + "/web", patch.dump(), "application/merge-patch+json")
+                .status,
+            422);
   EXPECT_EQ(send("POST", kPath, wanted.dump()).status, 422);
   ASSERT_EQ(send("DELETE", std::string(kPath) + "/web").status, 200);
   EXPECT_EQ(send("POST", kPath, wanted.dump()).status, 201);
@@ -263,7 +265,8 @@ TEST_F(ApiServerTest, ThreePatchFormsAndApply) {
   send("POST", kPath, service("web"));
   std::string target = std::string(kPath) + "/web";
 
-  send("PATCH", target, R"({"spec":{"ports":[{"port":443,"name":"tls"},{"port":80,"name":"http"}]}})",
+  send("PATCH", target,
+       R"({"spec":{"ports":[{"port":443,"name":"tls"},{"port":80,"name":"http"}]}})",
        "application/strategic-merge-patch+json");
   send("PATCH", target, R"({"metadata":{"labels":{"a":"1","b":"2"}}})",
        "application/merge-patch+json");
@@ -297,13 +300,16 @@ TEST_F(ApiServerTest, StrangePatchesAreRefusedAndHarmless) {
   EXPECT_EQ(send("PATCH", target, R"({"spec":[]})", merge).status, 400);
   EXPECT_EQ(send("PATCH", target, "[]", merge).status, 400);
   EXPECT_EQ(send("PATCH", target, R"([{"op":"replace","path":"","value":1}])",
-                 "application/json-patch+json").status, 400);
+                 "application/json-patch+json")
+                .status,
+            400);
   EXPECT_EQ(send("PATCH", target + "?fieldManager=a", R"({"metadata":"x"})", apply).status, 400);
   EXPECT_EQ(send("PATCH", target + "new?fieldManager=a", R"({"metadata":7})", apply).status, 400);
   EXPECT_EQ(send("PATCH", target, "{}", apply).status, 400) << "no field manager";
   // Owner records that no server wrote.
   send("PATCH", target, R"({"metadata":{"managedFields":[{"manager":"a","operation":"Apply",
-       "fieldsV1":{"x":1,"k:":{},"f:spec":{"k:{":{},"f:ports":"x"}}},7]}})", merge);
+       "fieldsV1":{"x":1,"k:":{},"f:spec":{"k:{":{},"f:ports":"x"}}},7]}})",
+       merge);
   EXPECT_EQ(send("PATCH", target + "?fieldManager=a", "metadata: {name: web}", apply).status, 200);
 
   EXPECT_EQ(get(target)["metadata"]["name"], "web");
@@ -512,9 +518,9 @@ TEST_F(ApiServerTest, InformerListsAgainWhenItsVersionIsGone) {
   settle([&] { return done == 13; });
   http::ServerOptions server;
   server.listen = address;
-  auto fresh = ApiServer::create(*loop_, api_->core(),
-                                 {.authenticator = make_authenticator(
-                                      {{"admin-token", {"admin", {"system:masters"}}}})});
+  auto fresh = ApiServer::create(
+      *loop_, api_->core(),
+      {.authenticator = make_authenticator({{"admin-token", {"admin", {"system:masters"}}}})});
   auto made = http::Server::create(*loop_, server, [&](http::Request request, auto writer) {
     fresh->handle(std::move(request), std::move(writer));
   });

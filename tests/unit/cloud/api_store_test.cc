@@ -12,8 +12,9 @@ class ApiStoreTest : public ApiFixture {
  protected:
   uint64_t put(const std::string& name, const std::string& value) {
     auto stored = store_->latest(info(kube::kConfigMaps), "default", name);
-    auto written = stored == nullptr ? create(kube::kConfigMaps, "default", config_map(name, value))
-                                     : update(kube::kConfigMaps, "default", config_map(name, value));
+    auto written = stored == nullptr
+                       ? create(kube::kConfigMaps, "default", config_map(name, value))
+                       : update(kube::kConfigMaps, "default", config_map(name, value));
     EXPECT_TRUE(written);
     return store_->version();
   }

@@ -15,11 +15,15 @@ struct PatchCase {
   const char* patch;
   const char* after;  // null: refused
 };
-void PrintTo(const PatchCase& value, std::ostream* out) { *out << value.name; }
+void PrintTo(const PatchCase& value, std::ostream* out) {
+  *out << value.name;
+}
 
 namespace {
 
-std::string case_name(const testing::TestParamInfo<PatchCase>& info) { return info.param.name; }
+std::string case_name(const testing::TestParamInfo<PatchCase>& info) {
+  return info.param.name;
+}
 
 void check(const PatchCase& row, Result<> (*apply)(json&, const json&, const char*)) {
   json object = json::parse(row.before);
@@ -73,7 +77,8 @@ INSTANTIATE_TEST_SUITE_P(
                   R"([{"op":"replace","path":"/a~1b/m~0n","value":2}])", R"({"a/b":{"m~n":2}})"},
         PatchCase{"TestPasses", "", R"({"a":1})",
                   R"([{"op":"test","path":"/a","value":1},{"op":"remove","path":"/a"}])", R"({})"},
-        PatchCase{"TestFails", "", R"({"a":1})", R"([{"op":"test","path":"/a","value":2}])", nullptr},
+        PatchCase{"TestFails", "", R"({"a":1})", R"([{"op":"test","path":"/a","value":2}])",
+                  nullptr},
         PatchCase{"RemoveOfNothing", "", R"({})", R"([{"op":"remove","path":"/a"}])", nullptr},
         PatchCase{"IndexBeyondTheEnd", "", R"({"a":[]})",
                   R"([{"op":"add","path":"/a/1","value":1}])", nullptr},
@@ -100,9 +105,8 @@ TEST(JsonPatchLimitTest, StopsCopiesThatGrowWithoutBound) {
 
 class StrategicPatchTest : public testing::TestWithParam<PatchCase> {};
 TEST_P(StrategicPatchTest, GivesTheResult) {
-  check(GetParam(), [](json& o, const json& p, const char* kind) {
-    return apply_strategic_patch(o, p, kind);
-  });
+  check(GetParam(),
+        [](json& o, const json& p, const char* kind) { return apply_strategic_patch(o, p, kind); });
 }
 INSTANTIATE_TEST_SUITE_P(
     Table, StrategicPatchTest,
@@ -115,12 +119,10 @@ INSTANTIATE_TEST_SUITE_P(
                   R"({"spec":{"template":{"spec":{"containers":[{"name":"a"}]}}}})",
                   R"({"spec":{"template":{"spec":{"containers":[{"name":"z"}]}}}})",
                   R"({"spec":{"template":{"spec":{"containers":[{"name":"z"},{"name":"a"}]}}}})"},
-        PatchCase{"DeleteByKey", "Pod",
-                  R"({"spec":{"containers":[{"name":"a"},{"name":"b"}]}})",
+        PatchCase{"DeleteByKey", "Pod", R"({"spec":{"containers":[{"name":"a"},{"name":"b"}]}})",
                   R"({"spec":{"containers":[{"$patch":"delete","name":"a"}]}})",
                   R"({"spec":{"containers":[{"name":"b"}]}})"},
-        PatchCase{"ReplaceList", "Pod",
-                  R"({"spec":{"containers":[{"name":"a"},{"name":"b"}]}})",
+        PatchCase{"ReplaceList", "Pod", R"({"spec":{"containers":[{"name":"a"},{"name":"b"}]}})",
                   R"({"spec":{"containers":[{"$patch":"replace"},{"name":"c"}]}})",
                   R"({"spec":{"containers":[{"name":"c"}]}})"},
         PatchCase{"ReplaceMap", "Service", R"({"spec":{"selector":{"a":"1","b":"2"}}})",
@@ -137,10 +139,11 @@ INSTANTIATE_TEST_SUITE_P(
                   R"({"spec":{"ports":[{"port":443,"targetPort":8443}]}})",
                   R"({"spec":{"ports":[{"port":80,"name":"http"},
                      {"port":443,"name":"https","targetPort":8443}]}})"},
-        PatchCase{"ContainerPortsByContainerPort", "Pod",
-                  R"({"spec":{"containers":[{"name":"a","ports":[{"containerPort":1}]}]}})",
-                  R"({"spec":{"containers":[{"name":"a","ports":[{"containerPort":1,"name":"x"}]}]}})",
-                  R"({"spec":{"containers":[{"name":"a","ports":[{"containerPort":1,"name":"x"}]}]}})"},
+        PatchCase{
+            "ContainerPortsByContainerPort", "Pod",
+            R"({"spec":{"containers":[{"name":"a","ports":[{"containerPort":1}]}]}})",
+            R"({"spec":{"containers":[{"name":"a","ports":[{"containerPort":1,"name":"x"}]}]}})",
+            R"({"spec":{"containers":[{"name":"a","ports":[{"containerPort":1,"name":"x"}]}]}})"},
         PatchCase{"ConditionsByType", "Node",
                   R"({"status":{"conditions":[{"type":"Ready","status":"True"}]}})",
                   R"({"status":{"conditions":[{"type":"Ready","status":"False"}]}})",
@@ -153,20 +156,21 @@ INSTANTIATE_TEST_SUITE_P(
                   R"({"metadata":{"finalizers":["b"]}})"},
         PatchCase{"TaintsAreReplaced", "Node", R"({"spec":{"taints":[{"key":"a"}]}})",
                   R"({"spec":{"taints":[{"key":"b"}]}})", R"({"spec":{"taints":[{"key":"b"}]}})"},
-        PatchCase{"RetainKeys", "Deployment",
-                  R"({"spec":{"strategy":{"type":"RollingUpdate","rollingUpdate":{"maxSurge":1}}}})",
-                  R"({"spec":{"strategy":{"$retainKeys":["type"],"type":"Recreate"}}})",
-                  R"({"spec":{"strategy":{"type":"Recreate"}}})"},
-        PatchCase{"VolumeRetainKeys", "Pod",
-                  R"({"spec":{"volumes":[{"name":"v","emptyDir":{}}]}})",
+        PatchCase{
+            "RetainKeys", "Deployment",
+            R"({"spec":{"strategy":{"type":"RollingUpdate","rollingUpdate":{"maxSurge":1}}}})",
+            R"({"spec":{"strategy":{"$retainKeys":["type"],"type":"Recreate"}}})",
+            R"({"spec":{"strategy":{"type":"Recreate"}}})"},
+        PatchCase{"VolumeRetainKeys", "Pod", R"({"spec":{"volumes":[{"name":"v","emptyDir":{}}]}})",
                   R"({"spec":{"volumes":[{"$retainKeys":["name","hostPath"],"name":"v",
                      "hostPath":{"path":"/x"}}]}})",
                   R"({"spec":{"volumes":[{"name":"v","hostPath":{"path":"/x"}}]}})"},
-        PatchCase{"SetElementOrder", "Pod",
-                  R"({"spec":{"containers":[{"name":"a"},{"name":"b"},{"name":"c"}]}})",
-                  R"({"spec":{"$setElementOrder/containers":[{"name":"c"},{"name":"a"}],
+        PatchCase{
+            "SetElementOrder", "Pod",
+            R"({"spec":{"containers":[{"name":"a"},{"name":"b"},{"name":"c"}]}})",
+            R"({"spec":{"$setElementOrder/containers":[{"name":"c"},{"name":"a"}],
                      "containers":[{"name":"a","image":"1"}]}})",
-                  R"({"spec":{"containers":[{"name":"b"},{"name":"c"},{"name":"a","image":"1"}]}})"},
+            R"({"spec":{"containers":[{"name":"b"},{"name":"c"},{"name":"a","image":"1"}]}})"},
         PatchCase{"NullRemoves", "Service", R"({"spec":{"a":1,"b":2}})", R"({"spec":{"a":null}})",
                   R"({"spec":{"b":2}})"},
         PatchCase{"UnknownKindReplacesLists", "Gadget", R"({"spec":{"containers":[{"name":"a"}]}})",

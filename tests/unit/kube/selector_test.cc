@@ -24,19 +24,20 @@ TEST_P(LabelSelectorTest, MatchesAsKubernetesDoes) {
 INSTANTIATE_TEST_SUITE_P(
     Table, LabelSelectorTest,
     testing::Values(LabelCase{"", true}, LabelCase{"app=web", true}, LabelCase{"app==web", true},
-                    LabelCase{"app = web , tier=front", true}, LabelCase{"app=web,tier=back", false},
-                    LabelCase{"app!=web", false}, LabelCase{"nope!=x", true},
-                    LabelCase{"app in (db, web)", true}, LabelCase{"app in (db)", false},
-                    LabelCase{"app notin (db)", true}, LabelCase{"nope notin (db)", true},
-                    LabelCase{"nope in (db)", false}, LabelCase{"app", true},
-                    LabelCase{"nope", false}, LabelCase{"!app", false}, LabelCase{"! nope", true},
-                    LabelCase{"empty=", true}, LabelCase{"empty in ()", true},
-                    LabelCase{"rank>11", true}, LabelCase{"rank>12", false},
-                    LabelCase{"rank<13", true}, LabelCase{"tier<13", false},
-                    LabelCase{"in in (x)", false}));
+                    LabelCase{"app = web , tier=front", true},
+                    LabelCase{"app=web,tier=back", false}, LabelCase{"app!=web", false},
+                    LabelCase{"nope!=x", true}, LabelCase{"app in (db, web)", true},
+                    LabelCase{"app in (db)", false}, LabelCase{"app notin (db)", true},
+                    LabelCase{"nope notin (db)", true}, LabelCase{"nope in (db)", false},
+                    LabelCase{"app", true}, LabelCase{"nope", false}, LabelCase{"!app", false},
+                    LabelCase{"! nope", true}, LabelCase{"empty=", true},
+                    LabelCase{"empty in ()", true}, LabelCase{"rank>11", true},
+                    LabelCase{"rank>12", false}, LabelCase{"rank<13", true},
+                    LabelCase{"tier<13", false}, LabelCase{"in in (x)", false}));
 
 TEST(LabelSelectorErrorTest, SaysWhereItIsWrong) {
-  for (const char* text : {"=x", "a in x", "a in (x", "a b", "a=b c", "a>x", "a,", "!", "a=b,,c=d"}) {
+  for (const char* text :
+       {"=x", "a in x", "a in (x", "a b", "a=b c", "a>x", "a,", "!", "a=b,,c=d"}) {
     auto selector = LabelSelector::parse(text);
     ASSERT_FALSE(selector) << text;
     EXPECT_NE(selector.error().message.find("at character"), std::string::npos);

@@ -137,7 +137,8 @@ class WriterTest : public testing::Test {
     writer_ = std::move(*Writer::start(*loop_, std::move(db)));
   }
   static Writer::Work insert(int value) {
-    return [value](Database& db) { return db.exec(fmt::format("INSERT INTO t VALUES({})", value)); };
+    return
+        [value](Database& db) { return db.exec(fmt::format("INSERT INTO t VALUES({})", value)); };
   }
   TempDir dir_;
   std::unique_ptr<io::Loop> loop_;
