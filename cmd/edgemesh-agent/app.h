@@ -18,6 +18,7 @@
 #include "discovery/dns_server.h"
 #include "discovery/registry.h"
 #include "p2p/mesh.h"
+#include "p2p/netcheck.h"
 #include "proxy/capture.h"
 #include "proxy/proxy.h"
 
@@ -86,6 +87,8 @@ class App final : private agent::MeshSink {
   std::unique_ptr<p2p::Mesh> mesh_;
   std::unique_ptr<proxy::Capture> capture_;
   std::unique_ptr<discovery::DnsServer> dns_;
+  std::unique_ptr<p2p::Netcheck> netcheck_;  // one at a time
+  bool checking_ = false;
   std::unique_ptr<Admin> admin_;
   io::Timer node_info_timer_;
   bool serves_ = false;  // services are known, from the disk or from the cloud

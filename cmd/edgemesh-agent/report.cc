@@ -3,6 +3,7 @@
 
 #include "cmd/edgemesh-agent/app.h"
 #include "core/base/version.h"
+#include "p2p/netcheck.h"
 
 namespace edgemesh::cmd {
 
@@ -139,10 +140,29 @@ void App::refresh_gauges() {
 }
 
 void App::netcheck(JsonDone done) {
-  if (!mesh_) return done(fail(ErrorCode::kUnavailable, "p2p is switched off (p2p.enable: false)"));
-  json local = json::array();
-  for (const auto& addr : mesh_->direct_addresses()) local.push_back(addr.ip.to_string());
-  done(json{{"localAddresses", local}, {"nat", mesh_->nat_kind()}});
+  if (checking_) return done(fail(ErrorCode::kUnavailable, "a check is running; try again in some seconds"));
+  const auto& told = mesh_module_->config();
+  p2p::NetcheckOptions options;
+  options.turn = {told.turn.host, told.turn.port, told.turn.username, told.turn.password,
+                  told.turn.expires};
+  options.stun = told.stun;
+  options.mark = 0x4d45;
+  if (options.turn.host.empty() && options.stun.empty())
+    return done(fail(ErrorCode::kUnavailable,
+                     "the cloud has named no relay and no STUN server to check with (edgemesh-cloud "
+                     "--turn HOST:PORT)"));
+  checking_ = true;
+  netcheck_ = p2p::Netcheck::start(
+      loop_, options, [this, done = std::move(done), began = loop_.now()](const p2p::NetcheckReport& r) {
+        checking_ = false;
+        json local = json::array(), reflexive = json::array();
+        for (const auto& ip : r.local) local.push_back(ip.to_string());
+        for (const auto& addr : r.reflexive) reflexive.push_back(addr.to_string());
+        auto took = std::chrono::duration_cast<std::chrono::milliseconds>(loop_.clock().now() - began);
+        done(json{{"localAddresses", local}, {"reflexiveAddresses", reflexive}, {"nat", r.nat_kind},
+                  {"udp", r.udp}, {"relayUdp", r.relay_udp}, {"relayTcp", r.relay_tcp},
+                  {"rttUs", r.rtt_us}, {"note", r.advice}, {"elapsedMs", took.count()}});
+      });
 }
 
 void App::path(const std::string& node, bool open_it, JsonDone done) {
