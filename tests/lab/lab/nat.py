@@ -40,11 +40,14 @@ def rules(kind, host):
     return lines
 
 
-def can_be_direct(a, b):
-    """Whether hole punching is possible between hosts behind these two kinds."""
-    if "block" in (a, b):
-        return False
-    if a == "sym" and b == "sym":
-        return False
+def possible_paths(a, b):
+    """The best paths from a host behind `a` to one behind `b`."""
+    if {a, b} == {"none", "block"}:
+        # TCP 15008 of the public one; from its own side only when the other has dialed it.
+        return ("direct",) if b == "none" else ("direct", "relayed")
+    if "block" in (a, b) or a == b == "sym":
+        return ("relayed",)
     # A symmetric box's new port is not the one that a port-restricted box wrote to.
-    return {a, b} != {"sym", "prc"}
+    if {a, b} == {"sym", "prc"}:
+        return ("relayed",)
+    return ("direct", "punched")

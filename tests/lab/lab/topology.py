@@ -56,7 +56,7 @@ class Box:
 
     def change_wan_ip(self, address):
         """The provider gives the box another address; the old mappings are gone with it."""
-        self.ns.ip(f"address add {address}/24 dev wan", f"address del {self.wan_ip}/24 dev wan",
+        self.ns.ip(f"address del {self.wan_ip}/24 dev wan", f"address add {address}/24 dev wan",
                    "route replace default via 203.0.113.1")
         self.wan_ip = address
         self.flush_mappings()
@@ -84,7 +84,7 @@ class Node:
         """A new address in the same subnet; the old one goes. IPv4."""
         new = self.box.host_ip(last)
         plen = self.box.plen
-        self.ns.ip(f"address add {new}/{plen} dev eth0", f"address del {self.ip}/{plen} dev eth0",
+        self.ns.ip(f"address del {self.ip}/{plen} dev eth0", f"address add {new}/{plen} dev eth0",
                    f"route replace default via {self.box.host_ip(1)}")
         self.ip = new
 
