@@ -169,7 +169,11 @@ void App::path(const std::string& node, bool open_it, JsonDone done) {
   if (!mesh_) return done(fail(ErrorCode::kUnavailable, "p2p is switched off (p2p.enable: false)"));
   if (node == config_.node_name)
     return done(json{{"node", node}, {"path", "local"}, {"reason", "that is this node"}});
-  if (!open_it) return await_path(node, loop_.now(), std::move(done));
+  if (!open_it) {
+    for (const auto& peer : mesh_->peers())
+      if (peer.node == node) return done(peer_json(peer));
+    return done(fail(ErrorCode::kNotFound, "node '{}' was not contacted yet", node));
+  }
   // Any stream makes the path. The far agent refuses this target, after the path stands.
   proxy_->tunnel_loop().post([this, node] {
     auto probe = std::make_shared<PathProbe>();
@@ -188,15 +192,14 @@ void App::path(const std::string& node, bool open_it, JsonDone done) {
 }
 
 void App::await_path(const std::string& node, TimePoint end, JsonDone done) {
+  std::string reason = "no answer";
   for (const auto& peer : mesh_->peers()) {
     if (peer.node != node) continue;
-    bool found = peer.kind != p2p::PathKind::kNone;
-    if (found || loop_.now() >= end) return done(peer_json(peer));
+    if (peer.kind != p2p::PathKind::kNone) return done(peer_json(peer));
+    if (!peer.reason.empty()) reason = peer.reason;
   }
   if (loop_.now() >= end)
-    return done(fail(ErrorCode::kNotFound,
-                     "no path to node '{}': it was not contacted yet, or the cloud does not know it; "
-                     "'edgemesh path {}' tries", node, node));
+    return done(fail(ErrorCode::kNotFound, "no path to node '{}': {}", node, reason));
   auto timer = std::make_shared<std::unique_ptr<io::Timer>>();
   *timer = std::make_unique<io::Timer>(
       loop_, [this, alive = alive_, node, end, done = std::move(done), timer]() mutable {
