@@ -163,6 +163,16 @@ Result<bool> HostNetwork::ensure_routing(const CaptureConfig& config, CaptureMod
   std::string table = std::to_string(last_resort_table(config));
   for (const Cidr& cidr : config.service_cidrs) {
     if (cidr.base.is_v6()) continue;
+    // TCP to services has the DNS address as its source: a connection of this machine then outlives
+    // the address of the uplink. Marked packets are the agent's own and keep their way.
+    auto has = [&](const char* mark) {  // the tool prints the mask, or leaves it out
+      return contains(rules, fmt::format("to {} fwmark {} ipproto tcp lookup {}", cidr.to_string(),
+                                         mark, table));
+    };
+    if (!has("0") && !has("0/0xffffffff"))
+      changed |= succeeds({"ip", fam, "rule", "add", "pref",
+                           std::to_string(config.rule_preference + 1), "to", cidr.to_string(),
+                           "fwmark", "0/0xffffffff", "ipproto", "tcp", "lookup", table});
     if (contains(rules, fmt::format("to {} lookup {}", cidr.to_string(), table))) continue;
     EM_TRY_VOID(must({"ip", fam, "rule", "add", "pref", std::to_string(kLastResortPreference), "to",
                       cidr.to_string(), "lookup", table}));

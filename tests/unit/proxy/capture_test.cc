@@ -34,6 +34,9 @@ TEST_F(CaptureTest, InstallsBeforeTheRulesOfOthersAndRemovesAllAtTheEnd) {
             (std::vector<std::string>{"-j EDGEMESH_PREROUTING", "-j KUBE-SERVICES"}));
   EXPECT_EQ(host.chains["6"]["mangle"]["OUTPUT"].at(0), "-j EDGEMESH_OUTPUT");
   EXPECT_TRUE(host.rules.contains("-4 97:\tfrom all fwmark 0x4d46 lookup 19782"));
+  // A local client's source is an address that stays when the uplink's goes.
+  EXPECT_TRUE(host.rules.contains(
+      "-4 98:\tfrom all to 10.96.0.0/12 fwmark 0/0xffffffff ipproto tcp lookup 19783"));
   EXPECT_TRUE(host.routes.contains("-6 19782 local default dev lo"));
   EXPECT_TRUE(host.addresses.contains("169.254.96.16/32"));
 
@@ -75,7 +78,7 @@ TEST_F(CaptureTest, RepairsWhatAnotherProgramFlushed) {
   EXPECT_EQ(capture->repairs(), 1u);
   right["6"]["nat"]["OUTPUT"].emplace_back("-j KUBE");
   EXPECT_EQ(host.chains, right);
-  EXPECT_EQ(host.rules.size(), 3u);
+  EXPECT_EQ(host.rules.size(), 4u);
 }
 
 TEST_F(CaptureTest, FallsBackToRedirectWithoutTproxy) {
