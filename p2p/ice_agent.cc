@@ -115,7 +115,8 @@ void IceCore::start(const IceOptions& options) {
       static_cast<NiceAgentOption>(NICE_AGENT_OPTION_ICE_TRICKLE | NICE_AGENT_OPTION_CONSENT_FRESHNESS));
   // The TURN server gives the reflexive address as well: naming it as STUN server too costs 2 s.
   g_object_set(agent, "controlling-mode", static_cast<gboolean>(options.controlling), "upnp", FALSE,
-               "ice-tcp", FALSE, "stun-pacing-timer", kPacingMs, nullptr);
+               "ice-tcp", FALSE, "stun-pacing-timer", kPacingMs, "force-relay",
+               static_cast<gboolean>(options.relay_only), nullptr);
   for (const IpAddr& ip : options.local) {
     NiceAddress address;
     nice_address_init(&address);
@@ -159,9 +160,15 @@ void IceCore::close() {
   if (agent == nullptr) return;
   g_signal_handlers_disconnect_by_data(agent, this);
   nice_agent_attach_recv(agent, stream, kComponent, thread.context(), nullptr, nullptr);
-  nice_agent_remove_stream(agent, stream);
-  // Frees the relay's allocation in the background; the context keeps running for that.
-  g_object_unref(agent);
+  // Gives the relay's allocation back in the background, then frees the agent.
+  thread.note_closing(1);
+  nice_agent_close_async(
+      agent,
+      [](GObject* object, GAsyncResult*, gpointer user) {
+        static_cast<IceThread*>(user)->note_closing(-1);
+        g_object_unref(object);
+      },
+      &thread);
   agent = nullptr;
 }
 

@@ -23,6 +23,7 @@ struct IceOptions {
   bool controlling = false;
   std::vector<IpAddr> local;  // addresses to gather on
   TurnConfig turn;            // host is an address; empty: none
+  bool relay_only = false;
 };
 
 struct IcePair {

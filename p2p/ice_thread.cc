@@ -9,6 +9,10 @@
 
 namespace edgemesh::p2p {
 
+namespace {
+constexpr gint64 kLastWordsUs = 200'000;
+}
+
 // A queue of our own rather than GLib's idle sources: one lock, one wake-up for many tasks, and the
 // sanitizers see the order of events.
 struct IceThread::Impl {
@@ -16,6 +20,7 @@ struct IceThread::Impl {
   GMainLoop* loop = nullptr;
   GSource* source = nullptr;
   std::thread thread;
+  int closing = 0;  // ice thread only
   std::atomic<bool> waiting{false};
   std::mutex mutex;  // guards `tasks`
   std::vector<UniqueFunction<void()>> tasks;
@@ -33,6 +38,8 @@ struct IceThread::Impl {
     }
   }
 };
+
+void IceThread::note_closing(int more) { impl_->closing += more; }
 
 namespace {
 
@@ -67,9 +74,10 @@ Result<std::unique_ptr<IceThread>> IceThread::start() {
     g_main_context_push_thread_default(raw->context);
     g_main_loop_run(raw->loop);
     raw->run_tasks();
-    // Agents are closed by then; lets their last sources finish.
-    for (int i = 0; i < 64 && g_main_context_iteration(raw->context, FALSE) != 0; ++i) {
-    }
+    // Agents are closed by then; a relay that answers hears of it, another forgets by itself.
+    gint64 end = g_get_monotonic_time() + kLastWordsUs;
+    while (raw->closing > 0 && g_get_monotonic_time() < end)
+      if (g_main_context_iteration(raw->context, FALSE) == 0) g_usleep(1000);
     g_main_context_pop_thread_default(raw->context);
   });
   return std::unique_ptr<IceThread>(new IceThread(std::move(impl)));

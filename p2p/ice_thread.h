@@ -20,6 +20,8 @@ class IceThread {
 
   void post(UniqueFunction<void()> task);
   _GMainContext* context() const;
+  // On the ice thread: agents that give their relay's allocation back. The end waits a little for them.
+  void note_closing(int more);
 
   struct Impl;
 

@@ -79,6 +79,7 @@ struct MeshOptions {
   bool direct_enabled = true;   // listen and dial on TCP
   bool ice_enabled = true;
   bool loopback_candidates = false;  // tests: ICE and direct path over 127.0.0.1
+  bool relay_only = false;      // ICE uses the relay and nothing else: for tests and for finding faults
   uint32_t mark = 0;            // SO_MARK of the direct path's sockets
   size_t max_peers = 1024;
   size_t max_streams_per_peer = 16384;

@@ -140,6 +140,7 @@ IceOptions Peer::ice_options() const {
   o.controlling = controlling_;
   o.local = shared_.local;
   o.turn = shared_.turn;
+  o.relay_only = shared_.options.relay_only;
   return o;
 }
 

@@ -126,6 +126,7 @@ class MeshTest : public testing::Test {
     o.ice_enabled = ice;
     o.loopback_candidates = true;
     o.open_timeout = 5s;
+    if (options_hook) options_hook(o);
     auto node = std::make_unique<Node>();
     Hooks hooks;
     Node* raw = node.get();
@@ -154,6 +155,7 @@ class MeshTest : public testing::Test {
   test::TestPki pki;
   std::unique_ptr<io::Loop> loop;
   std::map<std::string, std::unique_ptr<Node>> nodes;
+  std::function<void(MeshOptions&)> options_hook;
   size_t signals = 0;
   bool drop_signals = false;
 };
