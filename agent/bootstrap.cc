@@ -84,7 +84,8 @@ void Bootstrap::join(std::string token, Done done) {
   http::ClientRequest request;
   request.url = fmt::format("https://{}/ca.crt", options_.server.to_string());
   request.insecure = true;  // the hash in the token is what proves the CA
-  call_ = client_->call(std::move(request), [this](Result<http::Response> r) { on_ca(std::move(r)); });
+  call_ =
+      client_->call(std::move(request), [this](Result<http::Response> r) { on_ca(std::move(r)); });
 }
 
 void Bootstrap::on_ca(Result<http::Response> response) {
@@ -93,14 +94,16 @@ void Bootstrap::on_ca(Result<http::Response> response) {
     return finish(fail(ErrorCode::kProtocol, "{} answered {} to /ca.crt: is it an edgemesh-cloud?",
                        options_.server.to_string(), response->status));
   }
-  if (!tls::constant_time_equal(tls::sha256_hex(response->body), lower(token_.substr(0, kHashHex)))) {
+  if (!tls::constant_time_equal(tls::sha256_hex(response->body),
+                                lower(token_.substr(0, kHashHex)))) {
     return finish(fail(ErrorCode::kUnauthenticated,
                        "the CA of {} is not the one in the token: the token is of another mesh, or "
                        "someone stands between this node and the cloud",
                        options_.server.to_string()));
   }
   auto pem = tls::cert_der_to_pem(response->body);
-  if (!pem) return finish(fail(pem.error().with_context("the CA of " + options_.server.to_string())));
+  if (!pem)
+    return finish(fail(pem.error().with_context("the CA of " + options_.server.to_string())));
   ca_pem_ = std::move(*pem);
   ask(token_.substr(kHashHex + 1), nullptr);
 }
@@ -152,9 +155,10 @@ void Bootstrap::ask(const std::string& bearer, const Identity* current) {
   // The client of the first step is kept until this one is there: its callback may be running.
   auto previous = std::exchange(client_, std::make_unique<http::Client>(loop_, client));
   loop_.defer([previous = std::move(previous)] {});
-  call_ = client_->call(std::move(request), [this, by_token = !bearer.empty()](Result<http::Response> r) {
-    on_certificate(std::move(r), by_token);
-  });
+  call_ = client_->call(std::move(request),
+                        [this, by_token = !bearer.empty()](Result<http::Response> r) {
+                          on_certificate(std::move(r), by_token);
+                        });
 }
 
 void Bootstrap::on_certificate(Result<http::Response> response, bool by_token) {
@@ -178,7 +182,8 @@ void Bootstrap::on_certificate(Result<http::Response> response, bool by_token) {
   auto pem = tls::cert_der_to_pem(response->body);
   if (!pem) return finish(fail(pem.error().with_context("the certificate from " + server)));
   auto identity = make_identity(std::move(*pem), key_pem_, ca_pem_);
-  if (!identity) return finish(fail(identity.error().with_context("the certificate from " + server)));
+  if (!identity)
+    return finish(fail(identity.error().with_context("the certificate from " + server)));
   if (identity->node != options_.node) {
     return finish(fail(ErrorCode::kProtocol, "{} gave a certificate of node '{}' instead of '{}'",
                        server, identity->node, options_.node));
@@ -189,8 +194,8 @@ void Bootstrap::on_certificate(Result<http::Response> response, bool by_token) {
 Result<Identity> join_blocking(const BootstrapOptions& options, const std::string& token,
                                const std::string& state_dir) {
   EM_TRY(auto loop, io::Loop::create());
-  Result<Identity> result = fail(ErrorCode::kTimeout, "no answer from {} in time",
-                                 options.server.to_string());
+  Result<Identity> result =
+      fail(ErrorCode::kTimeout, "no answer from {} in time", options.server.to_string());
   bool done = false;
   {
     Bootstrap bootstrap(*loop, options);

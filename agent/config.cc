@@ -49,7 +49,8 @@ void read_dns(Reader reader, AgentConfig::Dns& out) {
   reader.read("upstreams", &out.upstreams, 53);
   reader.read("clusterDomain", &out.cluster_domain);
   if (out.listen_address.is_unspecified())
-    reader.reject("listenAddress", "the wildcard address is not allowed (want one address of this machine's)");
+    reader.reject("listenAddress",
+                  "the wildcard address is not allowed (want one address of this machine's)");
 }
 
 void read_capture(Reader reader, AgentConfig::Capture& out) {
@@ -87,7 +88,8 @@ void read_p2p(Reader reader, AgentConfig::P2p& out) {
 
 void read_log(Reader reader, AgentConfig::Log& out) {
   read_level(reader, "level", &out.level);
-  reader.read_enum("format", &out.format, {{"text", log::Format::kText}, {"json", log::Format::kJson}});
+  reader.read_enum("format", &out.format,
+                   {{"text", log::Format::kText}, {"json", log::Format::kJson}});
   Reader components = reader.section("components");
   for (const std::string& name : reader.keys("components")) {
     log::Level level = out.level;
@@ -114,7 +116,8 @@ Result<AgentConfig> read_all(config::Document& document, bool needs_cloud) {
   root.read("zone", &out.zone);
   root.read("stateDir", &out.state_dir);
   if (out.state_dir.empty() || out.state_dir.front() != '/')
-    root.reject("stateDir", fmt::format("'{}' is not allowed (want an absolute path)", out.state_dir));
+    root.reject("stateDir",
+                fmt::format("'{}' is not allowed (want an absolute path)", out.state_dir));
   if (needs_cloud) root.require("cloud");
   read_cloud(root.section("cloud"), out.cloud, needs_cloud && root.has("cloud"));
   read_dns(root.section("dns"), out.dns);
@@ -124,8 +127,10 @@ Result<AgentConfig> read_all(config::Document& document, bool needs_cloud) {
   Reader admin = root.section("admin");
   admin.read("listen", &out.admin.listen, 15000);
   if (!out.admin.listen.ip.is_loopback()) {
-    admin.reject("listen", fmt::format("'{}' is not allowed (want a loopback address: the endpoint has no login)",
-                                       out.admin.listen.to_string()));
+    admin.reject(
+        "listen",
+        fmt::format("'{}' is not allowed (want a loopback address: the endpoint has no login)",
+                    out.admin.listen.to_string()));
   }
   read_log(root.section("log"), out.log);
   read_modules(root, out.modules);
@@ -135,7 +140,9 @@ Result<AgentConfig> read_all(config::Document& document, bool needs_cloud) {
 
 }  // namespace
 
-std::vector<std::string> module_names() { return {"edgehub", "mesh"}; }
+std::vector<std::string> module_names() {
+  return {"edgehub", "mesh"};
+}
 
 bool AgentConfig::module_enabled(const std::string& name) const {
   const auto it = modules.find(name);
@@ -189,7 +196,8 @@ std::string render_join_config(const AgentConfig& config) {
     return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   };
   return fmt::format(
-      "# Written by 'edgemesh join'. What is not here has its default; configs/agent.yaml shows all.\n"
+      "# Written by 'edgemesh join'. What is not here has its default; configs/agent.yaml shows "
+      "all.\n"
       "nodeName: {}\n"
       "stateDir: {}\n"
       "cloud:\n"
@@ -216,7 +224,8 @@ std::string config_json(const AgentConfig& config) {
       {"nodeName", config.node_name},
       {"zone", config.zone},
       {"stateDir", config.state_dir},
-      {"cloud", {{"hub", optional(config.cloud.hub)}, {"bootstrap", optional(config.cloud.bootstrap)}}},
+      {"cloud",
+       {{"hub", optional(config.cloud.hub)}, {"bootstrap", optional(config.cloud.bootstrap)}}},
       {"dns",
        {{"enable", config.dns.enable},
         {"listenAddress", config.dns.listen_address.to_string()},

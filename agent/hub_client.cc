@@ -31,7 +31,8 @@ HubClient::HubClient(io::Loop& loop, HubClientOptions options, Identity identity
       stable_(loop, [this] { backoff_ = options_.backoff_min; }),
       backoff_(options_.backoff_min),
       random_(options_.seed != 0 ? options_.seed : std::random_device{}()),
-      up_(registry.gauge("edgemesh_channel_connected", "1 while the channel to the cloud is open.")),
+      up_(registry.gauge("edgemesh_channel_connected",
+                         "1 while the channel to the cloud is open.")),
       connects_(registry.counter("edgemesh_channel_connects_total", "Connections to the cloud.")),
       failures_(registry.counter("edgemesh_channel_failures_total",
                                  "Attempts to connect that failed, and connections that broke.")),
@@ -84,9 +85,8 @@ void HubClient::stop() {
 std::unique_ptr<http::Call> HubClient::connect_websocket(http::WebSocket::OnConnected done) {
   const std::string url = fmt::format("wss://{}/{}/{}/events", options_.hub.to_string(),
                                       options_.project, options_.node);
-  const http::Headers headers{{"node_id", options_.node},
-                              {"project_id", options_.project},
-                              {"ConnectionUse", "msg"}};
+  const http::Headers headers{
+      {"node_id", options_.node}, {"project_id", options_.project}, {"ConnectionUse", "msg"}};
   http::WebSocketOptions socket;
   socket.max_message_bytes = options_.session.max_message_bytes;
   // Room for pings on top of what the session lets through.
@@ -100,9 +100,8 @@ void HubClient::connect() {
   if (bus_ == nullptr || session_ != nullptr) return;
   retry_.stop();
   if (connecting_ != nullptr) loop_.defer([call = std::move(connecting_)] {});
-  connecting_ = connector_([this](Result<std::unique_ptr<http::WebSocket>> socket) {
-    on_connected(std::move(socket));
-  });
+  connecting_ = connector_(
+      [this](Result<std::unique_ptr<http::WebSocket>> socket) { on_connected(std::move(socket)); });
 }
 
 void HubClient::on_connected(Result<std::unique_ptr<http::WebSocket>> socket) {
@@ -127,9 +126,9 @@ void HubClient::on_connected(Result<std::unique_ptr<http::WebSocket>> socket) {
                                                 std::move(handlers));
   failing_ = false;
   totals_.last_error.clear();
-  totals_.connected_since = std::chrono::duration_cast<std::chrono::seconds>(
-                                loop_.clock().wall_now().time_since_epoch())
-                                .count();
+  totals_.connected_since =
+      std::chrono::duration_cast<std::chrono::seconds>(loop_.clock().wall_now().time_since_epoch())
+          .count();
   ++totals_.connects;
   connects_.add();
   up_.set(1);
@@ -186,7 +185,8 @@ void HubClient::announce(bool connected) {
     bus::Message copy = message;
     copy.group = group;
     if (auto sent = bus_->send_group(group, copy); !sent)
-      EM_LOG(kError, "hub", "group {} does not hear of the connection: {}", group, sent.error().message);
+      EM_LOG(kError, "hub", "group {} does not hear of the connection: {}", group,
+             sent.error().message);
   }
 }
 
@@ -219,9 +219,9 @@ Result<> HubClient::send(const bus::Message& message) {
 void HubClient::on_message(bus::Message message) {
   auto sent = send(message);
   if (sent) return;
-  bus::Message answer = bus::reply_to(
-      message, nlohmann::json{{"reason", sent.error().message}}.dump(
-                   -1, ' ', false, nlohmann::json::error_handler_t::replace));
+  bus::Message answer =
+      bus::reply_to(message, nlohmann::json{{"reason", sent.error().message}}.dump(
+                                 -1, ' ', false, nlohmann::json::error_handler_t::replace));
   answer.operation = "error";
   if (bus_->waits_for(message.id)) {
     bus_->respond(std::move(answer));
@@ -236,7 +236,8 @@ HubClient::Status HubClient::status() const {
   out.connected = session_ != nullptr;
   if (retry_.active()) {
     out.next_try_ms = std::max<int64_t>(
-        0, std::chrono::duration_cast<std::chrono::milliseconds>(retry_.deadline() - loop_.now()).count());
+        0, std::chrono::duration_cast<std::chrono::milliseconds>(retry_.deadline() - loop_.now())
+               .count());
   }
   if (session_ == nullptr) return out;
   const channel::Session::Counters& counters = session_->counters();

@@ -40,7 +40,8 @@ Result<> sync_directory(const std::string& path) {
 Result<> make_directories(const std::string& path) {
   for (size_t at = path.find('/', 1);; at = path.find('/', at + 1)) {
     const std::string part = path.substr(0, at);
-    if (::mkdir(part.c_str(), 0700) != 0 && errno != EEXIST) return fail_errno("mkdir " + part, errno);
+    if (::mkdir(part.c_str(), 0700) != 0 && errno != EEXIST)
+      return fail_errno("mkdir " + part, errno);
     if (at == std::string::npos) return {};
   }
 }
@@ -57,7 +58,8 @@ Result<> recover(const std::string& dir) {
   EM_TRY(const std::string both, read_file(next));
   const size_t cut = both.find("-----BEGIN CERTIFICATE-----");
   if (cut != std::string::npos)
-    EM_TRY_VOID(write_pair(dir, std::string_view(both).substr(0, cut), std::string_view(both).substr(cut)));
+    EM_TRY_VOID(
+        write_pair(dir, std::string_view(both).substr(0, cut), std::string_view(both).substr(cut)));
   if (::unlink(next.c_str()) != 0) return fail_errno("remove " + next, errno);
   return {};
 }
@@ -72,7 +74,8 @@ Result<> write_file_atomically(const std::string& path, std::string_view content
   if (!fd.valid()) return fail_errno("create " + temporary, errno);
   EM_TRY_VOID(write_all(fd.get(), content, temporary));
   // The umask must not decide.
-  if (::fchmod(fd.get(), static_cast<mode_t>(mode)) != 0) return fail_errno("chmod " + temporary, errno);
+  if (::fchmod(fd.get(), static_cast<mode_t>(mode)) != 0)
+    return fail_errno("chmod " + temporary, errno);
   if (::fsync(fd.get()) != 0) return fail_errno("fsync " + temporary, errno);
   if (::rename(temporary.c_str(), path.c_str()) != 0) return fail_errno("rename to " + path, errno);
   return sync_directory(path);
@@ -119,7 +122,8 @@ Result<Identity> load_identity(const std::string& state_dir) {
   const std::string cert_file = state_dir + "/node.crt";
   if (::access(cert_file.c_str(), F_OK) != 0 && errno == ENOENT) {
     return fail(ErrorCode::kNotFound,
-                "this node has not joined a mesh ({} is missing): run 'edgemesh join --cloud HOST:PORT --token T'",
+                "this node has not joined a mesh ({} is missing): run 'edgemesh join --cloud "
+                "HOST:PORT --token T'",
                 cert_file);
   }
   EM_TRY(std::string cert, read_file(cert_file));

@@ -56,7 +56,8 @@ Result<> take_turn(const Json& object, MeshConfig::Turn* out) {
 
 Result<MeshConfig> parse_mesh_config(std::string_view text) {
   EM_TRY(const Json json, kube::parse_json(text));
-  if (!json.is_object()) return fail(ErrorCode::kInvalidArgument, "mesh configuration: not an object");
+  if (!json.is_object())
+    return fail(ErrorCode::kInvalidArgument, "mesh configuration: not an object");
   MeshConfig out;
   EM_TRY_VOID(take_text(json, "trustDomain", &out.trust_domain));
   EM_TRY_VOID(take_text(json, "clusterDomain", &out.cluster_domain));

@@ -33,7 +33,8 @@ std::string text_of(const Json& object, const char* key) {
 }
 
 int64_t unix_seconds(const io::Loop& loop) {
-  return std::chrono::duration_cast<std::chrono::seconds>(loop.clock().wall_now().time_since_epoch())
+  return std::chrono::duration_cast<std::chrono::seconds>(
+             loop.clock().wall_now().time_since_epoch())
       .count();
 }
 
@@ -50,8 +51,10 @@ MeshModule::MeshModule(io::Loop& loop, Options options, Metastore& store, MeshSi
       changes_(registry.counter("edgemesh_mesh_changes_total", "Changes from the cloud.")),
       bad_objects_(registry.counter("edgemesh_mesh_bad_objects_total",
                                     "Objects from the cloud that could not be read.")),
-      signals_in_(registry.counter("edgemesh_mesh_signals_total", "Peer signals.", {{"dir", "in"}})),
-      signals_out_(registry.counter("edgemesh_mesh_signals_total", "Peer signals.", {{"dir", "out"}})) {
+      signals_in_(
+          registry.counter("edgemesh_mesh_signals_total", "Peer signals.", {{"dir", "in"}})),
+      signals_out_(
+          registry.counter("edgemesh_mesh_signals_total", "Peer signals.", {{"dir", "out"}})) {
   load_settings();
 }
 
@@ -86,16 +89,17 @@ void MeshModule::load_settings() {
     epoch_ = text_of(value, "epoch");
     version_ = text_of(value, "resourceVersion");
   }
-  const auto read = store_.for_each(kPeerType, [this](const std::string& key, std::string_view text) {
-    const Json value = Json::parse(text, nullptr, false);
-    if (!value.is_array() || peers_.size() >= options_.max_peers) return;
-    StoredPeer peer{key.substr(kPeerPrefix.size()), {}};
-    for (const Json& item : value) {
-      auto addr = SockAddr::parse(item.is_string() ? item.get<std::string>() : "");
-      if (addr) peer.direct.push_back(*addr);
-    }
-    peers_.push_back(std::move(peer));
-  });
+  const auto read =
+      store_.for_each(kPeerType, [this](const std::string& key, std::string_view text) {
+        const Json value = Json::parse(text, nullptr, false);
+        if (!value.is_array() || peers_.size() >= options_.max_peers) return;
+        StoredPeer peer{key.substr(kPeerPrefix.size()), {}};
+        for (const Json& item : value) {
+          auto addr = SockAddr::parse(item.is_string() ? item.get<std::string>() : "");
+          if (addr) peer.direct.push_back(*addr);
+        }
+        peers_.push_back(std::move(peer));
+      });
   if (!read) EM_LOG(kWarn, "mesh", "stored peers: {}", read.error().message);
 }
 
@@ -138,12 +142,15 @@ void MeshModule::on_message(bus::Message message) {
   if (message.operation == "signal") {
     if (!message.resource.starts_with(kPeerPrefix)) return;
     signals_in_.add();
-    return sink_.on_signal(message.resource.substr(kPeerPrefix.size()), channel::content_text(message));
+    return sink_.on_signal(message.resource.substr(kPeerPrefix.size()),
+                           channel::content_text(message));
   }
   // What a connection that has ended meanwhile brought is worth nothing: its sync is void.
   if (!connected_) return;
-  if (message.operation == "response" && message.resource.starts_with("sync/")) return on_sync(message);
-  if (message.operation == "update" && message.resource == "config") return on_config_message(message);
+  if (message.operation == "response" && message.resource.starts_with("sync/"))
+    return on_sync(message);
+  if (message.operation == "update" && message.resource == "config")
+    return on_config_message(message);
   Key key;
   if (parse_key(message.resource, &key)) return on_change(std::move(message), key);
   EM_LOG(kDebug, "mesh", "{} {} is not known to this version", message.operation,
@@ -232,7 +239,8 @@ void MeshModule::end_sync(const std::string& epoch, const std::string& version) 
   ++(full_ ? status_.full_syncs : status_.delta_syncs);
   synced_.set(1);
   const Status now = status();
-  EM_LOG(kInfo, "mesh", "in step with the cloud ({} sync, {} gone): {} services, {} endpoint slices",
+  EM_LOG(kInfo, "mesh",
+         "in step with the cloud ({} sync, {} gone): {} services, {} endpoint slices",
          full_ ? "full" : "delta", gone, now.services, now.slices);
   sink_.on_synced();
 }
@@ -265,13 +273,15 @@ bool MeshModule::apply(const Key& key, std::string_view json) {
   const auto bad = [&](std::string_view why) {
     bad_objects_.add();
     ++status_.bad_objects;
-    EM_LOG(kWarn, "mesh", "{}/{} cannot be read, its last good state is kept: {}", key.ns, key.name, why);
+    EM_LOG(kWarn, "mesh", "{}/{} cannot be read, its last good state is kept: {}", key.ns, key.name,
+           why);
     return false;
   };
   if (key.kind == Kind::kService) {
     auto service = kube::parse_service(json);
     if (!service) return bad(service.error().message);
-    if (service->ns != key.ns || service->name != key.name) return bad("it has another name inside");
+    if (service->ns != key.ns || service->name != key.name)
+      return bad("it has another name inside");
     sink_.upsert_service(*service);
   } else {
     auto slice = kube::parse_endpoint_slice(json);
@@ -323,17 +333,18 @@ void MeshModule::set_node_info(NodeInfo info) {
 }
 
 void MeshModule::send_node_info() {
-  const Json content{{"name", options_.node},          {"addresses", info_.addresses},
-                     {"zone", info_.zone},             {"directPort", info_.direct_port},
-                     {"natKind", info_.nat_kind},      {"version", info_.version}};
-  info_sent_ = to_cloud(bus::make_message("mesh", "mesh", "update", "node", dump(content))).has_value();
+  const Json content{{"name", options_.node},     {"addresses", info_.addresses},
+                     {"zone", info_.zone},        {"directPort", info_.direct_port},
+                     {"natKind", info_.nat_kind}, {"version", info_.version}};
+  info_sent_ =
+      to_cloud(bus::make_message("mesh", "mesh", "update", "node", dump(content))).has_value();
 }
 
 void MeshModule::send_signal(const std::string& to_node, std::string json) {
   if (json.size() > options_.max_signal_bytes)
     return signal_failed(to_node, fmt::format("a signal of {} bytes is too large", json.size()));
-  auto sent = to_cloud(
-      bus::make_message("mesh", "mesh", "signal", std::string(kPeerPrefix) + to_node, std::move(json)));
+  auto sent = to_cloud(bus::make_message("mesh", "mesh", "signal",
+                                         std::string(kPeerPrefix) + to_node, std::move(json)));
   if (!sent) return signal_failed(to_node, sent.error().message);
   signals_out_.add();
 }

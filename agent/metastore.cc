@@ -48,7 +48,9 @@ Metastore::Metastore(io::Loop& loop, const Options& options, obs::Registry& regi
                                        "Writes that failed and values that were refused.")),
       rows_(registry.gauge("edgemesh_metastore_rows", "Rows.")) {}
 
-Metastore::~Metastore() { submit(); }
+Metastore::~Metastore() {
+  submit();
+}
 
 Result<std::unique_ptr<Metastore>> Metastore::open(io::Loop& loop, const std::string& path,
                                                    obs::Registry& registry) {
@@ -56,7 +58,8 @@ Result<std::unique_ptr<Metastore>> Metastore::open(io::Loop& loop, const std::st
 }
 
 Result<std::unique_ptr<Metastore>> Metastore::open(io::Loop& loop, const std::string& path,
-                                                   obs::Registry& registry, const Options& options) {
+                                                   obs::Registry& registry,
+                                                   const Options& options) {
   std::unique_ptr<Metastore> self(new Metastore(loop, options, registry));
   EM_TRY_VOID(self->open_file(path));
   EM_TRY_VOID(self->load_keys());
@@ -66,7 +69,8 @@ Result<std::unique_ptr<Metastore>> Metastore::open(io::Loop& loop, const std::st
 Result<> Metastore::open_file(const std::string& path) {
   auto db = open_checked(path);
   if (!db && exists(path) && db.error().code != ErrorCode::kPermissionDenied &&
-      db.error().code != ErrorCode::kResourceExhausted && db.error().code != ErrorCode::kUnavailable) {
+      db.error().code != ErrorCode::kResourceExhausted &&
+      db.error().code != ErrorCode::kUnavailable) {
     const auto now = std::chrono::duration_cast<std::chrono::seconds>(
         loop_.clock().wall_now().time_since_epoch());
     set_aside_ = fmt::format("{}.broken-{}", path, now.count());
@@ -76,7 +80,8 @@ Result<> Metastore::open_file(const std::string& path) {
            db.error().message, set_aside_);
     if (std::rename(path.c_str(), set_aside_.c_str()) != 0)
       return fail_errno(fmt::format("rename {} to {}", path, set_aside_), errno);
-    for (const char* suffix : {"-wal", "-shm"}) static_cast<void>(std::remove((path + suffix).c_str()));
+    for (const char* suffix : {"-wal", "-shm"})
+      static_cast<void>(std::remove((path + suffix).c_str()));
     db = open_checked(path);
   }
   if (!db) return fail(db.error().with_context(path));
@@ -163,7 +168,8 @@ void Metastore::refuse(std::string_view key, std::string_view why) {
 
 bool Metastore::put(std::string_view key, std::string_view type, std::string value) {
   if (value.size() > options_.max_value_bytes) {
-    refuse(key, fmt::format("{} bytes, at most {} are taken", value.size(), options_.max_value_bytes));
+    refuse(key,
+           fmt::format("{} bytes, at most {} are taken", value.size(), options_.max_value_bytes));
     return false;
   }
   if (pending_bytes_ + value.size() > options_.max_pending_bytes) {
@@ -206,7 +212,8 @@ void Metastore::submit() {
   for (const Change& change : pending_) bytes += change.key.size() + change.value.size();
   writes_.add(pending_.size());
   auto work = [changes = std::exchange(pending_, {}),
-               drop_position = std::exchange(drop_position_, false)](store::Database& db) -> Result<> {
+               drop_position =
+                   std::exchange(drop_position_, false)](store::Database& db) -> Result<> {
     if (drop_position) {
       EM_TRY(auto drop, db.prepare("DELETE FROM meta WHERE type = ?"));
       EM_TRY_VOID(drop.bind(1, kPositionType).run());
@@ -217,13 +224,15 @@ void Metastore::submit() {
       if (change.type.empty())
         EM_TRY_VOID(remove.bind_ref(1, change.key).run());
       else
-        EM_TRY_VOID(put.bind_ref(1, change.key).bind_ref(2, change.type).bind_ref(3, change.value).run());
+        EM_TRY_VOID(
+            put.bind_ref(1, change.key).bind_ref(2, change.type).bind_ref(3, change.value).run());
     }
     return {};
   };
-  writer_->submit(std::move(work), [this, bytes, alive = std::weak_ptr<bool>(alive_)](Result<> result) {
-    if (alive.lock()) on_written(bytes, std::move(result));
-  });
+  writer_->submit(std::move(work),
+                  [this, bytes, alive = std::weak_ptr<bool>(alive_)](Result<> result) {
+                    if (alive.lock()) on_written(bytes, std::move(result));
+                  });
 }
 
 void Metastore::on_written(size_t bytes, Result<> result) {

@@ -9,14 +9,18 @@ namespace edgemesh::bus {
 
 Bus::Bus(io::Loop& loop) : loop_(loop) {}
 
-Bus::~Bus() { stop(); }
+Bus::~Bus() {
+  stop();
+}
 
 Result<> Bus::add(std::unique_ptr<Module> module) {
   Module* raw = module.get();
   return add_slot({raw, std::move(module)});
 }
 
-Result<> Bus::add(Module& module) { return add_slot({&module, nullptr}); }
+Result<> Bus::add(Module& module) {
+  return add_slot({&module, nullptr});
+}
 
 Result<> Bus::add_slot(Slot slot) {
   for (const auto& other : slots_) {
@@ -95,8 +99,8 @@ Result<size_t> Bus::send_group(std::string_view group, const Message& message) {
   return sent;
 }
 
-// A later turn, not a deferred task of this one: two modules that answer each other must not keep the
-// loop from its sockets.
+// A later turn, not a deferred task of this one: two modules that answer each other must not keep
+// the loop from its sockets.
 void Bus::schedule() {
   if (std::exchange(scheduled_, true)) return;
   loop_.post([this, alive = std::weak_ptr<bool>(alive_)] {
@@ -135,9 +139,8 @@ void Bus::request(std::string_view module, Message message, OnAnswer done, Durat
   else
     sent = send(module, std::move(message));
   if (!sent) {
-    loop_.defer([done = std::move(done), error = sent.error()]() mutable {
-      done(fail(std::move(error)));
-    });
+    loop_.defer(
+        [done = std::move(done), error = sent.error()]() mutable { done(fail(std::move(error))); });
     return;
   }
   auto timer = std::make_unique<io::Timer>(loop_, [this, id, name = std::string(module)] {

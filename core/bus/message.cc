@@ -22,8 +22,8 @@ Message make_message(std::string_view source, std::string_view group, std::strin
 }
 
 Message reply_to(const Message& message, std::string content) {
-  Message reply = make_message(message.source, message.group, "response", message.resource,
-                               std::move(content));
+  Message reply =
+      make_message(message.source, message.group, "response", message.resource, std::move(content));
   reply.parent_id = message.id;
   return reply;
 }

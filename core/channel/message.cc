@@ -34,7 +34,9 @@ bool too_deep(std::string_view text) {
   return false;
 }
 
-std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+std::string dump(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
 
 Result<> take(const json& part, const char* key, std::string& into) {
   auto it = part.find(key);
@@ -52,7 +54,8 @@ Result<> take_header(const json& header, Message& message) {
   EM_TRY_VOID(take(header, "resourceversion", message.resource_version));
   EM_TRY_VOID(take(header, "type", message.type));
   if (auto it = header.find("timestamp"); it != header.end()) {
-    if (!it->is_number_integer()) return fail(ErrorCode::kProtocol, "message: 'timestamp' is not an integer");
+    if (!it->is_number_integer())
+      return fail(ErrorCode::kProtocol, "message: 'timestamp' is not an integer");
     message.timestamp_ms = it->get<int64_t>();
   }
   if (auto it = header.find("sync"); it != header.end()) {
@@ -82,7 +85,9 @@ void put(std::string& out, const char* key, const std::string& value) {
 
 }  // namespace
 
-std::string json_string(std::string_view text) { return dump(json(text)); }
+std::string json_string(std::string_view text) {
+  return dump(json(text));
+}
 
 std::string encode(const Message& message) {
   std::string out = "{\"header\":{\"msg_id\":" + json_string(message.id);
@@ -110,9 +115,10 @@ std::string encode(const Message& message) {
 
 Result<Message> decode(std::string_view text, size_t max_bytes) {
   if (text.size() > max_bytes)
-    return fail(ErrorCode::kResourceExhausted, "message of {} bytes, at most {} are taken", text.size(),
-                max_bytes);
-  if (too_deep(text)) return fail(ErrorCode::kProtocol, "message: nested more than {} levels", kMaxDepth);
+    return fail(ErrorCode::kResourceExhausted, "message of {} bytes, at most {} are taken",
+                text.size(), max_bytes);
+  if (too_deep(text))
+    return fail(ErrorCode::kProtocol, "message: nested more than {} levels", kMaxDepth);
   json value = json::parse(text, nullptr, false);
   if (!value.is_object()) return fail(ErrorCode::kProtocol, "message: not a JSON object");
   auto header = value.find("header");

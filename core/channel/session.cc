@@ -32,7 +32,9 @@ Session::Session(io::Loop& loop, std::unique_ptr<http::WebSocket> socket, Sessio
 
 Session::~Session() = default;
 
-Result<> Session::send(const Message& message) { return send_encoded(encode(message)); }
+Result<> Session::send(const Message& message) {
+  return send_encoded(encode(message));
+}
 
 Result<> Session::send_encoded(std::string_view frame) {
   if (ended_) return fail(ErrorCode::kUnavailable, "the channel is closed");

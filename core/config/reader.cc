@@ -84,9 +84,12 @@ struct Unit {
   std::string_view name;
   int64_t ns;
 };
-constexpr Unit kUnits[] = {{"d", 86'400'000'000'000}, {"h", 3'600'000'000'000},
-                           {"m", 60'000'000'000},     {"s", 1'000'000'000},
-                           {"ms", 1'000'000},         {"us", 1'000},
+constexpr Unit kUnits[] = {{"d", 86'400'000'000'000},
+                           {"h", 3'600'000'000'000},
+                           {"m", 60'000'000'000},
+                           {"s", 1'000'000'000},
+                           {"ms", 1'000'000},
+                           {"us", 1'000},
                            {"ns", 1}};
 
 }  // namespace
@@ -106,7 +109,8 @@ Result<Duration> parse_duration(std::string_view text) {
     int64_t number = 0;
     auto [number_end, error] = std::from_chars(at, end, number);
     if (error != std::errc()) return wrong();
-    const char* unit_end = std::find_if(number_end, end, [](char c) { return c >= '0' && c <= '9'; });
+    const char* unit_end =
+        std::find_if(number_end, end, [](char c) { return c >= '0' && c <= '9'; });
     const std::string_view unit(number_end, static_cast<size_t>(unit_end - number_end));
     const auto* found = std::find_if(std::begin(kUnits), std::end(kUnits),
                                      [&](const Unit& u) { return u.name == unit; });
@@ -180,7 +184,9 @@ std::string HostPort::to_string() const {
   return v6 ? fmt::format("[{}]:{}", host, port) : fmt::format("{}:{}", host, port);
 }
 
-std::string Reader::path_of(std::string_view key) const { return child_path(path_, key); }
+std::string Reader::path_of(std::string_view key) const {
+  return child_path(path_, key);
+}
 
 void Reader::add_error(const Node& at, std::string_view path, std::string_view message) {
   state_->problems.push_back({at.line, fmt::format("{}: {}", path, message)});
@@ -202,7 +208,8 @@ Node* Reader::take_scalar(std::string_view key, std::string_view want) {
   Node* node = take(key);
   if (node == nullptr) return nullptr;
   if (node->kind == Node::Kind::kScalar) return node;
-  add_error(*node, path_of(key), fmt::format("{} is not allowed (want {})", kind_name(node->kind), want));
+  add_error(*node, path_of(key),
+            fmt::format("{} is not allowed (want {})", kind_name(node->kind), want));
   return nullptr;
 }
 
@@ -210,7 +217,8 @@ Node* Reader::take_list(std::string_view key) {
   Node* node = take(key);
   if (node == nullptr) return nullptr;
   if (node->kind == Node::Kind::kList) return node;
-  add_error(*node, path_of(key), fmt::format("{} is not allowed (want a list)", kind_name(node->kind)));
+  add_error(*node, path_of(key),
+            fmt::format("{} is not allowed (want a list)", kind_name(node->kind)));
   return nullptr;
 }
 
@@ -328,7 +336,8 @@ void Reader::read(std::string_view key, std::vector<Cidr>* out) {
 
 int Reader::read_choice(std::string_view key, const std::vector<std::string_view>& names) {
   std::string want = "one of";
-  for (size_t i = 0; i < names.size(); ++i) want += fmt::format("{} {}", i > 0 ? "," : "", names[i]);
+  for (size_t i = 0; i < names.size(); ++i)
+    want += fmt::format("{} {}", i > 0 ? "," : "", names[i]);
   Node* node = take_scalar(key, want);
   if (node == nullptr) return -1;
   const auto it = std::find(names.begin(), names.end(), node->scalar);
@@ -341,7 +350,8 @@ Reader Reader::section(std::string_view key) {
   Node* node = take(key);
   const bool usable = node != nullptr && node->kind == Node::Kind::kMapping;
   if (node != nullptr && !usable && node->kind != Node::Kind::kNull)
-    add_error(*node, path_of(key), fmt::format("{} is not allowed (want a mapping)", kind_name(node->kind)));
+    add_error(*node, path_of(key),
+              fmt::format("{} is not allowed (want a mapping)", kind_name(node->kind)));
   return {state_, usable ? node : nullptr, path_of(key)};
 }
 
@@ -355,7 +365,8 @@ std::vector<Reader> Reader::sections(std::string_view key) {
     if (item.kind == Node::Kind::kMapping)
       out.push_back({state_, &item, std::move(path)});
     else
-      add_error(item, path, fmt::format("{} is not allowed (want a mapping)", kind_name(item.kind)));
+      add_error(item, path,
+                fmt::format("{} is not allowed (want a mapping)", kind_name(item.kind)));
   }
   return out;
 }
@@ -423,14 +434,17 @@ Result<Document> Document::from_text(std::string_view text, std::string name) {
   EM_TRY_VOID(parse_yaml(text, *state));
   Node& top = state->top;
   if (top.kind != Node::Kind::kMapping && top.kind != Node::Kind::kNull)
-    return fail(ErrorCode::kInvalidArgument, "{}:{}: {} is not allowed (want a mapping, 'key: value' lines)",
-                state->name, top.line, kind_name(top.kind));
+    return fail(ErrorCode::kInvalidArgument,
+                "{}:{}: {} is not allowed (want a mapping, 'key: value' lines)", state->name,
+                top.line, kind_name(top.kind));
   top.kind = Node::Kind::kMapping;
   top.line = std::max(top.line, 1);
   return Document(std::move(state));
 }
 
-Reader Document::root() { return {state_.get(), &state_->top, ""}; }
+Reader Document::root() {
+  return {state_.get(), &state_->top, ""};
+}
 
 Result<> Document::finish() {
   find_unknown(state_->top, "", *state_);
@@ -441,6 +455,8 @@ Result<> Document::finish() {
   return fail(ErrorCode::kInvalidArgument, "{}:{}: {}", state_->name, first->line, first->text);
 }
 
-const std::string& Document::name() const { return state_->name; }
+const std::string& Document::name() const {
+  return state_->name;
+}
 
 }  // namespace edgemesh::config

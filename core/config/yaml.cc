@@ -86,7 +86,8 @@ class Builder final : public YAML::EventHandler {
     return out;
   }
 
-  void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, Node::Kind kind) {
+  void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+            Node::Kind kind) {
     check(mark, tag, anchor);
     Node& node = slot(mark);
     node.kind = kind;
@@ -115,8 +116,8 @@ class Builder final : public YAML::EventHandler {
     auto& entries = open_.back().node->entries;
     for (const auto& entry : entries) {
       if (entry.key == key)
-        throw Refused(mark, fmt::format("key '{}' is there twice (first in line {})", key,
-                                        entry.line));
+        throw Refused(mark,
+                      fmt::format("key '{}' is there twice (first in line {})", key, entry.line));
     }
     entries.push_back({key, mark.line + 1, nullptr});
     open_.back().key_next = false;
