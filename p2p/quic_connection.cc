@@ -78,7 +78,6 @@ QuicConn::~QuicConn() {
   for (auto& stream : events_) left.push_back(stream);
   for (auto& stream : left) {
     stream->open = false;
-    stream->conn = nullptr;
     if (stream->handle == nullptr || stream->error_told) continue;
     if (!stream->error)
       stream->error = Error{ErrorCode::kConnectionReset, "the tunnel was closed", 0};
@@ -97,7 +96,8 @@ ngtcp2_settings QuicConn::settings() const {
   ngtcp2_settings_default(&s);
   s.cc_algo = NGTCP2_CC_ALGO_BBR2;
   s.initial_ts = now_ns();
-  s.initial_rtt = 50 * NGTCP2_MILLISECONDS;
+  // A first packet that comes before the far side's socket is ready is sent again after three of these.
+  s.initial_rtt = 20 * NGTCP2_MILLISECONDS;
   s.ack_thresh = 16;
   s.max_tx_udp_payload_size = options_.max_datagram;
   s.max_stream_window = options_.max_stream_window;
@@ -297,8 +297,7 @@ void QuicConn::on_output_writable() {
 
 void QuicConn::on_path_changed() {
   if (closed_) return;
-  blocked_ = false;
-  leftover_.clear();
+  blocked_ = false;  // what was left over is as good on this path
   send_packets();
 }
 

@@ -88,7 +88,8 @@ bool QuicEndpoint::in_flight() const {
 }
 
 size_t QuicEndpoint::send(std::span<const uint8_t> train, size_t segment) {
-  if (path_ == nullptr) return train.size();  // lost, as on any bad path; QUIC sends it again
+  // Waits for the path: an answer to a peer whose pair was ready before ours is not lost.
+  if (path_ == nullptr) return 0;
   return path_->send(train, segment);
 }
 

@@ -35,7 +35,7 @@ class QuicEndpoint final : public DatagramPath::Receiver,
                Handler& handler, QuicOptions options = {});
   ~QuicEndpoint() override;
 
-  // Null: none; what is sent is lost until there is one. Borrowed; must be unset before it dies.
+  // Null: none; packets wait until there is one. Borrowed; must be unset before it dies.
   void use_path(DatagramPath* path);
   void path_changed();  // the path in use sends another way now
   DatagramPath* path() const { return path_; }

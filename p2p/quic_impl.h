@@ -25,14 +25,17 @@ class QuicStream;
 
 // One request stream. Held by the connection while QUIC knows it, and by the io::Stream of its user.
 struct StreamCore final : H3StreamReader::Sink, std::enable_shared_from_this<StreamCore> {
-  StreamCore(QuicConn* c, bool is_client) : conn(c), client(is_client) {}
+  StreamCore(QuicConn* c, std::shared_ptr<bool> alive, bool is_client)
+      : client(is_client), conn_(c), conn_alive_(std::move(alive)) {}
+
+  // Null when the connection is gone: the user's stream may outlive it.
+  QuicConn* conn() const { return *conn_alive_ ? conn_ : nullptr; }
 
   void on_h3_headers(H3Fields fields) override;
   void on_h3_data(std::span<const uint8_t> data) override;
   void queue_event();  // has run_events() look at this stream
   void fail_with(Error e);
 
-  QuicConn* conn;      // null when the connection is gone
   const bool client;
   int64_t id = -1;     // -1: waits for the handshake or for the peer's stream limit
   QuicStream* handle = nullptr;
@@ -61,6 +64,10 @@ struct StreamCore final : H3StreamReader::Sink, std::enable_shared_from_this<Str
   bool error_told = false;
   SockAddr target;               // server side
   size_t turn_bytes = 0;         // sent since it came to the front of the send list
+
+ private:
+  QuicConn* conn_;
+  std::shared_ptr<bool> conn_alive_;
 };
 using StreamPtr = std::shared_ptr<StreamCore>;
 

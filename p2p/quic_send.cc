@@ -12,6 +12,7 @@ constexpr size_t kTrainBytes = 64 * 1024 - 1500;
 constexpr size_t kTrainPackets = 64;
 constexpr size_t kTurnBytes = 32 * 1024;  // what a stream sends before the next one's turn
 constexpr int kTrainsATurn = 4;
+constexpr Duration kBlockedPoll = std::chrono::milliseconds(20);
 
 // Trains are built here; one a thread is enough, since they are sent before the next is begun.
 uint8_t* train_buffer() {
@@ -188,7 +189,10 @@ void QuicConn::arm_timer() {
     timer_.stop();
     return;
   }
-  timer_.start_at(TimePoint(Duration(static_cast<int64_t>(expiry))));
+  TimePoint due{Duration(static_cast<int64_t>(expiry))};
+  // While nothing can be sent, a timer that is due stays due: it must not spin.
+  if (blocked_) due = std::max(due, loop_.now() + kBlockedPoll);
+  timer_.start_at(due);
 }
 
 // A stream may hold twice what the path carries at a time: enough to keep it full while the older half

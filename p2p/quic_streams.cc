@@ -41,17 +41,17 @@ class QuicIncoming final : public IncomingConnect {
   std::unique_ptr<io::Stream> accept() override {
     if (done_) return nullptr;
     done_ = true;
-    if (core_->conn == nullptr || !core_->open || core_->error) {
+    if (core_->conn() == nullptr || !core_->open || core_->error) {
       core_->user_gone = true;
-      if (core_->conn != nullptr) core_->conn->consumed(*core_, core_->rx.size());
+      if (core_->conn() != nullptr) core_->conn()->consumed(*core_, core_->rx.size());
       core_->rx.clear();
       return nullptr;
     }
     static const std::string answer = *h3_encode_headers({{":status", "200"}});
     core_->tx.append(io::as_bytes(answer));
     core_->answered = true;
-    core_->conn->want_send(*core_);
-    core_->conn->flush_later();
+    core_->conn()->want_send(*core_);
+    core_->conn()->flush_later();
     return std::make_unique<QuicStream>(core_);
   }
 
@@ -59,15 +59,15 @@ class QuicIncoming final : public IncomingConnect {
     if (done_) return;
     done_ = true;
     core_->user_gone = true;
-    if (core_->conn == nullptr || !core_->open || core_->error) return;
+    if (core_->conn() == nullptr || !core_->open || core_->error) return;
     auto answer = h3_encode_headers(
         {{":status", std::to_string(status)}, {"x-edgemesh-reason", clean_text(reason)}});
     if (answer) core_->tx.append(io::as_bytes(*answer));
     core_->fin_wanted = true;
-    core_->conn->want_send(*core_);
-    core_->conn->consumed(*core_, core_->rx.size());
+    core_->conn()->want_send(*core_);
+    core_->conn()->consumed(*core_, core_->rx.size());
     core_->rx.clear();
-    core_->conn->flush_later();
+    core_->conn()->flush_later();
   }
 
  private:
@@ -79,7 +79,7 @@ class QuicIncoming final : public IncomingConnect {
 }  // namespace
 
 void StreamCore::queue_event() {
-  if (conn != nullptr) conn->queue_event(shared_from_this());
+  if (conn() != nullptr) conn()->queue_event(shared_from_this());
 }
 
 void StreamCore::fail_with(Error e) {
@@ -107,7 +107,7 @@ void StreamCore::on_h3_headers(H3Fields fields) {
     fail_with({ErrorCode::kProtocol, "not a CONNECT to an address", 0});
     if (auto answer = h3_encode_headers({{":status", "400"}}); answer) tx.append(io::as_bytes(*answer));
     fin_wanted = true;
-    conn->want_send(*this);
+    conn()->want_send(*this);
     return;
   }
   target = *to;
@@ -128,7 +128,7 @@ Result<std::unique_ptr<io::Stream>> QuicConn::open(const SockAddr& target) {
     return fail(ErrorCode::kResourceExhausted, "{} streams to {} are open", streams(), peer_node_);
   EM_TRY(std::string request,
          h3_encode_headers({{":method", "CONNECT"}, {":authority", target.to_string()}}));
-  auto stream = std::make_shared<StreamCore>(this, true);
+  auto stream = std::make_shared<StreamCore>(this, alive_, true);
   stream->tx.append(io::as_bytes(request));
   auto handle = std::make_unique<QuicStream>(stream);
   waiting_.push_back(stream);
@@ -160,7 +160,7 @@ void QuicConn::open_waiting() {
 
 StreamPtr QuicConn::accept_stream(int64_t id) {
   if (auto it = streams_.find(id); it != streams_.end()) return it->second;
-  auto stream = std::make_shared<StreamCore>(this, false);
+  auto stream = std::make_shared<StreamCore>(this, alive_, false);
   stream->id = id;
   streams_.emplace(id, stream);
   return stream;
@@ -269,7 +269,7 @@ QuicStream::QuicStream(StreamPtr core) : core_(std::move(core)) {
 QuicStream::~QuicStream() {
   core_->handle = nullptr;
   core_->user_gone = true;
-  QuicConn* conn = core_->conn;
+  QuicConn* conn = core_->conn();
   if (conn == nullptr) return;
   if (core_->id < 0) {
     conn->drop_waiting(*core_);
@@ -284,22 +284,22 @@ QuicStream::~QuicStream() {
 io::IoResult QuicStream::read(std::span<uint8_t> into) {
   if (core_->rx.size() > 0 && !(core_->client && !core_->answered)) {
     size_t n = core_->rx.read(into);
-    if (core_->conn != nullptr) core_->conn->consumed(*core_, n);
+    if (core_->conn() != nullptr) core_->conn()->consumed(*core_, n);
     return {io::IoResult::kOk, 0, n};
   }
   if (core_->rx_fin && core_->rx.size() == 0) {
     core_->eof_read = true;
     return io::kEof;
   }
-  if (core_->error || core_->conn == nullptr) return {io::IoResult::kError, ECONNRESET, 0};
+  if (core_->error || core_->conn() == nullptr) return {io::IoResult::kError, ECONNRESET, 0};
   core_->want_readable = true;
   return io::kWouldBlock;
 }
 
 io::IoResult QuicStream::write(std::span<const uint8_t> data) {
-  if (core_->error || core_->conn == nullptr || !core_->open || core_->fin_wanted)
+  if (core_->error || core_->conn() == nullptr || !core_->open || core_->fin_wanted)
     return {io::IoResult::kError, EPIPE, 0};
-  size_t limit = core_->conn->send_limit();
+  size_t limit = core_->conn()->send_limit();
   if (core_->tx.held() >= limit) {
     core_->want_writable = true;
     return io::kWouldBlock;
@@ -310,9 +310,9 @@ io::IoResult QuicStream::write(std::span<const uint8_t> data) {
   size_t header_size = h3_data_header(n, header);
   core_->tx.append({header, header_size});
   core_->tx.append(data.first(n));
-  core_->conn->note_written(n);
-  core_->conn->want_send(*core_);
-  core_->conn->flush_later();
+  core_->conn()->note_written(n);
+  core_->conn()->want_send(*core_);
+  core_->conn()->flush_later();
   // Taking less is a promise to call back.
   if (n < data.size()) core_->want_writable = true;
   return {io::IoResult::kOk, 0, n};
@@ -321,9 +321,9 @@ io::IoResult QuicStream::write(std::span<const uint8_t> data) {
 void QuicStream::shutdown_write() {
   if (core_->fin_wanted) return;
   core_->fin_wanted = true;
-  if (core_->conn == nullptr) return;
-  core_->conn->want_send(*core_);
-  core_->conn->flush_later();
+  if (core_->conn() == nullptr) return;
+  core_->conn()->want_send(*core_);
+  core_->conn()->flush_later();
 }
 
 }  // namespace edgemesh::p2p

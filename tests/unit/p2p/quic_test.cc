@@ -243,6 +243,41 @@ TEST_F(QuicTest, OutageIsSurvived) {
   EXPECT_EQ(b->accepted[0]->wrong, 0U);
 }
 
+TEST_F(QuicTest, StreamsOutliveTheirConnection) {
+  make_sides();
+  over_udp();
+  b->answer_bytes = 10;
+  auto finished = open(10);
+  auto waits = open(1 << 20);
+  waits->end_when_sent = false;
+  ASSERT_TRUE(until([&] { return finished->done(10) && waits->connected; }));
+
+  a->endpoint.close({ErrorCode::kCancelled, "over", 0});
+  ASSERT_TRUE(until([&] { return waits->failed; }));
+  a.reset();
+
+  uint8_t byte = 0;
+  EXPECT_EQ(waits->stream->read({&byte, 1}).status, io::IoResult::kError);
+  EXPECT_EQ(waits->stream->write({&byte, 1}).status, io::IoResult::kError);
+  waits->stream->shutdown_write();
+  waits.reset();
+  finished.reset();
+}
+
+TEST_F(QuicTest, FirstPacketsWaitForThePath) {
+  make_sides();
+  over_memory();
+  mem_a->delay = mem_b->delay = 1ms;
+  b->endpoint.use_path(nullptr);  // its pair is ready a little later
+  auto begin = loop->clock().now();
+  auto t = open(1);
+  until([&] { return false; }, 10ms);
+  b->use(*mem_b);
+
+  ASSERT_TRUE(until([&] { return t->connected; }));
+  EXPECT_LT(loop->clock().now() - begin, 50ms);  // without waiting for a retransmission
+}
+
 TEST_F(QuicTest, FirstBytesTravelWithTheOpen) {
   make_sides();
   over_memory();
