@@ -33,7 +33,7 @@ std::string_view dashed(const IpAddr& ip, std::span<char, INET6_ADDRSTRLEN> buff
 }
 
 bool has_label(const Endpoint& endpoint, std::string_view label) {
-  if (!endpoint.hostname.empty()) return equal_ignoring_case(label, endpoint.hostname);
+  if (!endpoint.hostname.empty()) return equal_ignoring_case(label, endpoint.hostname.str());
   char buffer[INET6_ADDRSTRLEN];
   return dashed(endpoint.addr.ip, buffer) == label;
 }
@@ -212,7 +212,7 @@ std::optional<Name> Zone::name_of(const ServiceEntry& service, const Endpoint* e
   if (endpoint == nullptr) return Name::join({service.name, service.ns, "svc"}, domain_);
   char buffer[INET6_ADDRSTRLEN];
   std::string_view label =
-      endpoint->hostname.empty() ? dashed(endpoint->addr.ip, buffer) : std::string_view(endpoint->hostname);
+      endpoint->hostname.empty() ? dashed(endpoint->addr.ip, buffer) : std::string_view(endpoint->hostname.str());
   return Name::join({label, service.name, service.ns, "svc"}, domain_);
 }
 

@@ -1,15 +1,36 @@
 #include "discovery/registry.h"
 
 #include <algorithm>
-#include <optional>
 #include <tuple>
+#include <unordered_set>
 
 namespace edgemesh::discovery {
 
+// An EndpointSlice, without what nobody asks for.
+struct Registry::Slice {
+  struct Row {
+    IpAddr ip;
+    bool ready;
+    bool ending;  // terminating, and serving still
+    Text node, zone, hostname;
+  };
+  struct SlicePort {
+    Text name, protocol;
+    uint16_t port;
+  };
+  const std::string* key;  // lives in slice_record_
+  std::vector<SlicePort> ports;
+  std::vector<Row> rows;
+};
+
 struct Registry::Record {
-  std::optional<kube::Service> service;
-  std::map<std::string, kube::EndpointSlice> slices;  // by name
-  Snapshot::EntryPtr entry;                           // null: no service
+  const std::string* key = nullptr;  // lives in records_
+  // The service as it came last, without endpoints; null once it is part of `entry`.
+  std::unique_ptr<ServiceEntry> head;
+  bool has_service = false;
+  bool dirty = false;
+  std::vector<std::unique_ptr<Slice>> slices;  // by key
+  Snapshot::EntryPtr entry;                    // null: no service
   uint64_t id = 0;
 };
 
@@ -23,68 +44,59 @@ LbPolicy policy_of(const kube::Service& service) {
   return LbPolicy::kRoundRobin;
 }
 
-// What the registry needs of an object stays, the rest of its memory goes.
-kube::Service slim(const kube::Service& service) {
-  kube::Service out = service;
-  out.labels.clear();
-  out.selector.clear();
-  out.uid.clear();
-  std::erase_if(out.annotations, [](const auto& item) { return item.first != kLbAnnotation; });
-  return out;
-}
+std::string key_of(const std::string& ns, const std::string& name) { return ns + "/" + name; }
 
-kube::EndpointSlice slim(const kube::EndpointSlice& slice) {
-  kube::EndpointSlice out = slice;
-  out.labels.clear();
-  out.annotations.clear();
-  out.uid.clear();
-  return out;
-}
+// Below this many endpoints a look through the list is cheaper than a set.
+constexpr size_t kSmallList = 32;
 
-using SliceMap = std::map<std::string, kube::EndpointSlice>;
-
-// Adds the endpoints of one slice that pass `wanted`, at `port`.
-template <class Wanted>
-void add_endpoints(const kube::EndpointSlice& slice, uint16_t port, Wanted wanted,
-                   std::vector<Endpoint>& out) {
-  for (const auto& from : slice.endpoints) {
-    if (!wanted(from)) continue;
-    for (const auto& text : from.addresses) {
-      auto ip = IpAddr::parse(text);
-      if (!ip) continue;  // address type FQDN
-      SockAddr addr{*ip, port};
-      bool twice = std::any_of(out.begin(), out.end(), [&](const Endpoint& e) { return e.addr == addr; });
-      if (!twice) out.push_back({addr, from.node_name, from.zone, from.hostname, from.ready});
+class EndpointList {
+ public:
+  void add(const SockAddr& addr, const Text& node, const Text& zone, const Text& hostname, bool ready) {
+    if (list.size() < kSmallList) {
+      for (const Endpoint& e : list)
+        if (e.addr == addr) return;
+    } else {
+      if (seen_.empty())
+        for (const Endpoint& e : list) seen_.insert(e.addr);
+      if (!seen_.insert(addr).second) return;
     }
+    list.push_back({addr, node, zone, hostname, ready});
   }
-}
+  std::vector<Endpoint> list;
 
-template <class Wanted>
-std::vector<Endpoint> collect(const SliceMap& slices, const Port* port, Wanted wanted) {
-  std::vector<Endpoint> out;
-  for (const auto& [name, slice] : slices) {
+ private:
+  std::unordered_set<SockAddr> seen_;
+};
+
+// The endpoints of all slices that pass `wanted`, at the number that belongs to `port`; null: at 0.
+template <class Slices, class Wanted>
+std::vector<Endpoint> collect(const Slices& slices, const Port* port, Wanted wanted) {
+  EndpointList out;
+  auto add_all = [&](const auto& rows, uint16_t number) {
+    for (const auto& row : rows)
+      if (wanted(row)) out.add({row.ip, number}, row.node, row.zone, row.hostname, row.ready);
+  };
+  for (const auto& slice : slices) {
     if (port == nullptr) {
-      add_endpoints(slice, 0, wanted, out);
+      add_all(slice->rows, 0);
       continue;
     }
-    for (const auto& p : slice.ports)
-      if (p.name == port->name && p.protocol == port->protocol) add_endpoints(slice, p.port, wanted, out);
+    for (const auto& p : slice->ports)
+      if (p.name == port->name && p.protocol == port->protocol) add_all(slice->rows, p.port);
   }
-  return out;
+  return std::move(out.list);
 }
 
-std::vector<Endpoint> usable(const SliceMap& slices, const Port* port) {
-  auto out = collect(slices, port, [](const kube::SliceEndpoint& e) { return e.ready; });
-  if (out.empty())
-    out = collect(slices, port, [](const kube::SliceEndpoint& e) { return e.serving && e.terminating; });
+template <class Slices>
+std::vector<Endpoint> usable(const Slices& slices, const Port* port) {
+  auto out = collect(slices, port, [](const auto& row) { return row.ready; });
+  if (out.empty()) out = collect(slices, port, [](const auto& row) { return row.ending; });
   out.shrink_to_fit();
   return out;
 }
 
-std::shared_ptr<ServiceEntry> make_entry(const kube::Service& service, const SliceMap& slices,
-                                         uint64_t id) {
-  auto entry = std::make_shared<ServiceEntry>();
-  entry->id = id;
+std::unique_ptr<ServiceEntry> make_head(const kube::Service& service) {
+  auto entry = std::make_unique<ServiceEntry>();
   entry->ns = service.ns;
   entry->name = service.name;
   entry->headless = service.headless();
@@ -96,13 +108,27 @@ std::shared_ptr<ServiceEntry> make_entry(const kube::Service& service, const Sli
   if (vips.empty() && !service.cluster_ip.empty()) vips.push_back(service.cluster_ip);
   for (const auto& text : vips)
     if (auto ip = IpAddr::parse(text)) entry->vips.push_back(*ip);
-  for (const auto& from : service.ports) {
-    Port port{from.name, from.protocol, from.app_protocol, from.port,
-              static_cast<uint16_t>(entry->ports.size()), {}};
-    port.endpoints = usable(slices, &port);
-    entry->ports.push_back(std::move(port));
-  }
-  if (service.ports.empty()) entry->portless_endpoints = usable(slices, nullptr);
+  entry->ports.reserve(service.ports.size());
+  for (const auto& from : service.ports)
+    entry->ports.push_back({from.name, from.protocol, from.app_protocol, from.port,
+                            static_cast<uint16_t>(entry->ports.size()), {}});
+  return entry;
+}
+
+// The service of `from`, without its endpoints.
+std::unique_ptr<ServiceEntry> copy_head(const ServiceEntry& from) {
+  auto entry = std::make_unique<ServiceEntry>();
+  entry->ns = from.ns;
+  entry->name = from.name;
+  entry->headless = from.headless;
+  entry->external_name = from.external_name;
+  entry->client_ip_affinity = from.client_ip_affinity;
+  entry->affinity_timeout_s = from.affinity_timeout_s;
+  entry->policy = from.policy;
+  entry->vips = from.vips;
+  entry->ports.reserve(from.ports.size());
+  for (const Port& p : from.ports)
+    entry->ports.push_back({p.name, p.protocol, p.app_protocol, p.port, p.index, {}});
   return entry;
 }
 
@@ -117,51 +143,82 @@ Registry::Registry(io::Loop& loop) : loop_(loop) {
 
 Registry::~Registry() { *alive_ = false; }
 
-Registry::Record& Registry::record(const Key& key) {
-  auto& slot = records_[key];
-  if (!slot) slot = std::make_unique<Record>();
-  return *slot;
+Registry::Record& Registry::record(const std::string& ns, const std::string& name) {
+  auto [it, fresh] = records_.try_emplace(key_of(ns, name));
+  if (fresh) {
+    it->second = std::make_unique<Record>();
+    it->second->key = &it->first;
+  }
+  return *it->second;
 }
 
 void Registry::upsert_service(const kube::Service& service) {
   loop_.assert_on_thread();
-  Key key{service.ns, service.name};
-  record(key).service = slim(service);
-  changed(key);
+  Record& r = record(service.ns, service.name);
+  r.head = make_head(service);
+  r.has_service = true;
+  changed(r);
 }
 
 void Registry::remove_service(const std::string& ns, const std::string& name) {
-  Key key{ns, name};
-  auto it = records_.find(key);
+  loop_.assert_on_thread();
+  auto it = records_.find(key_of(ns, name));
   if (it == records_.end()) return;
-  it->second->service.reset();
-  changed(key);
+  it->second->has_service = false;
+  it->second->head.reset();
+  changed(*it->second);
+}
+
+std::unique_ptr<Registry::Slice> Registry::compact(const kube::EndpointSlice& slice) {
+  auto out = std::make_unique<Slice>();
+  out->ports.reserve(slice.ports.size());
+  for (const auto& p : slice.ports) out->ports.push_back({texts_.get(p.name), texts_.get(p.protocol), p.port});
+  out->rows.reserve(slice.endpoints.size());
+  for (const auto& e : slice.endpoints) {
+    bool ending = e.serving && e.terminating;
+    if (!e.ready && !ending) continue;
+    for (const auto& text : e.addresses)
+      if (auto ip = IpAddr::parse(text))  // else address type FQDN
+        out->rows.push_back({*ip, e.ready, ending, texts_.get(e.node_name), texts_.get(e.zone),
+                             texts_.get(e.hostname)});
+  }
+  return out;
 }
 
 void Registry::upsert_slice(const kube::EndpointSlice& slice) {
   loop_.assert_on_thread();
-  Key slice_key{slice.ns, slice.name};
-  auto known = slice_service_.find(slice_key);
-  if (known != slice_service_.end() && known->second != slice.service_name)
-    remove_slice(slice.ns, slice.name);  // its label moved it to another service
-  if (slice.service_name.empty()) return;
-  slice_service_[slice_key] = slice.service_name;
-  Key key{slice.ns, slice.service_name};
-  record(key).slices[slice.name] = slim(slice);
-  changed(key);
+  std::string key = key_of(slice.ns, slice.name);
+  Record* owner = slice.service_name.empty() ? nullptr : &record(slice.ns, slice.service_name);
+  auto known = slice_record_.find(key);
+  // Its label moved it to another service.
+  if (known != slice_record_.end() && known->second != owner) remove_slice(slice.ns, slice.name);
+  if (owner == nullptr) return;
+  auto it = slice_record_.try_emplace(std::move(key), owner).first;
+  auto made = compact(slice);
+  made->key = &it->first;
+  auto& slices = owner->slices;
+  auto place = std::lower_bound(slices.begin(), slices.end(), it->first,
+                                [](const auto& s, const std::string& k) { return *s->key < k; });
+  if (place != slices.end() && (*place)->key == made->key)
+    *place = std::move(made);
+  else
+    slices.insert(place, std::move(made));
+  changed(*owner);
 }
 
 void Registry::remove_slice(const std::string& ns, const std::string& name) {
-  auto known = slice_service_.find({ns, name});
-  if (known == slice_service_.end()) return;
-  Key key{ns, known->second};
-  slice_service_.erase(known);
-  record(key).slices.erase(name);
-  changed(key);
+  loop_.assert_on_thread();
+  auto known = slice_record_.find(key_of(ns, name));
+  if (known == slice_record_.end()) return;
+  Record& r = *known->second;
+  std::erase_if(r.slices, [&](const auto& s) { return s->key == &known->first; });
+  slice_record_.erase(known);
+  changed(r);
 }
 
-void Registry::changed(const Key& key) {
-  dirty_.insert(key);
+void Registry::changed(Record& r) {
+  if (!r.dirty) dirty_.push_back(&r);
+  r.dirty = true;
   if (publish_waits_) return;
   publish_waits_ = true;
   loop_.defer([this, alive = alive_] {
@@ -237,19 +294,22 @@ void Registry::count_namespace(const std::string& ns, int by) {
   if (count == 0) namespaces_.erase(ns);
 }
 
-void Registry::rebuild(const Key& key) {
-  auto it = records_.find(key);
-  if (it == records_.end()) return;
-  Record& r = *it->second;
-  if (r.entry) remove(r.entry);
+void Registry::rebuild(Record& r) {
+  r.dirty = false;
+  auto old = std::move(r.entry);
   r.entry.reset();
-  if (!r.service) {
+  if (old) remove(old);
+  if (!r.has_service) {
     r.id = 0;  // a service that comes back is another one
-    if (r.slices.empty()) records_.erase(it);
+    if (r.slices.empty()) records_.erase(std::string(*r.key));  // a copy: the key goes with the record
     return;
   }
   if (r.id == 0) r.id = next_id_++;
-  r.entry = make_entry(*r.service, r.slices, r.id);
+  std::shared_ptr<ServiceEntry> entry = r.head ? std::move(r.head) : copy_head(*old);
+  entry->id = r.id;
+  for (Port& port : entry->ports) port.endpoints = usable(r.slices, &port);
+  if (entry->ports.empty()) entry->portless_endpoints = usable(r.slices, nullptr);
+  r.entry = std::move(entry);
   insert(r.entry);
 }
 
@@ -267,7 +327,7 @@ void Registry::publish() {
   if (dirty_.empty()) return;
   auto dirty = std::move(dirty_);
   dirty_.clear();
-  for (const auto& key : dirty) rebuild(key);
+  for (Record* r : dirty) rebuild(*r);
   if (namespaces_changed_) {
     auto names = std::make_shared<std::vector<std::string>>();
     for (const auto& [ns, count] : namespaces_) names->push_back(ns);

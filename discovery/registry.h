@@ -2,18 +2,21 @@
 //
 // Endpoints are chosen as kube-proxy does: ready ones; when a service has none, those that still serve
 // while they terminate. Slices may come before their service and are kept for it.
+// Of the objects only what the snapshot needs is kept, in compact form: the service inside of its
+// entry, the slices as addresses and flags.
 // Threads: main loop.
 #pragma once
 
 #include <functional>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "core/io/loop.h"
 #include "discovery/snapshot.h"
+#include "discovery/text.h"
 #include "kube/objects.h"
 
 namespace edgemesh::discovery {
@@ -39,12 +42,13 @@ class Registry {
   void subscribe(std::function<void(std::shared_ptr<const Snapshot>)> on_change);
 
  private:
+  struct Slice;
   struct Record;  // one service name: the service, its slices, the entry made of them
-  using Key = std::pair<std::string, std::string>;  // namespace, name
 
-  void changed(const Key& key);
-  void rebuild(const Key& key);
-  Record& record(const Key& key);
+  void changed(Record& record);
+  void rebuild(Record& record);
+  Record& record(const std::string& ns, const std::string& name);
+  std::unique_ptr<Slice> compact(const kube::EndpointSlice& slice);
   void count_namespace(const std::string& ns, int by);
   Snapshot::Shard& writable(size_t shard);
   void insert(const Snapshot::EntryPtr& entry);
@@ -52,9 +56,11 @@ class Registry {
   void publish();
 
   io::Loop& loop_;
-  std::map<Key, std::unique_ptr<Record>> records_;
-  std::map<Key, std::string> slice_service_;  // (namespace, slice) -> service
-  std::set<Key> dirty_;
+  // Keys are "<namespace>/<name>".
+  std::unordered_map<std::string, std::unique_ptr<Record>> records_;
+  std::unordered_map<std::string, Record*> slice_record_;  // of the service that the slice belongs to
+  TextPool texts_;
+  std::vector<Record*> dirty_;
   std::map<std::string, int> namespaces_;
   bool namespaces_changed_ = false;
   bool publish_waits_ = false;

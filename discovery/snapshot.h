@@ -14,14 +14,15 @@
 #include <vector>
 
 #include "core/base/net_addr.h"
+#include "discovery/text.h"
 
 namespace edgemesh::discovery {
 
 struct Endpoint {
   SockAddr addr;
-  std::string node;      // node it runs on; empty: reachable from everywhere alike
-  std::string zone;
-  std::string hostname;  // of a headless service's pod, may be empty
+  Text node;      // node it runs on; empty: reachable from everywhere alike
+  Text zone;
+  Text hostname;  // of a headless service's pod, may be empty
   bool ready = true;     // false: terminating, used because nothing better is left
 };
 
