@@ -81,7 +81,6 @@ void read_p2p(Reader reader, AgentConfig::P2p& out) {
   reader.read("enable", &out.enable);
   reader.read("direct", &out.direct);
   reader.read("directListen", &out.direct_listen);
-  reader.read("advertiseAddresses", &out.advertise_addresses, out.direct_listen.port);
   reader.read("ice", &out.ice);
   reader.read("stunServers", &out.stun_servers, 3478);
 }
@@ -246,7 +245,6 @@ std::string config_json(const AgentConfig& config) {
        {{"enable", config.p2p.enable},
         {"direct", config.p2p.direct},
         {"directListen", config.p2p.direct_listen.to_string()},
-        {"advertiseAddresses", texts(config.p2p.advertise_addresses)},
         {"ice", config.p2p.ice},
         {"stunServers", texts(config.p2p.stun_servers)}}},
       {"admin", {{"listen", config.admin.listen.to_string()}}},

@@ -53,10 +53,8 @@ struct AgentConfig {
     bool enable = true;
     bool direct = true;  // TCP 15008
     SockAddr direct_listen{IpAddr(), 15008};
-    // Where peers reach direct_listen; empty: the addresses of this machine. For a port forwarding.
-    std::vector<SockAddr> advertise_addresses;
     bool ice = true;
-    std::vector<config::HostPort> stun_servers;  // on top of those that the cloud names
+    std::vector<config::HostPort> stun_servers;  // netcheck asks them, too
   } p2p;
 
   struct Admin {

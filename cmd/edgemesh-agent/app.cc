@@ -120,8 +120,9 @@ Result<> App::make_channel() {
   mesh_module_ = std::make_unique<agent::MeshModule>(
       loop_, agent::MeshModule::Options{.node = config_.node_name}, *metastore_, sink, metrics_);
   bus_ = std::make_unique<bus::Bus>(loop_);
-  EM_TRY_VOID(bus_->add(*mesh_module_));
-  return bus_->add(*hub_);
+  if (config_.module_enabled(agent::kMeshModule)) EM_TRY_VOID(bus_->add(*mesh_module_));
+  if (config_.module_enabled(agent::kHubModule)) EM_TRY_VOID(bus_->add(*hub_));
+  return {};
 }
 
 // Names of the cluster get answers only when they can be right: from the first full picture on.
@@ -156,6 +157,7 @@ Result<> App::open_proxy() {
     mesh.ca_pem = identity_.ca_pem;
     mesh.direct_listen = config_.p2p.direct_listen;
     mesh.direct_enabled = config_.p2p.direct;
+    mesh.ice_enabled = config_.p2p.ice;
     mesh.mark = kOwnMark;
     mesh.open_timeout = config_.proxy.connect_timeout;
     p2p::Hooks hooks;

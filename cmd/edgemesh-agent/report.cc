@@ -146,6 +146,7 @@ void App::netcheck(JsonDone done) {
   options.turn = {told.turn.host, told.turn.port, told.turn.username, told.turn.password,
                   told.turn.expires};
   options.stun = told.stun;
+  for (const auto& server : config_.p2p.stun_servers) options.stun.push_back(server.to_string());
   options.mark = 0x4d45;
   if (options.turn.host.empty() && options.stun.empty())
     return done(fail(ErrorCode::kUnavailable,

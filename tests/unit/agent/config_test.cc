@@ -50,14 +50,13 @@ TEST(AgentConfigTest, TheSmallestFileNamesTheHub) {
 TEST(AgentConfigTest, ValuesAreTaken) {
   auto config = parse_config(
       "nodeName: edge-7\ncloud: {hub: '[fd00::1]:7'}\ncapture: {mode: redirect, serviceCidrs: [10.0.0.0/8]}\n"
-      "proxy: {workers: 0, connectTimeout: 250ms}\np2p: {directListen: 0.0.0.0:7008, advertiseAddresses: [1.2.3.4]}\n"
+      "proxy: {workers: 0, connectTimeout: 250ms}\np2p: {directListen: 0.0.0.0:7008}\n"
       "log: {level: warn, format: json, components: {p2p: trace}}\nmodules: {mesh: {enable: false}}\n",
       "agent.yaml");
   ASSERT_TRUE(config) << config.error().message;
   EXPECT_EQ(config->node_name, "edge-7");
   EXPECT_EQ(config->capture.mode, CaptureMode::kRedirect);
   EXPECT_EQ(config->proxy.workers, 0);
-  EXPECT_EQ(config->p2p.advertise_addresses.at(0).to_string(), "1.2.3.4:7008");
   EXPECT_EQ(config->log.components.at("p2p"), log::Level::kTrace);
   EXPECT_FALSE(config->module_enabled("mesh"));
 }
