@@ -52,6 +52,7 @@ App::App(io::Loop& loop, agent::AgentConfig config)
 
 App::~App() {
   *alive_ = false;
+  addresses_.reset();
   admin_.reset();
   dns_.reset();
   renewal_.reset();
@@ -99,6 +100,11 @@ Result<> App::open() {
       loop_, bootstrap_options(), config_.state_dir, identity_,
       [this](const agent::Identity& identity) { on_renewed(identity); });
   renewal_->start();
+  // A connection made from an address that is gone is dead, though nobody says so: test it now.
+  EM_TRY(addresses_, p2p::NetlinkWatch::start(loop_, [this] {
+           hub_->kick();
+           renewal_->kick();
+         }));
   send_node_info();
   return {};
 }

@@ -19,6 +19,7 @@
 #include "discovery/registry.h"
 #include "p2p/mesh.h"
 #include "p2p/netcheck.h"
+#include "p2p/netlink_watch.h"
 #include "proxy/capture.h"
 #include "proxy/proxy.h"
 
@@ -89,6 +90,7 @@ class App final : private agent::MeshSink {
   std::unique_ptr<discovery::DnsServer> dns_;
   std::unique_ptr<p2p::Netcheck> netcheck_;  // one at a time
   bool checking_ = false;
+  std::unique_ptr<p2p::NetlinkWatch> addresses_;
   std::unique_ptr<Admin> admin_;
   io::Timer node_info_timer_;
   bool serves_ = false;  // services are known, from the disk or from the cloud
