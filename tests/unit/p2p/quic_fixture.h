@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <deque>
+#include <list>
 #include <random>
 
 #include "p2p/quic_endpoint.h"
@@ -55,16 +55,16 @@ class MemoryPath final : public DatagramPath {
     std::unique_ptr<io::Timer> timer;
   };
   void deliver(std::vector<uint8_t> data, Duration after) {
-    auto packet = std::make_shared<Packet>();
+    auto packet = in_flight_.emplace(in_flight_.end());
     packet->data = std::move(data);
-    MemoryPath* other = other_;
-    packet->timer = std::make_unique<io::Timer>(loop_, [packet, other] {
-      if (other->receiver() != nullptr) other->receiver()->on_datagrams(*other, packet->data, 0);
-      auto keep = packet;
-      keep->timer.reset();
+    packet->timer = std::make_unique<io::Timer>(loop_, [this, packet] {
+      Packet now = std::move(*packet);
+      in_flight_.erase(packet);
+      if (other_->receiver() != nullptr) other_->receiver()->on_datagrams(*other_, now.data, 0);
     });
     packet->timer->start(after);
   }
+  std::list<Packet> in_flight_;
   io::Loop& loop_;
   std::mt19937 random_;
   MemoryPath* other_ = nullptr;
