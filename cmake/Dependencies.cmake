@@ -9,7 +9,7 @@ find_package(yaml-cpp REQUIRED)
 find_package(GTest REQUIRED)
 
 foreach(lib IN ITEMS
-    uv:libuv nghttp2:libnghttp2 cares:libcares sqlite3:sqlite3 wslay:libwslay ldns:libldns mnl:libmnl
+    uv:libuv nghttp2:libnghttp2 cares:libcares sqlite3:sqlite3 wslay:libwslay mnl:libmnl
     nice:nice gnutls:gnutls ngtcp2:libngtcp2 ngtcp2_gnutls:libngtcp2_crypto_gnutls nghttp3:libnghttp3)
   string(REPLACE ":" ";" pair ${lib})
   list(GET pair 0 target)

@@ -76,8 +76,13 @@ Result<std::unique_ptr<IceThread>> IceThread::start() {
     raw->run_tasks();
     // Agents are closed by then; a relay that answers hears of it, another forgets by itself.
     gint64 end = g_get_monotonic_time() + kLastWordsUs;
+    GSource* limit = g_timeout_source_new(kLastWordsUs / 1000);  // wakes the last iteration
+    g_source_set_callback(limit, [](gpointer) -> gboolean { return G_SOURCE_REMOVE; }, nullptr, nullptr);
+    g_source_attach(limit, raw->context);
     while (raw->closing > 0 && g_get_monotonic_time() < end)
-      if (g_main_context_iteration(raw->context, FALSE) == 0) g_usleep(1000);
+      g_main_context_iteration(raw->context, TRUE);
+    g_source_destroy(limit);
+    g_source_unref(limit);
     g_main_context_pop_thread_default(raw->context);
   });
   return std::unique_ptr<IceThread>(new IceThread(std::move(impl)));

@@ -13,25 +13,32 @@ size_t chunk_size(size_t held, size_t wanted) {
   if (held == 0 && wanted <= kSmallChunk) return kSmallChunk;
   return kLargeChunk;
 }
-}  // namespace
 
-void SendBuffer::append(std::span<const uint8_t> data) {
+// Copies `data` behind the last chunk; what is there keeps its address.
+template <class Chunk>
+void append_to(std::deque<Chunk>& chunks, size_t held, std::span<const uint8_t> data) {
   while (!data.empty()) {
-    if (chunks_.empty() || chunks_.back().end == chunks_.back().capacity) {
+    if (chunks.empty() || chunks.back().end == chunks.back().capacity) {
       Chunk chunk;
-      chunk.capacity = chunk_size(held_, data.size());
+      chunk.capacity = chunk_size(held, data.size());
       chunk.data.reset(new uint8_t[chunk.capacity]);
-      chunks_.push_back(std::move(chunk));
+      chunks.push_back(std::move(chunk));
     }
-    Chunk& last = chunks_.back();
+    Chunk& last = chunks.back();
     size_t n = std::min(data.size(), last.capacity - last.end);
     std::memcpy(last.data.get() + last.end, data.data(), n);
     last.end += n;
-    held_ += n;
-    unsent_ += n;
-    total_ += n;
+    held += n;
     data = data.subspan(n);
   }
+}
+}  // namespace
+
+void SendBuffer::append(std::span<const uint8_t> data) {
+  append_to(chunks_, held_, data);
+  held_ += data.size();
+  unsent_ += data.size();
+  total_ += data.size();
 }
 
 size_t SendBuffer::peek(Piece* pieces, size_t max) const {
@@ -81,20 +88,8 @@ void SendBuffer::clear() {
 }
 
 void RecvBuffer::append(std::span<const uint8_t> data) {
-  while (!data.empty()) {
-    if (chunks_.empty() || chunks_.back().end == chunks_.back().capacity) {
-      Chunk chunk;
-      chunk.capacity = chunk_size(size_, data.size());
-      chunk.data.reset(new uint8_t[chunk.capacity]);
-      chunks_.push_back(std::move(chunk));
-    }
-    Chunk& last = chunks_.back();
-    size_t n = std::min(data.size(), last.capacity - last.end);
-    std::memcpy(last.data.get() + last.end, data.data(), n);
-    last.end += n;
-    size_ += n;
-    data = data.subspan(n);
-  }
+  append_to(chunks_, size_, data);
+  size_ += data.size();
 }
 
 size_t RecvBuffer::read(std::span<uint8_t> into) {

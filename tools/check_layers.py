@@ -43,7 +43,6 @@ OWNERS = {
     r"wslay/": {"core/http"},
     r"sqlite3\.h": {"core/store"},
     r"yaml-cpp/": {"core/config"},
-    r"ldns/": {"discovery"},
     r"libmnl/": {"proxy", "p2p", "core/io"},
     r"(nice/|glib|gio/|agent\.h$)": {"p2p"},
     r"(gnutls/|ngtcp2/|nghttp3/)": {"p2p"},

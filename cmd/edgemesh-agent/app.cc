@@ -14,7 +14,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr uint32_t kOwnMark = 0x4d45;
 constexpr const char* kDefaultServiceCidr = "10.96.0.0/12";
 constexpr Duration kNodeInfoEvery = std::chrono::seconds(30);
 

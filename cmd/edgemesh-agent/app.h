@@ -25,6 +25,9 @@
 
 namespace edgemesh::cmd {
 
+// SO_MARK of the agent's own traffic, which capture leaves alone.
+inline constexpr uint32_t kOwnMark = 0x4d45;
+
 class App final : private agent::MeshSink {
  public:
   // Errors are one line that says what to do.

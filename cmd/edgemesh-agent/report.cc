@@ -147,7 +147,7 @@ void App::netcheck(JsonDone done) {
                   told.turn.expires};
   options.stun = told.stun;
   for (const auto& server : config_.p2p.stun_servers) options.stun.push_back(server.to_string());
-  options.mark = 0x4d45;
+  options.mark = kOwnMark;
   if (options.turn.host.empty() && options.stun.empty())
     return done(fail(ErrorCode::kUnavailable,
                      "the cloud has named no relay and no STUN server to check with (edgemesh-cloud "

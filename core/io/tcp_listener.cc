@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "core/base/log.h"
+#include "core/io/socket_name.h"
 #include "core/io/tcp.h"
 
 namespace edgemesh::io {
@@ -71,11 +72,7 @@ Result<std::unique_ptr<TcpListener>> TcpListener::listen(Loop& loop, const SockA
                                                          OnAccept on_accept,
                                                          const ListenOptions& options) {
   EM_TRY(Fd fd, open_listener(addr, options));
-  sockaddr_storage storage{};
-  socklen_t len = sizeof storage;
-  auto* sa = reinterpret_cast<sockaddr*>(&storage);  // NOLINT
-  if (getsockname(fd.get(), sa, &len) != 0) return fail_errno("getsockname", errno);
-  EM_TRY(SockAddr local, SockAddr::from_sockaddr(sa, len));
+  EM_TRY(SockAddr local, local_name(fd.get()));
   int raw = fd.get();
   std::unique_ptr<TcpListener> listener(
       new TcpListener(loop, std::move(fd), std::move(on_accept), local));

@@ -4,19 +4,12 @@
 
 #include <cerrno>
 
+#include "core/io/socket_name.h"
 #include "core/io/tcp.h"
 
 namespace edgemesh::io {
 
 namespace {
-
-Result<SockAddr> socket_name(int fd, int (*call)(int, sockaddr*, socklen_t*), const char* what) {
-  sockaddr_storage storage{};
-  socklen_t len = sizeof storage;
-  auto* sa = reinterpret_cast<sockaddr*>(&storage);  // NOLINT
-  if (call(fd, sa, &len) != 0) return fail_errno(what, errno);
-  return SockAddr::from_sockaddr(sa, len);
-}
 
 void set_int(int fd, int level, int name, int value) {
   // A hint that fails (an odd kernel, a socket already gone) must not break the connection.
@@ -228,10 +221,10 @@ void TcpStream::on_fd(bool readable, bool writable) {
 }
 
 Result<SockAddr> TcpStream::local_addr() const {
-  return socket_name(fd_.get(), &getsockname, "getsockname");
+  return local_name(fd_.get());
 }
 Result<SockAddr> TcpStream::peer_addr() const {
-  return socket_name(fd_.get(), &getpeername, "getpeername");
+  return peer_name(fd_.get());
 }
 
 Fd TcpStream::release() {

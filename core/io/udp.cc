@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "core/io/socket_name.h"
+
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
 #endif
@@ -73,11 +75,7 @@ Result<std::unique_ptr<UdpSocket>> UdpSocket::adopt(Loop& loop, Fd fd, OnDatagra
     int one = 1;
     gro = setsockopt(fd.get(), SOL_UDP, UDP_GRO, &one, sizeof one) == 0;
   }
-  sockaddr_storage storage{};
-  socklen_t len = sizeof storage;
-  auto* sa = reinterpret_cast<sockaddr*>(&storage);  // NOLINT
-  if (getsockname(fd.get(), sa, &len) != 0) return fail_errno("getsockname", errno);
-  EM_TRY(SockAddr local, SockAddr::from_sockaddr(sa, len));
+  EM_TRY(SockAddr local, local_name(fd.get()));
   int raw = fd.get();
   std::unique_ptr<UdpSocket> socket(
       new UdpSocket(loop, std::move(fd), std::move(on_datagram), gro, local));

@@ -141,4 +141,15 @@ PeerIdentity identity_of(X509* cert) {
   return id;
 }
 
+Result<ReqPtr> read_csr_der(std::string_view csr_der) {
+  const auto* p = reinterpret_cast<const unsigned char*>(csr_der.data());  // NOLINT
+  const unsigned char* end = p + csr_der.size();
+  ReqPtr request(d2i_X509_REQ(nullptr, &p, static_cast<long>(csr_der.size())));
+  if (!request || p != end) return fail_openssl("signing request is not valid PKCS#10 DER");
+  EVP_PKEY* key = X509_REQ_get0_pubkey(request.get());
+  if (key == nullptr || X509_REQ_verify(request.get(), key) != 1)
+    return fail_openssl("signing request: its signature does not verify");
+  return request;
+}
+
 }  // namespace edgemesh::tls

@@ -64,4 +64,7 @@ struct SanLists {
 };
 SanLists san_lists(const GENERAL_NAMES* names);
 
+// A signing request whose signature was checked: its sender holds the key.
+Result<ReqPtr> read_csr_der(std::string_view csr_der);
+
 }  // namespace edgemesh::tls

@@ -60,13 +60,7 @@ Result<CertInfo> parse_cert_der(std::string_view cert_der) {
 }
 
 Result<CsrInfo> parse_csr_der(std::string_view csr_der) {
-  const auto* p = reinterpret_cast<const unsigned char*>(csr_der.data());  // NOLINT
-  const unsigned char* end = p + csr_der.size();
-  ReqPtr request(d2i_X509_REQ(nullptr, &p, static_cast<long>(csr_der.size())));
-  if (!request || p != end) return fail_openssl("signing request is not valid PKCS#10 DER");
-  EVP_PKEY* key = X509_REQ_get0_pubkey(request.get());
-  if (key == nullptr || X509_REQ_verify(request.get(), key) != 1)
-    return fail_openssl("signing request: its signature does not verify");
+  EM_TRY(ReqPtr request, read_csr_der(csr_der));
   CsrInfo info;
   const X509_NAME* subject = X509_REQ_get_subject_name(request.get());
   info.subject.common_name = first_entry(subject, NID_commonName);

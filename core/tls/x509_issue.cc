@@ -209,13 +209,8 @@ Result<CaPair> self_signed_ca(const Subject& subject, int64_t not_before, int64_
 
 Result<std::string> sign_csr(const CaPair& ca, std::string_view csr_der,
                              const SignOptions& options) {
-  const auto* p = reinterpret_cast<const unsigned char*>(csr_der.data());  // NOLINT
-  const unsigned char* end = p + csr_der.size();
-  ReqPtr request(d2i_X509_REQ(nullptr, &p, static_cast<long>(csr_der.size())));
-  if (!request || p != end) return fail_openssl("signing request is not valid PKCS#10 DER");
+  EM_TRY(ReqPtr request, read_csr_der(csr_der));
   EVP_PKEY* key = X509_REQ_get0_pubkey(request.get());
-  if (key == nullptr || X509_REQ_verify(request.get(), key) != 1)
-    return fail_openssl("signing request: its signature does not verify");
   EM_TRY(X509Ptr cert, sign_leaf(ca, key, options));
   return cert_to_der(cert.get());
 }
