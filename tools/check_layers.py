@@ -39,7 +39,8 @@ OWNERS = {
     r"openssl/ssl": {"core/tls"},
     r"openssl/sha\.h": {"core/tls", "core/http"},  # the WebSocket handshake's digest
     r"openssl/": {"core/tls", "cloud"},  # cloud: the CA; keys and certificates, no connections
-    r"nghttp2/": {"core/http"},
+    r"nghttp2/": {"core/http", "proxy"},
+    r"re2/": {"proxy"},
     r"wslay/": {"core/http"},
     r"sqlite3\.h": {"core/store"},
     r"yaml-cpp/": {"core/config"},
