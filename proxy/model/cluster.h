@@ -122,14 +122,13 @@ struct SlowStart {
 struct LoadBalancing {
   LbPolicy policy = LbPolicy::kRoundRobin;
   uint32_t choices = 2;           // least request
-  double active_bias = 1.0;       // least request with unequal weights: weight / (active + 1)^bias
   uint32_t ring_min = 1024;       // entries of a ring
   uint32_t ring_max = 65'536;
   uint32_t maglev_size = 65'537;  // a prime
   uint32_t panic_percent = 50;    // fewer healthy than this: all are used; 0: never
   uint32_t overprovisioning_percent = 140;
   LocalityMode locality = LocalityMode::kIgnore;
-  std::vector<LocalityWeight> locality_weights;  // absent: 1 an endpoint's weight
+  std::vector<LocalityWeight> locality_weights;  // a locality that is not listed: 1
   SubsetOptions subsets;
   SlowStart slow_start;
   Duration client_ip_affinity{};  // 0: off; else how long a client keeps its endpoint after its last

@@ -175,7 +175,6 @@ void read_lb(Reader reader, LoadBalancing& out) {
                     {"ringHash", LbPolicy::kRingHash},
                     {"maglev", LbPolicy::kMaglev}});
   reader.read("choices", &out.choices, 2, 16);
-  read_real(reader, "activeBias", &out.active_bias, 0, 10);
   reader.read("ringMin", &out.ring_min, 1, 8'388'608);
   reader.read("ringMax", &out.ring_max, 1, 8'388'608);
   if (out.ring_min > out.ring_max) reader.reject("ringMin", "is more than ringMax");
