@@ -65,17 +65,18 @@ Result<std::unique_ptr<TlsStream>> TlsStream::server(io::Loop& loop,
                                                      std::shared_ptr<Context> context) {
   EM_CHECK(context && context->is_server());
   auto stream = std::make_unique<TlsStreamImpl>(loop, std::move(below), std::move(context), true);
-  EM_TRY_VOID(stream->init(""));
+  EM_TRY_VOID(stream->init("", false));
   return std::unique_ptr<TlsStream>(std::move(stream));
 }
 
 Result<std::unique_ptr<TlsStream>> TlsStream::client(io::Loop& loop,
                                                      std::unique_ptr<io::Stream> below,
                                                      std::shared_ptr<Context> context,
-                                                     std::string server_name, bool verify) {
+                                                     std::string server_name, bool verify,
+                                                     bool check_name) {
   EM_CHECK(context && !context->is_server());
   auto stream = std::make_unique<TlsStreamImpl>(loop, std::move(below), std::move(context), verify);
-  EM_TRY_VOID(stream->init(server_name));
+  EM_TRY_VOID(stream->init(server_name, check_name));
   return std::unique_ptr<TlsStream>(std::move(stream));
 }
 
@@ -101,7 +102,7 @@ TlsStreamImpl::~TlsStreamImpl() {
   }
 }
 
-Result<> TlsStreamImpl::init(const std::string& server_name) {
+Result<> TlsStreamImpl::init(const std::string& server_name, bool check_name) {
   ERR_clear_error();
   ssl_.reset(SSL_new(context_->impl().ssl.get()));
   BIO* bio = BIO_new(stream_bio());
@@ -114,7 +115,10 @@ Result<> TlsStreamImpl::init(const std::string& server_name) {
   } else {
     SSL_set_connect_state(ssl_.get());
     bool ok = true;
-    if (!server_name.empty()) set_name_check(server_name, &ok);
+    if (!server_name.empty() && check_name)
+      set_name_check(server_name, &ok);
+    else if (!server_name.empty() && !IpAddr::parse(server_name))
+      ok = SSL_set_tlsext_host_name(ssl_.get(), server_name.c_str()) == 1;
     if (!ok) return fail_openssl(fmt::format("TLS server name '{}'", server_name));
     if (!verify_) SSL_set_verify(ssl_.get(), SSL_VERIFY_NONE, nullptr);
   }

@@ -31,11 +31,12 @@ class TlsStream : public io::Stream {
   // `server_name` is sent as SNI (DNS names only) and must be in the certificate's SANs; it is a
   // DNS name or an IP address. Empty: no name is checked (the caller checks peer() itself, as for
   // SPIFFE ids). `verify` false turns verification off for this connection only; peer() is then
-  // null.
+  // null. `check_name` false: the name is sent, and who the peer is the caller checks itself.
   static Result<std::unique_ptr<TlsStream>> client(io::Loop& loop,
                                                    std::unique_ptr<io::Stream> below,
                                                    std::shared_ptr<Context> context,
-                                                   std::string server_name, bool verify = true);
+                                                   std::string server_name, bool verify = true,
+                                                   bool check_name = true);
 
   // Valid after on_connected(). Null: the peer gave no certificate, or none was verified.
   virtual const PeerIdentity* peer() const = 0;

@@ -19,7 +19,7 @@ class TlsStreamImpl final : public TlsStream, private io::Stream::Handler {
   TlsStreamImpl(io::Loop& loop, std::unique_ptr<io::Stream> below, std::shared_ptr<Context> context,
                 bool verify);
   ~TlsStreamImpl() override;
-  Result<> init(const std::string& server_name);
+  Result<> init(const std::string& server_name, bool check_name);
 
   void set_handler(io::Stream::Handler* handler) override { handler_ = handler; }
   io::IoResult read(std::span<uint8_t> into) override;

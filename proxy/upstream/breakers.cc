@@ -21,6 +21,9 @@ bool ClusterState::take_connection(model::RequestPriority priority) {
   return take(shared_->breakers[static_cast<int>(priority)].connections, 1,
               config().limits(priority).max_connections);
 }
+void ClusterState::force_connection(model::RequestPriority priority) {
+  shared_->breakers[static_cast<int>(priority)].connections.fetch_add(1, std::memory_order_relaxed);
+}
 void ClusterState::give_connection(model::RequestPriority priority) {
   shared_->breakers[static_cast<int>(priority)].connections.fetch_sub(1, std::memory_order_relaxed);
 }

@@ -54,19 +54,20 @@ uint64_t HostSet::hash_labels(std::span<const LabelView> labels) {
 
 std::shared_ptr<const HostSet> HostSet::build(std::shared_ptr<const model::Cluster> cluster,
                                               std::vector<model::Endpoint> endpoints,
-                                              const Place& place, int workers, TimePoint now,
-                                              const HostSet* before) {
+                                              const Options& options, const HostSet* before) {
   auto made = std::shared_ptr<HostSet>(new HostSet());
   made->cluster_ = std::move(cluster);
   made->shared_ = before != nullptr ? before->shared_
-                                    : std::make_shared<SharedCluster>(made->cluster_->name, workers);
-  made->take_endpoints(std::move(endpoints), workers, now, before);
-  made->assign_levels(place);
+                                    : std::make_shared<SharedCluster>(made->cluster_->name,
+                                                                      options.workers);
+  made->tls_ = options.tls;
+  made->take_endpoints(std::move(endpoints), options, before);
+  made->assign_levels(options.place);
   made->make_subsets();
   return made;
 }
 
-void HostSet::take_endpoints(std::vector<model::Endpoint> endpoints, int workers, TimePoint now,
+void HostSet::take_endpoints(std::vector<model::Endpoint> endpoints, const Options& options,
                              const HostSet* before) {
   std::stable_sort(endpoints.begin(), endpoints.end(),
                    [](const auto& a, const auto& b) { return a.addr < b.addr; });
@@ -84,11 +85,11 @@ void HostSet::take_endpoints(std::vector<model::Endpoint> endpoints, int workers
       if (it != before->entries_.end() && it->endpoint.addr == endpoint.addr) shared = it->shared;
     }
     if (shared == nullptr) {
-      shared = std::make_shared<SharedHost>(endpoint.addr, workers);
+      shared = std::make_shared<SharedHost>(endpoint.addr, options.workers);
       if (checked) shared->set(SharedHost::kCheckFailed, true);
       // Where all start together, none has to start slowly.
       if (before != nullptr && !before->entries_.empty())
-        shared->fresh_since = now.time_since_epoch().count();
+        shared->fresh_since = options.now.time_since_epoch().count();
     } else if (!checked) {
       shared->set(SharedHost::kCheckFailed, false);
     }

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/tls/context.h"
 #include "proxy/model/cluster.h"
 #include "proxy/upstream/hash_table.h"
 #include "proxy/upstream/shared.h"
@@ -50,16 +51,23 @@ class HostSet {
     std::vector<Group> levels;
   };
 
+  struct Options {
+    Place place;
+    int workers = 1;
+    TimePoint now{};                    // when new endpoints joined
+    std::shared_ptr<tls::Context> tls;  // for clusters with TLS origination: client_context()
+  };
   // `before` is the set that this one follows, null for the first: endpoints that stay keep what is
-  // known of them. `now` is when new ones joined. Twice the same address: the first counts.
+  // known of them. Twice the same address: the first counts.
   static std::shared_ptr<const HostSet> build(std::shared_ptr<const model::Cluster> cluster,
                                               std::vector<model::Endpoint> endpoints,
-                                              const Place& place, int workers, TimePoint now,
+                                              const Options& options,
                                               const HostSet* before = nullptr);
 
   const model::Cluster& cluster() const { return *cluster_; }
   const std::shared_ptr<const model::Cluster>& cluster_ptr() const { return cluster_; }
   const std::shared_ptr<SharedCluster>& shared() const { return shared_; }
+  const std::shared_ptr<tls::Context>& tls() const { return tls_; }
   const std::vector<Entry>& entries() const { return entries_; }
   // The first is all endpoints; the others are sorted by hash.
   const std::vector<Subset>& subsets() const { return subsets_; }
@@ -71,7 +79,7 @@ class HostSet {
 
  private:
   HostSet() = default;
-  void take_endpoints(std::vector<model::Endpoint> endpoints, int workers, TimePoint now,
+  void take_endpoints(std::vector<model::Endpoint> endpoints, const Options& options,
                       const HostSet* before);
   void assign_levels(const Place& place);
   void make_subsets();
@@ -81,6 +89,7 @@ class HostSet {
 
   std::shared_ptr<const model::Cluster> cluster_;
   std::shared_ptr<SharedCluster> shared_;
+  std::shared_ptr<tls::Context> tls_;
   std::vector<Entry> entries_;  // sorted by address
   std::vector<Subset> subsets_;
   uint32_t levels_ = 0;

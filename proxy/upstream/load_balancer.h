@@ -72,6 +72,7 @@ class ClusterState {
 
   // Limits. What was taken is given back with the same arguments.
   bool take_connection(model::RequestPriority priority);
+  void force_connection(model::RequestPriority priority);  // counts it, whatever the limit
   void give_connection(model::RequestPriority priority);
   bool take_pending(model::RequestPriority priority);
   void give_pending(model::RequestPriority priority);
