@@ -165,6 +165,7 @@ struct OutlierDetection {
 
 struct StatusRange {
   uint16_t first = 200, last = 200;  // both included
+  friend bool operator==(const StatusRange&, const StatusRange&) = default;
 };
 
 struct HealthCheck {
@@ -186,6 +187,7 @@ struct HealthCheck {
   std::string grpc_service;   // gRPC
   // TCP: what to send, and what must come; both empty: to connect is enough.
   std::string send, expect;
+  friend bool operator==(const HealthCheck&, const HealthCheck&) = default;
 };
 
 enum class UpstreamProtocol : uint8_t {

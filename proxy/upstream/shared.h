@@ -108,6 +108,10 @@ class SharedHost {
   // Slow start: when it joined or came back; 0: long ago.
   std::atomic<int64_t> fresh_since{0};
 
+  // Active checks.
+  std::atomic<uint64_t> checks{0}, check_failures{0};
+  bool was_healthy = false;  // the checker's loop only
+
   // Main loop only.
   uint64_t swept_requests = 0, swept_successes = 0;  // totals at the last sweep
   double success_rate = -1;                          // percent, of the last interval; < 0: too few

@@ -2,33 +2,14 @@
 
 #include <gtest/gtest.h>
 
-#include <deque>
-
 #include "tests/unit/proxy_upstream/cluster_fixture.h"
+#include "tests/unit/proxy_upstream/fake_connector.h"
 
 namespace edgemesh::proxy {
 namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-
-// A stream that says what the test tells it to.
-class FakeStream final : public io::Stream {
- public:
-  explicit FakeStream(int* alive) : alive_(alive) { ++*alive_; }
-  ~FakeStream() override { --*alive_; }
-  void set_handler(io::Stream::Handler* handler) override { handler_ = handler; }
-  io::IoResult read(std::span<uint8_t>) override { return io::kWouldBlock; }
-  io::IoResult write(std::span<const uint8_t> data) override {
-    return {io::IoResult::kOk, 0, data.size()};
-  }
-  void shutdown_write() override {}
-  void reset() override {}
-  io::Stream::Handler* handler_ = nullptr;
-
- private:
-  int* alive_;
-};
 
 class FakeCodec;
 
@@ -94,35 +75,6 @@ void FakeHttpStream::release() {
   --codec_->active;
   delete this;
 }
-
-class FakeConnector final : public Connector {
- public:
-  Result<Connecting> connect(const model::Endpoint& to, const HostSet&,
-                             const ProxiedAddrs* addrs) override {
-    if (refuse) return fail(ErrorCode::kUnavailable, "no route");
-    Connecting made;
-    auto stream = std::make_unique<FakeStream>(&alive);
-    streams.push_back(stream.get());
-    to_addrs.push_back(to.addr);
-    proxied.push_back(addrs != nullptr ? *addrs : ProxiedAddrs{});
-    made.stream = std::move(stream);
-    return made;
-  }
-  // The oldest connect that waits gets its answer.
-  void accept() { pop()->on_connected(); }
-  void fail_next() { pop()->on_error(Error{ErrorCode::kConnectionRefused, "refused", 0}); }
-  io::Stream::Handler* pop() {
-    FakeStream* stream = streams.front();
-    streams.pop_front();
-    return stream->handler_;
-  }
-
-  bool refuse = false;
-  int alive = 0;
-  std::deque<FakeStream*> streams;
-  std::vector<SockAddr> to_addrs;
-  std::vector<ProxiedAddrs> proxied;
-};
 
 struct Waiter final : PoolWaiter {
   void on_pool_stream(StreamPtr got, const ConnectionInfo& i) override {
