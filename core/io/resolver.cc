@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <climits>
 #include <map>
 #include <mutex>
 
@@ -73,7 +74,7 @@ struct Resolver::Impl {
   };
   struct Request {
     Impl* impl;
-    OnAddresses on_addresses;
+    OnResolved on_addresses;
     OnAnswer on_answer;
   };
 
@@ -91,7 +92,8 @@ struct Resolver::Impl {
   Request* new_request();
   // Ends the request: by a later task when c-ares called back from within one of our methods.
   void finish_answer(Request* request, Result<std::span<const uint8_t>> result);
-  void finish_addresses(Request* request, Result<std::vector<IpAddr>> result);
+  void finish_addresses(Request* request, Result<std::vector<IpAddr>> result,
+                        Duration ttl = Duration::zero());
   static void ares_answered(void* arg, int status, int timeouts, unsigned char* data, int size);
   static void ares_resolved(void* arg, int status, int timeouts, ares_addrinfo* info);
 
@@ -228,14 +230,16 @@ void Resolver::Impl::finish_answer(Request* request, Result<std::span<const uint
   });
 }
 
-void Resolver::Impl::finish_addresses(Request* request, Result<std::vector<IpAddr>> result) {
+void Resolver::Impl::finish_addresses(Request* request, Result<std::vector<IpAddr>> result,
+                                      Duration ttl) {
   std::unique_ptr<Request> owned(request);
   --requests;
   if (closed) return;
-  if (!in_call) return owned->on_addresses(std::move(result));
-  loop.defer([weak = self, result = std::move(result), done = std::move(owned->on_addresses)]() mutable {
+  if (!in_call) return owned->on_addresses(std::move(result), ttl);
+  loop.defer([weak = self, result = std::move(result), ttl,
+              done = std::move(owned->on_addresses)]() mutable {
     auto impl = weak.lock();
-    if (impl && !impl->closed) done(std::move(result));
+    if (impl && !impl->closed) done(std::move(result), ttl);
   });
 }
 
@@ -251,15 +255,17 @@ void Resolver::Impl::ares_answered(void* arg, int status, int, unsigned char* da
 void Resolver::Impl::ares_resolved(void* arg, int status, int, ares_addrinfo* info) {
   auto* request = static_cast<Request*>(arg);
   std::vector<IpAddr> found;
+  int ttl = INT_MAX;
   for (auto* n = info != nullptr ? info->nodes : nullptr; n != nullptr; n = n->ai_next) {
     auto addr = SockAddr::from_sockaddr(n->ai_addr, static_cast<socklen_t>(n->ai_addrlen));
     if (addr && std::find(found.begin(), found.end(), addr->ip) == found.end())
       found.push_back(addr->ip);
+    ttl = std::min(ttl, n->ai_ttl);
   }
   if (info != nullptr) ares_freeaddrinfo(info);
   if (status == ARES_SUCCESS && found.empty()) status = ARES_ENODATA;
   if (status == ARES_SUCCESS)
-    request->impl->finish_addresses(request, std::move(found));
+    request->impl->finish_addresses(request, std::move(found), std::chrono::seconds(ttl));
   else
     request->impl->finish_addresses(request, fail(ares_error(status)));
 }
@@ -283,6 +289,13 @@ Resolver::~Resolver() {
 }
 
 void Resolver::resolve(const std::string& name, Family family, OnAddresses done) {
+  resolve_with_ttl(name, family,
+                   [done = std::move(done)](Result<std::vector<IpAddr>> result, Duration) {
+                     done(std::move(result));
+                   });
+}
+
+void Resolver::resolve_with_ttl(const std::string& name, Family family, OnResolved done) {
   impl_->loop.assert_on_thread();
   auto* request = impl_->new_request();
   request->on_addresses = std::move(done);

@@ -41,6 +41,11 @@ class Resolver {
   // has none; kTimeout, kUnavailable: no server answered.
   void resolve(const std::string& name, Family family, OnAddresses done);
 
+  // The same, with the time for which the answer may be kept: the least of its records'. Zero where
+  // nothing says so (hosts file, an error).
+  using OnResolved = UniqueFunction<void(Result<std::vector<IpAddr>>, Duration ttl)>;
+  void resolve_with_ttl(const std::string& name, Family family, OnResolved done);
+
   // The bytes are valid until the callback returns.
   using OnAnswer = UniqueFunction<void(Result<std::span<const uint8_t>>)>;
   // `message` is one DNS query with an unpredictable id, its only additional record an OPT without

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <compare>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -69,6 +70,7 @@ enum class ClusterType : uint8_t {
 struct ServiceRef {
   std::string ns, name;
   std::string port;  // name or number; empty: the service's only port
+  friend bool operator==(const ServiceRef&, const ServiceRef&) = default;
 };
 
 enum class DnsFamily : uint8_t { kAny, kV4, kV6 };
@@ -83,6 +85,7 @@ struct DnsOptions {
   Duration max_ttl = std::chrono::hours(1);
   Duration failure_refresh = std::chrono::seconds(2);  // doubles up to `refresh`
   uint32_t jitter_percent = 10;
+  friend bool operator==(const DnsOptions&, const DnsOptions&) = default;
 };
 
 enum class LbPolicy : uint8_t { kRoundRobin, kRandom, kLeastRequest, kRingHash, kMaglev };
@@ -97,6 +100,7 @@ struct LocalityWeight {
   Locality locality;
   uint32_t priority = 0;
   uint32_t weight = 1;
+  friend bool operator==(const LocalityWeight&, const LocalityWeight&) = default;
 };
 
 enum class SubsetFallback : uint8_t {
@@ -110,6 +114,7 @@ struct SubsetOptions {
   SubsetFallback fallback = SubsetFallback::kAny;
   Labels default_labels;
   bool enabled() const { return !selectors.empty(); }
+  friend bool operator==(const SubsetOptions&, const SubsetOptions&) = default;
 };
 
 struct SlowStart {
@@ -117,6 +122,7 @@ struct SlowStart {
   double aggression = 1.0;
   uint32_t min_weight_percent = 10;
   bool enabled() const { return window > Duration::zero(); }
+  friend bool operator==(const SlowStart&, const SlowStart&) = default;
 };
 
 struct LoadBalancing {
@@ -132,6 +138,7 @@ struct LoadBalancing {
   SubsetOptions subsets;
   SlowStart slow_start;
   Duration client_ip_affinity{};  // 0: off; else how long a client keeps its endpoint after its last
+  friend bool operator==(const LoadBalancing&, const LoadBalancing&) = default;
 };
 
 // Limits of one cluster in the whole process. UINT32_MAX: none.
@@ -142,6 +149,7 @@ struct CircuitBreaker {
   uint32_t max_retries = 3;      // open at the same time; not looked at with a budget
   uint32_t retry_budget_percent = 0;  // of the open requests; 0: no budget
   uint32_t min_retry_concurrency = 3;
+  friend bool operator==(const CircuitBreaker&, const CircuitBreaker&) = default;
 };
 enum class RequestPriority : uint8_t { kDefault, kHigh };
 
@@ -161,6 +169,7 @@ struct OutlierDetection {
   Duration base_ejection = std::chrono::seconds(30);  // times the number of ejections in a row
   Duration max_ejection = std::chrono::minutes(5);
   uint32_t max_ejection_percent = 10;  // one endpoint may always be ejected, unless 0
+  friend bool operator==(const OutlierDetection&, const OutlierDetection&) = default;
 };
 
 struct StatusRange {
@@ -210,6 +219,18 @@ struct TlsOrigination {
   std::vector<std::string> verify_sans;
   bool insecure_skip_verify = false;
   int min_version = 0x0303;
+  friend bool operator==(const TlsOrigination&, const TlsOrigination&) = default;
+};
+
+// A part that clusters may share; compared by what it says.
+template <class T>
+class Part : public std::shared_ptr<const T> {
+ public:
+  using std::shared_ptr<const T>::shared_ptr;
+  friend bool operator==(const Part& a, const Part& b) {
+    return a.get() == b.get() || (a.get() != nullptr && b.get() != nullptr && *a == *b);
+  }
+  friend bool operator==(const Part& a, std::nullptr_t) { return a.get() == nullptr; }
 };
 
 struct Cluster {
@@ -221,11 +242,11 @@ struct Cluster {
 
   LoadBalancing lb;
   CircuitBreaker breaker[2];  // by RequestPriority
-  std::shared_ptr<const OutlierDetection> outlier;  // null: off
+  Part<OutlierDetection> outlier;  // null: off
   std::vector<HealthCheck> health_checks;
 
   UpstreamProtocol protocol = UpstreamProtocol::kHttp1;
-  std::shared_ptr<const TlsOrigination> tls;  // null: cleartext
+  Part<TlsOrigination> tls;  // null: cleartext
   ProxyProtocolOut proxy_protocol = ProxyProtocolOut::kNone;
 
   Duration connect_timeout = std::chrono::seconds(5);
@@ -239,6 +260,7 @@ struct Cluster {
   const CircuitBreaker& limits(RequestPriority priority) const {
     return breaker[static_cast<int>(priority)];
   }
+  friend bool operator==(const Cluster&, const Cluster&) = default;
 };
 
 // Reads one cluster's mapping:

@@ -211,6 +211,18 @@ TEST_F(ResolverTest, ResolvesNamesAndLiterals) {
   EXPECT_EQ(error_, ErrorCode::kNotFound);
 }
 
+TEST_F(ResolverTest, TellsHowLongAnAnswerMayBeKept) {
+  start();
+  Duration ttl{};
+  resolver_->resolve_with_ttl("a.test", Resolver::Family::kV4,
+                              [&](Result<std::vector<IpAddr>> r, Duration t) {
+                                done_ = r.has_value();
+                                ttl = t;
+                              });
+  ASSERT_TRUE(wait());
+  EXPECT_EQ(ttl, 60s);
+}
+
 TEST(ResolvConfTest, FindsNameServers) {
   auto servers = parse_resolv_conf(
       "# nameserver 9.9.9.9\nnameserver 192.0.2.1\nsearch a b\nnameserver\t fd00::1  # x\n"
