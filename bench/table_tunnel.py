@@ -29,6 +29,10 @@ class TunnelLab(Mesh):
         netem = [Netem(**line) if line else None, None]
         super().__init__(*kinds, netem=netem, offload=offload)
         a, self.b = self.agent("a"), self.agent("b")
+        for agent in (a, self.b):
+            # The hops between an application and its agent: BBR's pacing is for long ways, and the default
+            # of most systems is another. What crosses the NATs names its own.
+            agent.node.ns.sysctl(net__ipv4__tcp_congestion_control="reno")
         for agent, core in ((a, 0), (self.b, 1)):
             self.run_on(core, agent.process.pid)
         node = self.b.node

@@ -2,6 +2,7 @@
 #include <gnutls/crypto.h>
 #include <ngtcp2/ngtcp2_crypto_gnutls.h>
 
+#include "p2p/quic_aead.h"
 #include "p2p/quic_impl.h"
 
 namespace edgemesh::p2p {
@@ -66,11 +67,7 @@ struct QuicCallbacks {
     auto* stream = static_cast<StreamCore*>(stream_user);
     if (stream == nullptr) return 0;
     stream->tx.ack(n);
-    if (stream->want_writable && stream->tx.held() <= c.send_limit() / 2) {
-      stream->want_writable = false;
-      stream->tell_writable = true;
-      stream->queue_event();
-    }
+    c.tell_room(*stream);
     return 0;
   }
 
@@ -170,11 +167,8 @@ ngtcp2_callbacks quic_callbacks(bool server) {
     cb.recv_retry = ngtcp2_crypto_recv_retry_cb;
   }
   cb.recv_crypto_data = ngtcp2_crypto_recv_crypto_data_cb;
-  cb.encrypt = ngtcp2_crypto_encrypt_cb;
-  cb.decrypt = ngtcp2_crypto_decrypt_cb;
+  use_fast_aead(cb);
   cb.hp_mask = ngtcp2_crypto_hp_mask_cb;
-  cb.update_key = ngtcp2_crypto_update_key_cb;
-  cb.delete_crypto_aead_ctx = ngtcp2_crypto_delete_crypto_aead_ctx_cb;
   cb.delete_crypto_cipher_ctx = ngtcp2_crypto_delete_crypto_cipher_ctx_cb;
   cb.get_path_challenge_data = ngtcp2_crypto_get_path_challenge_data_cb;
   cb.version_negotiation = ngtcp2_crypto_version_negotiation_cb;

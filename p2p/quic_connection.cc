@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/base/log.h"
+#include "p2p/quic_aead.h"
 #include "p2p/quic_impl.h"
 
 namespace edgemesh::p2p {
@@ -61,8 +62,7 @@ QuicConn::QuicConn(io::Loop& loop, std::shared_ptr<const QuicIdentity> identity,
       options_(options),
       server_(server),
       path_(constant_path()),
-      timer_(loop, [this] { on_timer(); }),
-      send_limit_(options.send_buffer) {}
+      timer_(loop, [this] { on_timer(); }) {}
 
 QuicConn::~QuicConn() {
   *alive_ = false;
@@ -132,6 +132,7 @@ Result<> QuicConn::init_tls() {
   int rc = server_ ? ngtcp2_crypto_gnutls_configure_server_session(session_)
                    : ngtcp2_crypto_gnutls_configure_client_session(session_);
   if (rc != 0) return fail(ErrorCode::kInternal, "TLS session cannot be used for QUIC");
+  use_fast_aead(session_);
   conn_ref_.user_data = this;
   conn_ref_.get_conn = [](ngtcp2_crypto_conn_ref* ref) {
     return static_cast<QuicConn*>(ref->user_data)->conn_;

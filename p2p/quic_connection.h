@@ -30,8 +30,9 @@ struct QuicOptions {
   uint64_t stream_window = 1 << 20, max_stream_window = 16 << 20;
   uint64_t connection_window = 32 << 20;
   size_t unread_budget = 64 << 20;
-  size_t send_buffer = 512 << 10, max_send_buffer = 8 << 20;  // a stream; grows with the path
-  size_t max_datagram = 1420;  // UDP payload; the path's limit below is found by probing
+  size_t unsent_limit = 512 << 10;  // of a stream, waiting to be sent
+  size_t held_limit = 16 << 20;     // and with what is on its way and not acknowledged
+  size_t max_datagram = 1452;  // UDP payload; what the path carries up to that is found by probing
   Duration handshake_timeout = std::chrono::seconds(10);
   Duration idle_timeout = std::chrono::seconds(30);
   Duration keep_alive = std::chrono::seconds(10);
@@ -67,10 +68,11 @@ class QuicConnection {
                                                         std::span<const uint8_t> first);
   virtual ~QuicConnection() = default;  // sends a close when it was open
 
-  // One datagram. flush() must follow when a train is through.
+  // One datagram. flush() or flush_later() must follow.
   virtual void receive(std::span<const uint8_t> datagram) = 0;
   // Runs the callbacks that are due and sends what may be sent.
   virtual void flush() = 0;
+  virtual void flush_later() = 0;  // at the end of this turn of the loop
   virtual void on_output_writable() = 0;
   // The path below changed: probe at once instead of waiting for timers.
   virtual void on_path_changed() = 0;

@@ -109,16 +109,23 @@ QuicConnection* QuicEndpoint::find(std::span<const uint8_t> id) {
 
 void QuicEndpoint::on_datagrams(DatagramPath& path, std::span<const uint8_t> train, size_t segment) {
   handler_.on_path_data(path, train.size());
+  if (turn_ != loop_.now()) turn_bytes_ = 0;
+  turn_ = loop_.now();
+  turn_bytes_ += train.size();
   if (segment == 0) segment = train.size();
   while (!train.empty()) {
     auto datagram = train.first(std::min(segment, train.size()));
     train = train.subspan(datagram.size());
     one(path, datagram);
   }
-  // A flush runs users' callbacks; connections that end are only put aside until the turn is over.
+  // Where the kernel gives datagrams one by one, users shall not be told of each: they would pass on
+  // little writes. A flush runs users' callbacks; connections that end are only put aside until the
+  // turn is over.
+  bool now = turn_bytes_ >= kFlushBytes;
+  if (now) turn_bytes_ = 0;
   std::vector<QuicConnection*> touched;
   touched.swap(touched_);
-  for (auto* c : touched) c->flush();
+  for (auto* c : touched) now ? c->flush() : c->flush_later();
 }
 
 void QuicEndpoint::one(DatagramPath& path, std::span<const uint8_t> datagram) {

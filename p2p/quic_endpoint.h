@@ -60,6 +60,7 @@ class QuicEndpoint final : public DatagramPath::Receiver,
 
  private:
   static constexpr size_t kMaxServers = 4;
+  static constexpr size_t kFlushBytes = 64 << 10;
 
   size_t send(std::span<const uint8_t> train, size_t segment) override;
   void on_quic_ready() override { handler_.on_tunnel_ready(); }
@@ -82,6 +83,8 @@ class QuicEndpoint final : public DatagramPath::Receiver,
   std::unique_ptr<QuicConnection> client_;
   std::vector<std::unique_ptr<QuicConnection>> servers_;  // oldest first
   std::vector<QuicConnection*> touched_;                  // by the train that is being read
+  TimePoint turn_{};        // of the loop, in which came...
+  size_t turn_bytes_ = 0;   // ...so many bytes since the last flush
   uint64_t past_tx_ = 0;  // of connections that ended
   uint64_t past_rx_ = 0;
 };

@@ -99,6 +99,7 @@ class QuicConn final : public QuicConnection {
   Result<> init_server(std::span<const uint8_t> first);
   void receive(std::span<const uint8_t> datagram) override;
   void flush() override;
+  void flush_later() override;
   void on_output_writable() override;
   void on_path_changed() override;
   Result<std::unique_ptr<io::Stream>> open(const SockAddr& target) override;
@@ -116,7 +117,6 @@ class QuicConn final : public QuicConnection {
   void open_waiting();
   StreamPtr accept_stream(int64_t id);
   void want_send(StreamCore& stream);
-  void flush_later();
   void consumed(StreamCore& stream, size_t n);      // the reader took n bytes
   void consumed_framing(StreamCore& stream, size_t n);
   void arrived(size_t n);                           // payload that waits for a reader
@@ -124,7 +124,8 @@ class QuicConn final : public QuicConnection {
   void drop_stream(StreamCore& stream, uint64_t error);  // reset both directions
   void drop_waiting(StreamCore& stream);
   void queue_event(const StreamPtr& stream);
-  size_t send_limit() const { return send_limit_; }
+  size_t room(const StreamCore& stream) const;
+  void tell_room(StreamCore& stream);
   const std::string& peer_node() const { return peer_node_; }
   bool server() const { return server_; }
 
@@ -148,7 +149,6 @@ class QuicConn final : public QuicConnection {
   void rotate_send_list(StreamCore& front, size_t sent);
   void send_close(const ngtcp2_connection_close_error& error);
   void arm_timer();
-  void update_send_limit();
   uint64_t now_ns() const;
 
   io::Loop& loop_;
@@ -187,7 +187,6 @@ class QuicConn final : public QuicConnection {
   int64_t control_id_ = -1;
   size_t unread_ = 0;                // payload that waits for readers
   size_t owed_ = 0;                  // connection credit not given back for it
-  size_t send_limit_;
   uint64_t tx_bytes_ = 0;
   uint64_t rx_bytes_ = 0;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

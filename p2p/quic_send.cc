@@ -34,7 +34,6 @@ void QuicConn::send_packets() {
     if (ngtcp2_conn_get_expiry(conn_) > now_ns()) break;  // the pacer says: later
   }
   if (closed_) return;
-  update_send_limit();
   arm_timer();
 }
 
@@ -127,6 +126,7 @@ ngtcp2_ssize QuicConn::write_one(uint8_t* to, size_t room, uint64_t ts) {
       if (control) control_.mark_sent(sent);
       if (stream != nullptr) {
         stream->tx.mark_sent(sent);
+        tell_room(*stream);
         if (fin && sent == offered) stream->fin_sent = true;
         rotate_send_list(*stream, sent);
       }
@@ -176,6 +176,23 @@ void QuicConn::rotate_send_list(StreamCore& front, size_t sent) {
   }
 }
 
+// How much a stream takes from its user. What is sent and not acknowledged does not count against what
+// waits to be sent: after a loss it can be several times what the path holds, and the sender would run
+// dry while it waits for the lost part.
+size_t QuicConn::room(const StreamCore& stream) const {
+  size_t unsent = stream.tx.unsent(), held = stream.tx.held();
+  if (unsent >= options_.unsent_limit || held >= options_.held_limit) return 0;
+  return std::min(options_.unsent_limit - unsent, options_.held_limit - held);
+}
+
+// After less waits than before: the user goes on when half of the room is free.
+void QuicConn::tell_room(StreamCore& stream) {
+  if (!stream.want_writable || room(stream) < options_.unsent_limit / 2) return;
+  stream.want_writable = false;
+  stream.tell_writable = true;
+  stream.queue_event();
+}
+
 void QuicConn::send_close(const ngtcp2_connection_close_error& error) {
   ngtcp2_pkt_info info{};
   uint8_t* buffer = train_buffer();
@@ -193,14 +210,6 @@ void QuicConn::arm_timer() {
   // While nothing can be sent, a timer that is due stays due: it must not spin.
   if (blocked_) due = std::max(due, loop_.now() + kBlockedPoll);
   timer_.start_at(due);
-}
-
-// A stream may hold twice what the path carries at a time: enough to keep it full while the older half
-// is being acknowledged.
-void QuicConn::update_send_limit() {
-  ngtcp2_conn_stat stat;
-  ngtcp2_conn_get_conn_stat(conn_, &stat);
-  send_limit_ = std::clamp<size_t>(2 * stat.cwnd, options_.send_buffer, options_.max_send_buffer);
 }
 
 }  // namespace edgemesh::p2p

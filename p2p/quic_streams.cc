@@ -299,13 +299,11 @@ io::IoResult QuicStream::read(std::span<uint8_t> into) {
 io::IoResult QuicStream::write(std::span<const uint8_t> data) {
   if (core_->error || core_->conn() == nullptr || !core_->open || core_->fin_wanted)
     return {io::IoResult::kError, EPIPE, 0};
-  size_t limit = core_->conn()->send_limit();
-  if (core_->tx.held() >= limit) {
-    core_->want_writable = true;
+  size_t n = std::min(data.size(), core_->conn()->room(*core_));
+  if (n == 0) {
+    if (!data.empty()) core_->want_writable = true;
     return io::kWouldBlock;
   }
-  size_t n = std::min(data.size(), limit - core_->tx.held());
-  if (n == 0) return io::kWouldBlock;
   uint8_t header[9];
   size_t header_size = h3_data_header(n, header);
   core_->tx.append({header, header_size});

@@ -46,7 +46,7 @@ OWNERS = {
     r"yaml-cpp/": {"core/config"},
     r"libmnl/": {"proxy", "p2p", "core/io"},
     r"(nice/|glib|gio/|agent\.h$)": {"p2p"},
-    r"(gnutls/|ngtcp2/|nghttp3/)": {"p2p"},
+    r"(gnutls/|ngtcp2/|nghttp3/|intel-ipsec-mb)": {"p2p"},
     r"CLI/": {"cmd"},
     r"tl/": {"core/base"},
     r"(gtest|gmock)/": {"tests"},

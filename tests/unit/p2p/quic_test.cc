@@ -74,7 +74,7 @@ TEST_F(QuicTest, SlowReaderBoundsWhatIsHeld) {
   uint64_t stalled_at = t->sent;
 
   // The receive window, what is on the way, and the send buffer.
-  EXPECT_LE(stalled_at, o.max_stream_window + o.max_send_buffer);
+  EXPECT_LE(stalled_at, o.max_stream_window + o.held_limit);
   // Another stream is not held up by it.
   b->read_incoming = true;
   auto other = open(1 << 20);
