@@ -36,14 +36,23 @@ Result<> check_config(const CaptureConfig& config) {
   return {};
 }
 
-void warn_about_valid_mark() {
-  io::Fd fd(open("/proc/sys/net/ipv4/conf/all/src_valid_mark", O_RDONLY | O_CLOEXEC));
-  char value = '0';
-  if (fd.valid() && read(fd.get(), &value, 1) == 1 && value == '1')
+bool sysctl_is(const char* path, char wanted) {
+  io::Fd fd(open(path, O_RDONLY | O_CLOEXEC));
+  char value = 0;
+  return fd.valid() && read(fd.get(), &value, 1) == 1 && value == wanted;
+}
+
+void warn_about_settings(CaptureMode mode) {
+  if (mode != CaptureMode::kTproxy) return;
+  if (sysctl_is("/proc/sys/net/ipv4/conf/all/src_valid_mark", '1'))
     EM_LOG(
         kWarn, "capture",
         "net.ipv4.conf.all.src_valid_mark is 1: connections of pods to services may be dropped by "
         "reverse path filtering; set it to 0, or net.ipv4.conf.*.rp_filter to 0");
+  // The last packet of such a handshake belongs to no socket, and only first packets go to the listener.
+  if (sysctl_is("/proc/sys/net/ipv4/tcp_syncookies", '2'))
+    EM_LOG(kWarn, "capture",
+           "net.ipv4.tcp_syncookies is 2 (always): captured connections would be reset; set it to 1");
 }
 
 }  // namespace
@@ -127,7 +136,7 @@ Result<> Capture::Impl::install() {
     state->remove_all();
     return fail(done.error());
   }
-  if (state->mode == CaptureMode::kTproxy) warn_about_valid_mark();
+  warn_about_settings(state->mode);
   EM_LOG(kInfo, "capture", "{}: capturing by {}", *done ? "rules written" : "rules were in place",
          to_string(state->mode));
   return {};

@@ -1,6 +1,6 @@
 // Capture: sends TCP connections for the service CIDRs to the proxy's listeners.
 //
-//   pod -> PREROUTING mangle: TPROXY to tproxy_port, mark 0x4d46
+//   pod -> PREROUTING mangle: TPROXY to tproxy_port (first packets), mark 0x4d46 (all)
 //   own process -> OUTPUT mangle: mark 0x4d46 -> rule fwmark 0x4d46 -> table 19782 (local, via lo)
 //               -> PREROUTING mangle: TPROXY as above
 //   nat PREROUTING and OUTPUT: what is marked 0x4d46 is accepted before other programs' DNAT rules

@@ -75,9 +75,18 @@ ChainRules wanted_rules(const CaptureConfig& config, CaptureMode mode, std::stri
       pre.push_back(rule);
       out.push_back(rule);
     } else if (table == "mangle") {
-      pre.push_back(
-          fmt::format("{} -j TPROXY --on-port {} --on-ip {} --tproxy-mark {:#x}/0xffffffff",
-                      foreign, config.tproxy_port, v6 ? "::1" : "127.0.0.1", config.mark));
+      // TPROXY is for the first packet of a connection alone. The later ones only need the mark, and
+      // with it the route to this host: there the kernel finds their socket, and the route that the
+      // socket remembers. TPROXY would have both looked up for each packet.
+      constexpr std::string_view kSyn = "--tcp-flags FIN,SYN,RST,ACK SYN";
+      pre.push_back(fmt::format(
+          "-d {} -p tcp -m tcp ! {} -m mark ! --mark {:#x} -j MARK --set-xmark {:#x}/0xffffffff",
+          cidr.to_string(), kSyn, config.own_mark, config.mark));
+      pre.push_back(fmt::format(
+          "-d {} -p tcp -m tcp {} -m mark ! --mark {:#x} -m addrtype ! --dst-type LOCAL -j TPROXY "
+          "--on-port {} --on-ip {} --tproxy-mark {:#x}/0xffffffff",
+          cidr.to_string(), kSyn, config.own_mark, config.tproxy_port, v6 ? "::1" : "127.0.0.1",
+          config.mark));
       out.push_back(fmt::format("{} -j MARK --set-xmark {:#x}/0xffffffff", foreign, config.mark));
     } else {
       // Others' DNAT rules come later in this hook and would change the destination.

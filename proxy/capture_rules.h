@@ -2,8 +2,8 @@
 // functions: what is written, what the tools print back, and whether the two agree. See capture.h
 // for the flow.
 //
-// Chains of ours: EDGEMESH_PREROUTING and EDGEMESH_OUTPUT, in mangle and nat. One rule a service
-// CIDR and chain, whatever the number of services.
+// Chains of ours: EDGEMESH_PREROUTING and EDGEMESH_OUTPUT, in mangle and nat. One or two rules a
+// service CIDR and chain, whatever the number of services.
 #pragma once
 
 #include <map>

@@ -15,9 +15,12 @@ TEST(CaptureRulesTest, TproxyModeMarksInOutputAndDivertsInPrerouting) {
   auto rules = wanted_rules(config(), CaptureMode::kTproxy, "mangle", false);
 
   EXPECT_EQ(rules["EDGEMESH_PREROUTING"],
-            std::vector<std::string>{
-                "-d 10.96.0.0/12 -p tcp -m mark ! --mark 0x4d45 -m addrtype ! --dst-type LOCAL -j "
-                "TPROXY --on-port 15001 --on-ip 127.0.0.1 --tproxy-mark 0x4d46/0xffffffff"});
+            (std::vector<std::string>{
+                "-d 10.96.0.0/12 -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m mark ! --mark "
+                "0x4d45 -j MARK --set-xmark 0x4d46/0xffffffff",
+                "-d 10.96.0.0/12 -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -m mark ! --mark "
+                "0x4d45 -m addrtype ! --dst-type LOCAL -j TPROXY --on-port 15001 --on-ip 127.0.0.1 "
+                "--tproxy-mark 0x4d46/0xffffffff"}));
   EXPECT_EQ(rules["EDGEMESH_OUTPUT"],
             std::vector<std::string>{
                 "-d 10.96.0.0/12 -p tcp -m mark ! --mark 0x4d45 -m addrtype ! --dst-type LOCAL -j "
