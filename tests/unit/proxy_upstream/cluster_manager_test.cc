@@ -7,6 +7,7 @@
 #include "proxy/upstream/cluster_report.h"
 #include "proxy/upstream/outlier.h"
 #include "proxy/upstream/worker_clusters.h"
+#include "tests/unit/discovery/dns_support.h"
 
 namespace edgemesh::proxy {
 namespace {
@@ -171,6 +172,48 @@ TEST_F(ClusterManagerTest, DnsFollowsTtlAndKeepsTheLastGoodAnswer) {
   EXPECT_EQ(hosts("d"), 0u);
   ASSERT_TRUE(manager_->apply({}));
   if (answer_) answer({9}, seconds(1));  // an answer after the end is not heard
+}
+
+TEST_F(ClusterManagerTest, ServicesFollowDiscovery) {
+  using discovery::testing_parts::service;
+  using discovery::testing_parts::slice;
+  discovery::Registry registry(*loop_);
+  auto config = std::make_shared<model::Cluster>();
+  config->name = "s";
+  config->type = model::ClusterType::kService;
+  config->service = {"default", "hello", ""};
+  config->lb.locality = model::LocalityMode::kNearest;
+  auto absent = std::make_shared<model::Cluster>(*config);
+  absent->name = "absent";
+  absent->service.name = "nobody";
+  ASSERT_TRUE(manager_->apply({config, absent}));
+  EXPECT_EQ(hosts("s"), 0u);
+
+  registry.upsert_service(service("hello", {"10.96.0.10"}));
+  registry.upsert_slice(slice("hello", {{"10.1.0.1"}, {"10.1.0.2"}}));
+  manager_->set_snapshot(registry.snapshot());
+  EXPECT_EQ(hosts("s"), 2u);
+  Host* host = worker_.find("s")->hosts()[0].get();
+
+  const int before = publishes_;
+  registry.upsert_service(service("another", {"10.96.0.11"}));
+  manager_->set_snapshot(registry.snapshot());
+  EXPECT_EQ(publishes_, before);  // not ours
+
+  registry.upsert_slice(slice("hello", {{"10.1.0.1"}, {"10.1.0.3"}, {"10.1.0.4"}}));
+  manager_->set_snapshot(registry.snapshot());
+  EXPECT_EQ(hosts("s"), 3u);
+  EXPECT_EQ(worker_.find("s")->hosts()[0].get(), host);
+
+  auto sticky = service("hello", {"10.96.0.10"});
+  sticky.session_affinity = "ClientIP";
+  registry.upsert_service(sticky);
+  manager_->set_snapshot(registry.snapshot());
+  EXPECT_GT(worker_.find("s")->config().lb.client_ip_affinity, Duration::zero());
+
+  registry.remove_service("default", "hello");
+  manager_->set_snapshot(registry.snapshot());
+  EXPECT_EQ(hosts("s"), 0u);
 }
 
 TEST_F(ClusterManagerTest, DnsJitterSpreads) {
