@@ -109,6 +109,8 @@ Result<Identity> make_identity(std::string cert_pem, std::string key_pem, std::s
   EM_TRY_VOID(tls::verify_issued_by(der, ca_pem));
   Identity out;
   out.node = info.common_name.substr(kNodePrefix.size());
+  for (const std::string& uri : info.sans.uri)
+    if (out.trust_domain.empty()) out.trust_domain = tls::trust_domain_of(uri);
   out.cert_pem = std::move(cert_pem);
   out.key_pem = std::move(key_pem);
   out.ca_pem = std::move(ca_pem);

@@ -12,6 +12,7 @@ namespace edgemesh::agent {
 
 struct Identity {
   std::string node;
+  std::string trust_domain;  // of the node's SPIFFE id
   std::string cert_pem, key_pem, ca_pem;
   int64_t not_before = 0;  // Unix seconds
   int64_t not_after = 0;

@@ -65,8 +65,11 @@ Result<MeshConfig> parse_mesh_config(std::string_view text) {
   EM_TRY_VOID(take_texts(json, "serviceCidrs", &cidrs));
   for (const std::string& cidr : cidrs) {
     EM_TRY(Cidr parsed, Cidr::parse(cidr));
+    if (parsed.bits < kMinServiceCidrBits) return wrong("serviceCidrs", "blocks of /8 or longer");
     out.service_cidrs.push_back(parsed);
   }
+  if (!is_domain_name(out.trust_domain)) return wrong("trustDomain", "a domain name");
+  if (!is_domain_name(out.cluster_domain)) return wrong("clusterDomain", "a domain name");
   EM_TRY_VOID(take_texts(json, "stun", &out.stun));
   EM_TRY_VOID(take_turn(json, &out.turn));
   return out;

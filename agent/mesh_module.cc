@@ -58,7 +58,10 @@ MeshModule::MeshModule(io::Loop& loop, Options options, Metastore& store, MeshSi
   load_settings();
 }
 
-MeshModule::~MeshModule() = default;
+MeshModule::~MeshModule() {
+  put_position();
+  store_.set_hooks(nullptr, nullptr);
+}
 
 bool MeshModule::parse_key(std::string_view resource, Key* out) {
   const size_t first = resource.find('/');
@@ -84,6 +87,7 @@ void MeshModule::load_settings() {
     else
       EM_LOG(kWarn, "mesh", "stored configuration: {}", parsed.error().message);
   }
+  store_.set_hooks([this] { put_position(); }, [this] { on_lost(); });
   if (auto position = store_.get(kPositionKey); position && !position->empty()) {
     const Json value = Json::parse(*position, nullptr, false);
     epoch_ = text_of(value, "epoch");
@@ -160,7 +164,6 @@ void MeshModule::on_message(bus::Message message) {
 void MeshModule::on_connection(bool connected) {
   connected_ = connected;
   phase_ = Phase::kIdle;
-  stale_.clear();
   status_.synced = false;
   info_sent_ = false;
   synced_.set(0);
@@ -179,9 +182,12 @@ Result<> MeshModule::to_cloud(bus::Message message) {
 void MeshModule::request_sync() {
   if (!connected_) return;
   phase_ = Phase::kAsked;
-  stale_.clear();
   sync_timer_.start(options_.sync_retry);
-  const Json content{{"resourceVersion", version_}, {"epoch", epoch_}};
+  // A full sync that broke off goes on where it was: on a line that drops every minute it would never
+  // end otherwise.
+  const bool resumes = !part_version_.empty();
+  const Json content{{"resourceVersion", resumes ? part_version_ : version_},
+                     {"epoch", resumes ? part_epoch_ : epoch_}};
   if (auto sent = to_cloud(bus::make_message("mesh", "mesh", "get", "sync", dump(content))); !sent)
     EM_LOG(kWarn, "mesh", "the sync cannot be asked for: {}", sent.error().message);
 }
@@ -215,8 +221,12 @@ void MeshModule::begin_sync(bool full, const std::string& epoch) {
   phase_ = Phase::kSyncing;
   full_ = full;
   sync_epoch_ = epoch;
-  stale_.clear();
   sync_timer_.start(options_.sync_retry);
+  // The rest of a full sync: what it has not named yet still is not known to exist.
+  if (!full && !part_version_.empty() && epoch == part_epoch_) return;
+  stale_.clear();
+  part_version_.clear();
+  part_epoch_.clear();
   if (!full) return;
   for (const std::string_view type : {kServiceType, kSliceType}) {
     for (std::string& key : store_.keys(type)) stale_.insert(std::move(key));
@@ -229,11 +239,15 @@ void MeshModule::end_sync(const std::string& epoch, const std::string& version) 
     if (parse_key(stored_key, &key)) remove(key, stored_key);
   }
   const size_t gone = std::exchange(stale_, {}).size();
+  part_version_.clear();
+  part_epoch_.clear();
   phase_ = Phase::kLive;
   sync_timer_.stop();
   epoch_ = epoch;
   version_ = version;
-  save_position_later();
+  position_waits_ = true;
+  // Also when the sync brought no change and nothing else is to be written.
+  if (!epoch_.empty()) put_position();
   status_.synced = true;
   status_.last_sync = unix_seconds(loop_);
   ++(full_ ? status_.full_syncs : status_.delta_syncs);
@@ -256,17 +270,23 @@ void MeshModule::on_change(bus::Message message, const Key& key) {
     std::string json = channel::content_text(message);
     if (apply(key, json)) {
       const std::string_view type = key.kind == Kind::kService ? kServiceType : kSliceType;
-      store_.put(message.resource, type, std::move(json));
+      if (!store_.put(message.resource, type, std::move(json))) on_lost();
     }
   } else {
     return;
   }
   stale_.erase(message.resource);
   if (phase_ == Phase::kSyncing) sync_timer_.start(options_.sync_retry);
-  // Within a full sync positions say nothing: what comes later may be older.
-  if ((phase_ == Phase::kSyncing && full_) || message.resource_version.empty()) return;
+  if (message.resource_version.empty()) return;
+  // Until a full sync is whole its position counts for this run only: what is stale is in memory.
+  if (phase_ == Phase::kSyncing && (full_ || !part_version_.empty())) {
+    part_version_ = message.resource_version;
+    part_epoch_ = sync_epoch_;
+    return;
+  }
+  if (epoch_.empty()) return;  // something was lost: no position until the next full sync
   version_ = message.resource_version;
-  save_position_later();
+  position_waits_ = true;
 }
 
 bool MeshModule::apply(const Key& key, std::string_view json) {
@@ -300,15 +320,22 @@ void MeshModule::remove(const Key& key, std::string_view stored_key) {
   store_.remove(stored_key);
 }
 
-// Once a turn, after the objects of the turn.
-void MeshModule::save_position_later() {
-  if (std::exchange(position_waits_, true)) return;
-  loop_.defer([this, alive = std::weak_ptr<bool>(alive_)] {
-    if (!alive.lock()) return;
-    position_waits_ = false;
-    store_.put(kPositionKey, Metastore::kPositionType,
-               dump(Json{{"epoch", epoch_}, {"resourceVersion", version_}}));
-  });
+// Called when the objects of a turn are about to be written: the position goes with them.
+void MeshModule::put_position() {
+  if (!std::exchange(position_waits_, false)) return;
+  store_.put(kPositionKey, Metastore::kPositionType,
+             dump(Json{{"epoch", epoch_}, {"resourceVersion", version_}}));
+}
+
+// Something is not on disk. No position may be written from here on that would hide it from the next
+// start: until a full sync is through there is none.
+void MeshModule::on_lost() {
+  epoch_.clear();
+  version_.clear();
+  part_epoch_.clear();
+  part_version_.clear();
+  position_waits_ = false;
+  store_.remove(kPositionKey);
 }
 
 void MeshModule::on_config_message(const bus::Message& message) {

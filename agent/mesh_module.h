@@ -140,7 +140,8 @@ class MeshModule final : public bus::Module {
   void on_error(const bus::Message& message);
   bool apply(const Key& key, std::string_view json);
   void remove(const Key& key, std::string_view stored_key);
-  void save_position_later();
+  void put_position();
+  void on_lost();
   Result<> to_cloud(bus::Message message);
   void signal_failed(const std::string& node, std::string reason);
 
@@ -162,7 +163,8 @@ class MeshModule final : public bus::Module {
   std::string sync_epoch_;                 // of the sync that runs
   std::unordered_set<std::string> stale_;  // full sync: what was not resent yet
   std::string epoch_, version_;            // reached
-  bool position_waits_ = false;
+  bool position_waits_ = false;            // changed since it was put into the store
+  std::string part_epoch_, part_version_;  // reached within a full sync that is not whole yet
   Status status_;
   io::Timer sync_timer_;
   obs::Gauge& synced_;

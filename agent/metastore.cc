@@ -206,21 +206,22 @@ void Metastore::add(Change change) {
 }
 
 void Metastore::submit() {
+  submit_waits_ = true;  // what the hook puts needs no turn of its own
+  if (before_write_ && !pending_.empty()) before_write_();
   submit_waits_ = false;
   if (pending_.empty() || writer_ == nullptr) return;
   size_t bytes = 0;
   for (const Change& change : pending_) bytes += change.key.size() + change.value.size();
   writes_.add(pending_.size());
-  auto work = [changes = std::exchange(pending_, {}),
-               drop_position =
-                   std::exchange(drop_position_, false)](store::Database& db) -> Result<> {
-    if (drop_position) {
+  auto write = [changes = std::exchange(pending_, {})](store::Database& db, bool lost) -> Result<> {
+    if (lost) {
       EM_TRY(auto drop, db.prepare("DELETE FROM meta WHERE type = ?"));
       EM_TRY_VOID(drop.bind(1, kPositionType).run());
     }
     EM_TRY(auto put, db.prepare("INSERT OR REPLACE INTO meta(key, type, value) VALUES(?, ?, ?)"));
     EM_TRY(auto remove, db.prepare("DELETE FROM meta WHERE key = ?"));
     for (const Change& change : changes) {
+      if (lost && change.type == kPositionType) continue;
       if (change.type.empty())
         EM_TRY_VOID(remove.bind_ref(1, change.key).run());
       else
@@ -228,6 +229,15 @@ void Metastore::submit() {
             put.bind_ref(1, change.key).bind_ref(2, change.type).bind_ref(3, change.value).run());
     }
     return {};
+  };
+  // A position that was put before this thread has heard of the failure must not be written either: the
+  // writer's thread knows it first.
+  bool drop = std::exchange(drop_position_, false);
+  auto work = [write = std::move(write), drop, generation = generation_,
+               failed = failed_generation_](store::Database& db) -> Result<> {
+    auto done = write(db, drop || *failed == generation);
+    if (!done) *failed = generation;
+    return done;
   };
   writer_->submit(std::move(work),
                   [this, bytes, alive = std::weak_ptr<bool>(alive_)](Result<> result) {
@@ -240,7 +250,9 @@ void Metastore::on_written(size_t bytes, Result<> result) {
   if (result) return;
   // The objects of this write are missing on disk: a position there would hide that for ever.
   drop_position_ = true;
+  ++generation_;
   refuse("a change", result.error().message);
+  if (on_lost_) on_lost_();
 }
 
 void Metastore::flush(UniqueFunction<void(Result<>)> done) {

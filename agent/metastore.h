@@ -58,6 +58,13 @@ class Metastore {
   size_t size() const { return types_.size(); }
   size_t count(std::string_view type) const;
 
+  // `before_write` runs when a turn's changes are about to be submitted: what it puts goes into the same
+  // transaction. `on_lost` runs after a write that failed: some of what was put is not on disk.
+  void set_hooks(UniqueFunction<void()> before_write, UniqueFunction<void()> on_lost) {
+    before_write_ = std::move(before_write);
+    on_lost_ = std::move(on_lost);
+  }
+
   // Set when the file was set aside at open(): where it is now.
   const std::string& set_aside() const { return set_aside_; }
 
@@ -91,6 +98,10 @@ class Metastore {
   size_t pending_bytes_ = 0;   // with what was submitted
   bool submit_waits_ = false;
   bool drop_position_ = false;
+  uint64_t generation_ = 1;  // counts the failures that this thread knows of
+  // The generation in which a write failed; used on the writer's thread only.
+  std::shared_ptr<uint64_t> failed_generation_ = std::make_shared<uint64_t>(0);
+  UniqueFunction<void()> before_write_, on_lost_;
   TimePoint last_logged_{};
   std::string set_aside_;
   obs::Counter& writes_;

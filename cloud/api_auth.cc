@@ -65,7 +65,8 @@ bool node_may(std::string_view node, const ApiAttributes& what) {
   bool writes_one = what.verb == "get" || what.verb == "update" || what.verb == "patch";
   if (resource == "nodes") {
     if (what.name == node && writes_one) return true;
-    return reads(what) && what.field_name == node;
+    // A field selector narrows a list; beside a name in the path it changes nothing.
+    return what.name.empty() && reads(what) && what.field_name == node;
   }
   if (resource == "leases.coordination.k8s.io") {
     return what.ns == "kube-node-lease" && what.name == node && writes_one;

@@ -184,6 +184,13 @@ void ApiStore::submit(Table& into, Change change, Done done) {
                         fmt::format("the object has {} bytes, the limit is {}",
                                     change.object->text.size(), options_.max_object_bytes)});
   }
+  // A patch can nest deeper than any body that was read. Lists, events and Tables wrap an object in some
+  // levels more, and all of that must stay readable, at the next start as well.
+  constexpr int kMaxStoredDepth = kube::kMaxJsonDepth - 8;
+  if (change.type != EventType::kDeleted && kube::json_depth(change.object->text) > kMaxStoredDepth) {
+    return refuse(std::move(done), Error{ErrorCode::kInvalidArgument,
+                                         fmt::format("the object is nested deeper than {}", kMaxStoredDepth)});
+  }
   std::string key = kube::object_key(change.object->ns, change.object->name);
   auto& pending = into.pending[key];
   pending.object = change.type == EventType::kDeleted ? nullptr : change.object;

@@ -171,8 +171,10 @@ Result<> ApiStore::load_objects(store::Database& db, const ResourceRegistry& reg
     auto object = load_object(info, query.column_text(4), version,
                               static_cast<uint64_t>(query.column_int(2)));
     if (!object) {
-      return fail(object.error().with_context(
-          fmt::format("{}: object {} of version {}", db.path(), query.column_text(0), version)));
+      // One bad row must not take the whole cluster away.
+      EM_LOG(kError, "api", "{}: an object of {}, version {}, cannot be read and is left out: {}", db.path(),
+             query.column_text(0), version, object.error().message);
+      continue;
     }
     add_loaded(table(*info), std::move(*object), query.column_int(3) != 0);
   }

@@ -109,9 +109,18 @@ Result<> validate(const CloudConfig& config) {
                   "advertise: '{}' is not allowed (want an address or a host name)", name);
     }
   }
-  if (!is_host(config.trust_domain) || !is_host(config.cluster_domain)) {
-    return fail(ErrorCode::kInvalidArgument,
-                "mesh.trustDomain, mesh.clusterDomain: want domain names");
+  for (const auto& [key, domain] : {std::pair<const char*, const std::string&>("trustDomain", config.trust_domain),
+                                    {"clusterDomain", config.cluster_domain}}) {
+    if (!is_domain_name(domain)) {
+      return fail(ErrorCode::kInvalidArgument, "mesh.{}: '{}' is not allowed (want a domain name)", key, domain);
+    }
+  }
+  for (const Cidr& cidr : config.service_cidrs) {
+    if (cidr.bits < kMinServiceCidrBits) {
+      return fail(ErrorCode::kInvalidArgument,
+                  "mesh.serviceCidrs: '{}' is not allowed (want /{} or longer: agents capture all of it)",
+                  cidr.to_string(), kMinServiceCidrBits);
+    }
   }
   const auto of_family = [&config](bool v6) {
     return std::count_if(config.service_cidrs.begin(), config.service_cidrs.end(),

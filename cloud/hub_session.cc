@@ -111,7 +111,6 @@ void HubSession::resume() {
 
 void HubSession::on_message(std::string_view data, bool text) {
   if (detached_) return;
-  last_heard_ = hub_.loop_.now();
   ++counters_.messages_in;
   counters_.bytes_in += data.size();
   hub_.metrics_->messages_in.add();
@@ -126,11 +125,18 @@ void HubSession::on_message(std::string_view data, bool text) {
     return hub_.end_session(*this, 1007, message.error().message);
   }
   if (message->operation == "keepalive") return;
-  hub_.events_->on_message(node_, std::move(*message));
+  // Whatever a node sends ends its own session at worst.
+  try {
+    hub_.events_->on_message(node_, std::move(*message));
+  } catch (const std::exception& error) {
+    hub_.metrics_->protocol.add();
+    hub_.end_session(*this, 1011, fmt::format("the message cannot be worked on: {}", error.what()));
+  }
 }
 
+void HubSession::on_heard() { last_heard_ = hub_.loop_.now(); }
+
 void HubSession::on_pong(std::string_view payload) {
-  last_heard_ = hub_.loop_.now();
   int64_t sent = 0;
   const auto [end, error] = std::from_chars(payload.data(), payload.data() + payload.size(), sent);
   const int64_t now = micros(hub_.loop_.clock().now());

@@ -31,6 +31,7 @@ class HubSession final : public http::WebSocket::Handler {
  private:
   void on_message(std::string_view data, bool text) override;
   void on_pong(std::string_view payload) override;
+  void on_heard() override;
   void on_drain() override;
   void on_close(uint16_t code, const std::string& reason) override;
   bool push(const Frame& frame);

@@ -175,6 +175,7 @@ class EmbeddedClient final : public kube::Client {
           deletion.uid = options.uid;
           deletion.resource_version = options.resource_version;
           deletion.propagation = options.propagation;
+          deletion.grace_s = options.grace_s;
           core_.remove(info, ns, name, deletion, forward(std::move(reply)));
         });
   }

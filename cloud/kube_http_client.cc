@@ -184,6 +184,7 @@ class HttpClient final : public kube::Client {
               const kube::DeleteOptions& options, Callback done) override {
     json body = {{"kind", "DeleteOptions"}, {"apiVersion", "v1"}};
     if (!options.propagation.empty()) body["propagationPolicy"] = options.propagation;
+    if (options.grace_s >= 0) body["gracePeriodSeconds"] = options.grace_s;
     if (!options.uid.empty()) body["preconditions"]["uid"] = options.uid;
     if (!options.resource_version.empty()) {
       body["preconditions"]["resourceVersion"] = options.resource_version;

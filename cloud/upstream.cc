@@ -1,5 +1,6 @@
 #include "cloud/upstream.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/base/log.h"
@@ -33,9 +34,52 @@ Error forbidden(std::string message) {
   return {.code = ErrorCode::kPermissionDenied, .message = std::move(message)};
 }
 
-// Patches come as a string that holds JSON; some senders put the object itself.
-std::string patch_text(const Json& content) {
-  return content.is_string() ? content.get<std::string>() : dump(content);
+// Patches come as a string that holds JSON; some senders put the object itself. Only the status is passed
+// on: a patch of the status subresource may change labels and annotations too, and the cloud's rights are
+// wider than the node's. A uid stays, as the precondition that it is.
+std::string status_patch(const Json& content) {
+  const Json patch =
+      content.is_string() ? Json::parse(content.get<std::string>(), nullptr, false) : content;
+  Json out = Json::object();
+  if (const Json status = at(patch, "status"); status.is_object()) out["status"] = status;
+  const std::string uid = text_at(at(patch, "metadata"), "uid");
+  if (!uid.empty()) out["metadata"]["uid"] = uid;
+  return dump(out);
+}
+
+// An object whose metadata is an object, or that has none.
+bool has_metadata(const Json& object) {
+  if (!object.is_object()) return false;
+  const auto meta = object.find("metadata");
+  return meta == object.end() || meta->is_object();
+}
+
+// A mirror pod shows in the API what a node runs by itself. As for Kubernetes' NodeRestriction it names
+// itself as one and refers to nothing: else a node could make itself a reader of any secret.
+constexpr const char* kMirrorAnnotation = "kubernetes.io/config.mirror";
+
+bool is_mirror(const Json& pod) {
+  return at(at(at(pod, "metadata"), "annotations"), kMirrorAnnotation).is_string();
+}
+
+bool refers_to_objects(const Json& value) {
+  constexpr std::string_view kReferences[] = {
+      "secret",       "configMap",       "persistentVolumeClaim", "projected",         "secretRef",
+      "configMapRef", "secretKeyRef",    "configMapKeyRef",       "imagePullSecrets",  "serviceAccountName",
+      "csi",          "nodePublishSecretRef", "serviceAccount",   "resourceClaims",    "ephemeral"};
+  if (value.is_array())
+    return std::any_of(value.begin(), value.end(), [](const Json& item) { return refers_to_objects(item); });
+  if (!value.is_object()) return false;
+  for (const auto& [key, item] : value.items()) {
+    const bool named = std::find(std::begin(kReferences), std::end(kReferences), key) != std::end(kReferences);
+    const bool says_something = !item.is_null() && item != "" && !(item.is_array() && item.empty());
+    if ((named && says_something) || refers_to_objects(item)) return true;
+  }
+  return false;
+}
+
+bool may_be_mirror(const Json& pod) {
+  return has_metadata(pod) && is_mirror(pod) && !refers_to_objects(at(pod, "spec"));
 }
 
 // Labels that only administrators set; a node must not give them to itself.
@@ -205,8 +249,7 @@ void Upstream::on_node_patch(const RequestPtr& r) {
   if (r->name != r->node) return refuse(*r, true);
   kube::WriteOptions options;
   options.subresource = "status";
-  client_.patch(kube::kNodes, "", r->name, kube::PatchKind::kStrategic, patch_text(r->content),
-                options,
+  client_.patch(kube::kNodes, "", r->name, kube::PatchKind::kStrategic, status_patch(r->content), options,
                 guarded([this, r](Result<std::string> result) { reply_object(*r, result); }));
 }
 
@@ -215,6 +258,7 @@ void Upstream::on_node_status(const RequestPtr& r) {
   if (r->name != r->node || !r->content.is_object()) return refuse(*r, false);
   if (r->operation() == "insert") {
     Json object = r->content;
+    if (!has_metadata(object)) return refuse(*r, false);
     object["apiVersion"] = "v1";
     object["kind"] = "Node";
     object["metadata"]["name"] = r->name;
@@ -243,7 +287,7 @@ void Upstream::on_lease(const RequestPtr& r) {
   if (r->operation() == "query") {
     return client_.get(kube::kLeases, r->ns, r->name, std::move(done));
   }
-  if (!r->content.is_object()) return refuse(*r, true);
+  if (!has_metadata(r->content)) return refuse(*r, true);
   Json lease = r->content;
   lease["apiVersion"] = "coordination.k8s.io/v1";
   lease["kind"] = "Lease";
@@ -279,6 +323,8 @@ void Upstream::on_pod(const RequestPtr& r) {
     // Old agents send the UID alone, newer ones metav1.DeleteOptions.
     options.uid = r->content.is_string() ? r->content.get<std::string>()
                                          : text_at(at(r->content, "preconditions"), "uid");
+    // The node has ended the pod: nothing is left to wait for.
+    options.grace_s = 0;
     return own_pod(r, r->name, [this, r, options](Result<std::string> pod) {
       // Gone is what was asked for.
       if (!pod && pod.error().code == ErrorCode::kNotFound) return reply(*r, R"("OK")");
@@ -288,9 +334,8 @@ void Upstream::on_pod(const RequestPtr& r) {
     });
   }
   if (r->operation() != "insert") return;
-  // Mirror pods.
   if (text_at(at(r->content, "spec"), "nodeName") != r->node ||
-      text_at(at(r->content, "metadata"), "name") != r->name) {
+      text_at(at(r->content, "metadata"), "name") != r->name || !may_be_mirror(r->content)) {
     return refuse(*r, true);
   }
   Json pod = r->content;
@@ -348,8 +393,7 @@ void Upstream::on_pod_patch(const RequestPtr& r) {
     if (!pod) return reply_object(*r, pod);
     kube::WriteOptions options;
     options.subresource = "status";
-    client_.patch(kube::kPods, r->ns, r->name, kube::PatchKind::kStrategic, patch_text(r->content),
-                  options,
+    client_.patch(kube::kPods, r->ns, r->name, kube::PatchKind::kStrategic, status_patch(r->content), options,
                   guarded([this, r](Result<std::string> result) { reply_object(*r, result); }));
   });
 }
@@ -366,7 +410,8 @@ void Upstream::on_config(const RequestPtr& r, const kube::ResourceType& type) {
                  bool named = false;
                  const Json pods = Json::parse(*list, nullptr, false);
                  for (const Json& pod : at(pods, "items")) {
-                   named = named || pod_refers_to(pod, type, r->name);
+                   // What the node itself wrote gives it no right to read.
+                   named = named || (!is_mirror(pod) && pod_refers_to(pod, type, r->name));
                  }
                  if (!named) return reply_plain(*r, fail(ErrorCode::kNotFound, "not found"));
                  client_.get(type, r->ns, r->name, guarded([this, r](Result<std::string> result) {

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -38,6 +39,7 @@ struct DeleteOptions {
   std::string uid;               // precondition, empty: none
   std::string resource_version;  // precondition, empty: none
   std::string propagation = "Background";
+  int grace_s = -1;  // gracePeriodSeconds; -1: the object's own
 };
 
 enum class EventType { kAdded, kModified, kDeleted, kBookmark };

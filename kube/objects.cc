@@ -151,9 +151,9 @@ Result<T> from_text(std::string_view text, Result<T> (*parse)(const json&)) {
 
 }  // namespace
 
-Result<json> parse_json(std::string_view text) {
-  constexpr int kMaxDepth = 64;
+int json_depth(std::string_view text) {
   int depth = 0;
+  int deepest = 0;
   bool quoted = false;
   for (size_t i = 0; i < text.size(); ++i) {
     char c = text[i];
@@ -163,12 +163,17 @@ Result<json> parse_json(std::string_view text) {
     } else if (c == '"') {
       quoted = true;
     } else if (c == '{' || c == '[') {
-      if (++depth > kMaxDepth) {
-        return fail(ErrorCode::kInvalidArgument, "JSON: nested deeper than {}", kMaxDepth);
-      }
+      deepest = std::max(deepest, ++depth);
     } else if (c == '}' || c == ']') {
       --depth;
     }
+  }
+  return deepest;
+}
+
+Result<json> parse_json(std::string_view text) {
+  if (json_depth(text) > kMaxJsonDepth) {
+    return fail(ErrorCode::kInvalidArgument, "JSON: nested deeper than {}", kMaxJsonDepth);
   }
   json value = json::parse(text, nullptr, false);
   if (!value.is_discarded()) return value;

@@ -16,7 +16,11 @@ namespace edgemesh::kube {
 using StringMap = std::map<std::string, std::string>;
 
 // Parses JSON text; the error says where it broke. Nesting deeper than 64 is refused.
+// Refuses what is nested deeper than kMaxJsonDepth: parsing recurses.
+inline constexpr int kMaxJsonDepth = 64;
 Result<nlohmann::json> parse_json(std::string_view text);
+// How deep objects and lists are nested in a JSON text.
+int json_depth(std::string_view text);
 
 struct Meta {
   std::string ns, name, uid, resource_version;

@@ -29,10 +29,10 @@ bool has_family(const CaptureConfig& config, bool v6) {
 
 Result<> check_config(const CaptureConfig& config) {
   for (const Cidr& cidr : config.service_cidrs)
-    if (cidr.bits < 8)
+    if (cidr.bits < kMinServiceCidrBits)
       return fail(ErrorCode::kInvalidArgument,
-                  "service CIDR {} is too wide to be captured (want /8 or longer)",
-                  cidr.to_string());
+                  "service CIDR {} is too wide to be captured (want /{} or longer)", cidr.to_string(),
+                  kMinServiceCidrBits);
   return {};
 }
 

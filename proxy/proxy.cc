@@ -110,6 +110,10 @@ void Proxy::set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot) {
   for (auto& worker : impl_->workers) worker->set_snapshot(snapshot);
 }
 
+void Proxy::set_capture_cidrs(const std::vector<Cidr>& cidrs) {
+  for (auto& worker : impl_->workers) worker->set_capture_cidrs(cidrs);
+}
+
 void Proxy::drain(io::Task done) {
   impl_->on_drained = std::move(done);
   impl_->busy = impl_->workers.size();

@@ -37,6 +37,7 @@ class Proxy {
 
   void start();
   void set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot);
+  void set_capture_cidrs(const std::vector<Cidr>& cidrs);  // L4Options::capture_cidrs anew
   // Stops accepting; `done` runs on the main loop when the last connection ended or the drain
   // timeout passed (then the rest is reset).
   void drain(io::Task done);

@@ -129,6 +129,12 @@ void Worker::set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot) {
   });
 }
 
+void Worker::set_capture_cidrs(std::vector<Cidr> cidrs) {
+  loop_->post([this, alive = alive_, cidrs = std::move(cidrs)] {
+    if (*alive) context_->options.capture_cidrs = cidrs;
+  });
+}
+
 void Worker::drain(io::Task done) {
   auto shared = std::make_shared<io::Task>(std::move(done));
   loop_->post([this, alive = alive_, shared] {

@@ -32,6 +32,7 @@ class Worker {
 
   void start();
   void set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot);
+  void set_capture_cidrs(std::vector<Cidr> cidrs);
   // Stops accepting; `done` runs on the worker's thread when no connection is left.
   void drain(io::Task done);
   // Resets what is open and ends the thread. Blocking.

@@ -156,7 +156,7 @@ Result<> App::open_proxy() {
   if (config_.p2p.enable) {
     p2p::MeshOptions mesh;
     mesh.node = config_.node_name;
-    mesh.trust_domain = mesh_module_->config().trust_domain;
+    mesh.trust_domain = identity_.trust_domain;
     mesh.cert_pem = identity_.cert_pem;
     mesh.key_pem = identity_.key_pem;
     mesh.ca_pem = identity_.ca_pem;
@@ -200,12 +200,16 @@ Result<> App::open_capture() {
   return {};
 }
 
+std::string App::cluster_domain() const {
+  return config_.dns.cluster_domain.empty() ? mesh_module_->config().cluster_domain
+                                            : config_.dns.cluster_domain;
+}
+
 Result<> App::open_dns() {
   if (!config_.dns.enable) return {};
   discovery::DnsOptions dns;
   dns.listen = {{config_.dns.listen_address, 53}};
-  dns.cluster_domain = config_.dns.cluster_domain.empty() ? mesh_module_->config().cluster_domain
-                                                          : config_.dns.cluster_domain;
+  dns.cluster_domain = dns_domain_ = cluster_domain();
   dns.service_cidrs = service_cidrs();
   dns.upstreams = config_.dns.upstreams;
   if (dns.upstreams.empty()) dns.upstreams = system_name_servers(config_.dns.listen_address);
@@ -215,12 +219,20 @@ Result<> App::open_dns() {
 }
 
 void App::on_config(const agent::MeshConfig& config) {
-  if (mesh_ && !config.turn.host.empty())
+  if (mesh_)  // an empty host takes the relay away
     mesh_->set_relay({config.turn.host, config.turn.port, config.turn.username, config.turn.password,
                       config.turn.expires});
   if (capture_)
     if (auto updated = capture_->update(service_cidrs()); !updated)
       EM_LOG(kError, "agent", "new service CIDRs: {}", updated.error().message);
+  proxy_->set_capture_cidrs(service_cidrs());
+  if (dns_ && cluster_domain() != dns_domain_) {
+    dns_.reset();
+    if (auto again = open_dns(); !again)
+      EM_LOG(kError, "agent", "DNS for {}: {}", cluster_domain(), again.error().message);
+    else if (serves_)
+      dns_->update(registry_.snapshot());
+  }
   if (dns_) dns_->set_service_cidrs(service_cidrs());
 }
 

@@ -47,6 +47,7 @@ class App final : private agent::MeshSink {
   void note_synced();
   Result<> open_admin();
   std::vector<Cidr> service_cidrs() const;
+  std::string cluster_domain() const;
   agent::BootstrapOptions bootstrap_options() const;
   void on_renewed(const agent::Identity& identity);
   void send_node_info();
@@ -91,6 +92,7 @@ class App final : private agent::MeshSink {
   std::unique_ptr<p2p::Mesh> mesh_;
   std::unique_ptr<proxy::Capture> capture_;
   std::unique_ptr<discovery::DnsServer> dns_;
+  std::string dns_domain_;  // that dns_ serves
   std::unique_ptr<p2p::Netcheck> netcheck_;  // one at a time
   bool checking_ = false;
   std::unique_ptr<p2p::NetlinkWatch> addresses_;

@@ -22,6 +22,25 @@ void show(const Common& common, const json& answer, const std::string& text) {
   std::fwrite(out.data(), 1, out.size(), stdout);
 }
 
+Result<> make_config_folder(const std::string& config) {
+  auto folder = std::filesystem::path(config).parent_path();
+  if (folder.empty()) folder = ".";
+  std::error_code ec;
+  std::filesystem::create_directories(folder, ec);
+  if (ec) return fail_errno("make the folder " + folder.string(), ec.value());
+  if (access(folder.c_str(), W_OK) != 0)
+    return fail_errno("write to " + folder.string() + " (are you root? --config names another file)", errno);
+  return {};
+}
+
+// Everything that join and the agent may have left, also half-written files.
+bool is_state_file(const std::string& name) {
+  for (std::string_view known : {"node.crt", "node.key", "node.next", "ca.crt", "meta.db"}) {
+    if (name == known || name == std::string(known) + ".tmp") return true;
+  }
+  return name.starts_with("meta.db-") || name.starts_with("meta.db.broken-");
+}
+
 }  // namespace
 
 Result<> join(const JoinFlags& flags, const Common& common) {
@@ -39,6 +58,8 @@ Result<> join(const JoinFlags& flags, const Common& common) {
   if (auto present = agent::load_identity(flags.state_dir); present && !flags.force)
     return fail(ErrorCode::kAlreadyExists,
                 "this machine has joined as node '{}' ({}); --force joins anew", present->node, flags.state_dir);
+  // Before the token is used: a certificate without a configuration would be half a join.
+  EM_TRY_VOID(make_config_folder(flags.config));
   EM_TRY(auto identity, agent::join_blocking({.server = *server, .node = config.node_name}, flags.token,
                                              flags.state_dir));
   EM_TRY_VOID(agent::write_file_atomically(flags.config, agent::render_join_config(config), 0644));
@@ -61,11 +82,11 @@ Result<> reset(const ResetFlags& flags, const Common& common) {
   }
   EM_TRY_VOID(proxy::Capture::remove_all(io::system_executor(), capture));
   size_t removed = 0;
+  std::error_code ec;
   if (flags.purge)
-    for (const char* name : {"node.crt", "node.key", "ca.crt", "meta.db", "meta.db-wal", "meta.db-shm"}) {
-      std::error_code ec;
-      removed += std::filesystem::remove(flags.state_dir + "/" + name, ec) ? 1 : 0;
-    }
+    for (const auto& entry : std::filesystem::directory_iterator(flags.state_dir, ec))
+      if (is_state_file(entry.path().filename().string()))
+        removed += std::filesystem::remove(entry.path(), ec) ? 1 : 0;
   show(common, json{{"rulesRemoved", true}, {"filesDeleted", removed}},
        fmt::format("Capture rules, routes and interface are removed{}.\n",
                    flags.purge ? fmt::format("; {} files deleted in {}", removed, flags.state_dir) : ""));

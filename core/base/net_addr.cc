@@ -1,5 +1,7 @@
 #include "core/base/net_addr.h"
 
+#include <algorithm>
+
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
@@ -147,5 +149,20 @@ bool Cidr::contains(const IpAddr& ip) const {
 }
 
 std::string Cidr::to_string() const { return fmt::format("{}/{}", base.to_string(), bits); }
+
+bool is_domain_name(std::string_view text) {
+  if (text.empty() || text.size() > 200) return false;
+  while (true) {
+    const size_t end = std::min(text.find('.'), text.size());
+    const std::string_view label = text.substr(0, end);
+    if (label.empty() || label.size() > 63 || label.front() == '-' || label.back() == '-') return false;
+    for (char c : label) {
+      const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+      if (!letter && !(c >= '0' && c <= '9') && c != '-') return false;
+    }
+    if (end == text.size()) return true;
+    text.remove_prefix(end + 1);
+  }
+}
 
 }  // namespace edgemesh

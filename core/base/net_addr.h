@@ -65,6 +65,13 @@ struct Cidr {
   friend bool operator==(const Cidr&, const Cidr&) = default;
 };
 
+// A block of service addresses must not be wider: all of it is captured on every node.
+inline constexpr int kMinServiceCidrBits = 8;
+
+// Labels of letters, digits and inner hyphens (RFC 1123 2.1), at most 200 bytes, so that names in the
+// domain still fit into a DNS message. No dot at the end.
+bool is_domain_name(std::string_view text);
+
 }  // namespace edgemesh
 
 template <>

@@ -117,6 +117,8 @@ void Session::on_message(std::string_view data, bool text) {
   handlers_.on_message(std::move(*message));
 }
 
+void Session::on_heard() { last_heard_ = loop_.clock().now(); }
+
 void Session::on_pong(std::string_view payload) {
   last_heard_ = loop_.clock().now();
   probe_deadline_ = {};

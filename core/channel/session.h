@@ -62,6 +62,7 @@ class Session final : private http::WebSocket::Handler {
  private:
   void on_message(std::string_view data, bool text) override;
   void on_pong(std::string_view payload) override;
+  void on_heard() override;
   void on_drain() override;
   void on_close(uint16_t code, const std::string& reason) override;
   void tick();

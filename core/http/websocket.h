@@ -35,6 +35,9 @@ class WebSocket {
     // `data` is valid during the call.
     virtual void on_message(std::string_view data, bool text) = 0;
     virtual void on_pong(std::string_view payload) { static_cast<void>(payload); }
+    // Bytes came, whatever they are: of a large message on a slow line it is a sign of life long before
+    // the message is whole. The WebSocket must not be destroyed in it.
+    virtual void on_heard() {}
     // The queue of unsent bytes became empty after it was not.
     virtual void on_drain() {}
     // Once, the last callback. `code` is the peer's close code (1005: none given); or ours (1002,

@@ -123,6 +123,7 @@ void WebSocketCore::on_readable() {
       return finish(1006, "the connection ended without a close frame");
     }
     in_.append(io::as_text({loop_.scratch(), r.n}));
+    if (handler != nullptr) handler->on_heard();
     consume();
   }
 }

@@ -146,6 +146,13 @@ std::string node_spiffe_id(std::string_view trust_domain, std::string_view node)
   return fmt::format("spiffe://{}/node/{}", trust_domain, node);
 }
 
+std::string trust_domain_of(std::string_view spiffe_id) {
+  constexpr std::string_view kScheme = "spiffe://";
+  if (!spiffe_id.starts_with(kScheme)) return {};
+  spiffe_id.remove_prefix(kScheme.size());
+  return std::string(spiffe_id.substr(0, spiffe_id.find('/')));
+}
+
 std::string node_from_spiffe_id(std::string_view uri, std::string_view trust_domain) {
   std::string prefix = node_spiffe_id(trust_domain, "");
   if (uri.size() <= prefix.size() || uri.substr(0, prefix.size()) != prefix) return {};

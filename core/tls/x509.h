@@ -102,6 +102,7 @@ bool constant_time_equal(std::string_view a, std::string_view b);
 
 // "spiffe://<trust domain>/node/<name>" and back (empty when `uri` is not of that form or domain).
 std::string node_spiffe_id(std::string_view trust_domain, std::string_view node);
+std::string trust_domain_of(std::string_view spiffe_id);  // empty when it is none
 std::string node_from_spiffe_id(std::string_view uri, std::string_view trust_domain);
 
 }  // namespace edgemesh::tls

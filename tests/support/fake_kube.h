@@ -22,6 +22,7 @@ class FakeKube final : public kube::Client {
 
   // What tests look at and set.
   int writes = 0;
+  kube::DeleteOptions last_deletion;
   int reads = 0;
   std::optional<Error> fail_with;  // every call fails so
 
@@ -95,8 +96,9 @@ class FakeKube final : public kube::Client {
     answer(std::move(done), store(type, std::string(ns), std::string(name), object).dump());
   }
   void remove(const kube::ResourceType& type, std::string_view ns, std::string_view name,
-              const kube::DeleteOptions&, Callback done) override {
+              const kube::DeleteOptions& options, Callback done) override {
     ++writes;
+    last_deletion = options;
     auto object = fetch(type, ns, name);
     if (object && !fail_with) erase(type, std::string(ns), std::string(name));
     answer(std::move(done), std::move(object));

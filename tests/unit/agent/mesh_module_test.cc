@@ -211,7 +211,7 @@ TEST_F(MeshModuleTest, AFullSyncRemovesWhatWasNotSentAgain) {
   EXPECT_EQ(sink_.services, (std::set<std::string>{"default/b"}));
 }
 
-TEST_F(MeshModuleTest, AFullSyncThatBreaksOffRemovesNothingAndKeepsThePosition) {
+TEST_F(MeshModuleTest, AFullSyncThatBreaksOffGoesOnWhereItWas) {
   full_sync();
   connected(false);
   connected(true);
@@ -220,11 +220,46 @@ TEST_F(MeshModuleTest, AFullSyncThatBreaksOffRemovesNothingAndKeepsThePosition) 
   connected(false);
   connected(true);
 
-  EXPECT_EQ(last_sync_request(), (Json{{"resourceVersion", "3"}, {"epoch", "e1"}}));
-  EXPECT_EQ(sink_.services.size(), 3U);
-  end(1, "e2");  // late, of the old connection
+  EXPECT_EQ(last_sync_request(), (Json{{"resourceVersion", "1"}, {"epoch", "e2"}}));
+  EXPECT_EQ(sink_.services.size(), 3U);  // nothing is removed before the end
+  end(1, "e2");                          // late, of the old connection
   EXPECT_EQ(sink_.services.size(), 3U);
   EXPECT_FALSE(module_->status().synced);
+
+  begin(false, "e2");
+  change("insert", "service", "y", 2);
+  end(2, "e2");
+  EXPECT_EQ(sink_.services, (std::set<std::string>{"default/x", "default/y"}));
+  EXPECT_TRUE(sink_.slices.empty());
+  connected(false);
+  connected(true);
+  EXPECT_EQ(last_sync_request(), (Json{{"resourceVersion", "2"}, {"epoch", "e2"}}));
+}
+
+TEST_F(MeshModuleTest, APartOfAFullSyncIsNoPositionForTheNextStart) {
+  full_sync();
+  connected(false);
+  connected(true);
+  begin(true, "e2");
+  change("insert", "service", "x", 7);
+  boot();
+  connected(true);
+  EXPECT_EQ(last_sync_request(), (Json{{"resourceVersion", "3"}, {"epoch", "e1"}}));
+}
+
+TEST_F(MeshModuleTest, WhatTheDiskDidNotTakeIsAskedForAgainAfterARestart) {
+  full_sync();
+  {
+    auto db = store::Database::open(dir_.path() + "/meta.db");
+    ASSERT_TRUE(db);
+    ASSERT_TRUE((*db)->exec("CREATE TRIGGER no BEFORE INSERT ON meta WHEN NEW.key = 'default/service/bad' "
+                            "BEGIN SELECT RAISE(ABORT, 'disk on fire'); END"));
+  }
+  change("insert", "service", "bad", 4);
+  change("insert", "service", "good", 5);  // as if all were well
+  boot();
+  connected(true);
+  EXPECT_EQ(last_sync_request(), (Json{{"resourceVersion", ""}, {"epoch", ""}}));
 }
 
 TEST_F(MeshModuleTest, AnUnansweredSyncIsAskedForAgain) {

@@ -131,6 +131,48 @@ TEST_F(UpstreamTest, MayNotTouchWhatIsNotItsOwn) {
   EXPECT_EQ(kube_->writes, writes);
 }
 
+TEST_F(UpstreamTest, RefusesMetadataThatIsNoObject) {
+  for (const Json& metadata : {Json("x"), Json::array(), Json(1)}) {
+    const Json bad{{"metadata", metadata}};
+    EXPECT_EQ(answer("insert", "null/nodestatus/edge-1", bad)["ErrStatus"]["code"], 403);
+    for (const char* operation : {"insert", "update"})
+      EXPECT_EQ(answer(operation, "kube-node-lease/lease/edge-1", bad)["Err"]["ErrStatus"]["code"], 403);
+  }
+}
+
+TEST_F(UpstreamTest, MirrorPodsGiveNoRightToRead) {
+  const Json annotated{{"name", "m"}, {"annotations", {{"kubernetes.io/config.mirror", "hash"}}}};
+  Json spec{{"nodeName", "edge-1"}, {"containers", {{{"name", "c"}, {"image", "i"}}}}};
+  EXPECT_EQ(answer("insert", "default/pod/m", {{"metadata", {{"name", "m"}}}, {"spec", spec}})["Err"]["ErrStatus"]["code"],
+            403);
+  EXPECT_TRUE(answer("insert", "default/pod/m", {{"metadata", annotated}, {"spec", spec}})["Err"].is_null());
+  for (const Json& volume : {Json{{"secret", {{"secretName", "s"}}}}, Json{{"configMap", {{"name", "s"}}}},
+                             Json{{"projected", {{"sources", Json::array()}}}}}) {
+    Json reading = spec;
+    reading["volumes"] = Json::array({volume});
+    EXPECT_EQ(answer("insert", "default/pod/m", {{"metadata", annotated}, {"spec", reading}})["Err"]["ErrStatus"]["code"],
+              403);
+  }
+  // One that came into the store by another way is not looked at.
+  kube_->put(kube::kSecrets, {{"metadata", {{"namespace", "default"}, {"name", "s"}}}});
+  Json stored{{"metadata", annotated}, {"spec", spec}};
+  stored["metadata"]["namespace"] = "default";
+  stored["spec"]["volumes"] = Json::array({{{"secret", {{"secretName", "s"}}}}});
+  kube_->put(kube::kPods, stored);
+  EXPECT_EQ(answer("query", "default/secret/s")["ErrStatus"]["code"], 404);
+}
+
+TEST_F(UpstreamTest, OfAPatchOnlyTheStatusIsPassedOn) {
+  kube_->put(kube::kNodes, {{"metadata", {{"name", "edge-1"}}}});
+  const Json patch{{"metadata", {{"labels", {{"node-restriction.kubernetes.io/trusted", "yes"}}}}},
+                   {"status", {{"phase", "Running"}}}};
+  answer("patch", "null/nodepatch/edge-1", patch.dump());
+  const Json* node = kube_->find(kube::kNodes, "", "edge-1");
+  ASSERT_NE(node, nullptr);
+  EXPECT_EQ((*node)["status"]["phase"], "Running");
+  EXPECT_FALSE((*node)["metadata"].contains("labels"));
+}
+
 TEST_F(UpstreamTest, ReadsConfigMapsAndSecretsThatItsPodsName) {
   put_pod("p", "edge-1",
           {{"volumes", {{{"configMap", {{"name", "cm1"}}}}}},
@@ -164,6 +206,7 @@ TEST_F(UpstreamTest, TakesPodStatusAndEndsPodsThatAreNotThere) {
   EXPECT_EQ(gone[1].operation, "delete");
   EXPECT_EQ(gone[1].resource, "default/pod/x");
   EXPECT_EQ(answer("delete", "default/pod/mine", Json::object()), "OK");
+  EXPECT_EQ(kube_->last_deletion.grace_s, 0);
   EXPECT_EQ(kube_->find(kube::kPods, "default", "mine"), nullptr);
 }
 
