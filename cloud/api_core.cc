@@ -54,11 +54,19 @@ std::string shown_version(const json& object, const StoredObject& stored) {
 
 }  // namespace
 
+namespace {
+// As kube-apiserver keeps them; the number bounds what a flood of a node's can take.
+constexpr Duration kEventLifetime = std::chrono::hours(1);
+constexpr Duration kEventSweep = std::chrono::minutes(1);
+constexpr size_t kMaxEvents = 20'000;
+}  // namespace
+
 ApiCore::ApiCore(io::Loop& loop, ApiStore& store, const ResourceRegistry& registry, Options options)
     : loop_(loop),
       store_(store),
       registry_(registry),
-      addresses_(options.service_cidrs, options.node_port_first, options.node_port_last) {
+      addresses_(options.service_cidrs, options.node_port_first, options.node_port_last),
+      events_timer_(loop, [this] { expire_events(); }) {
   store_.add_observer(
       [this](const ResourceInfo& resource, const Change& change) { on_change(resource, change); });
 }
@@ -76,6 +84,10 @@ void ApiCore::start() {
       if (!done) EM_LOG(kError, "api", "namespace {}: {}", name, done.error().message);
     });
   }
+  if (auto events = store_.list(*registry_.find(kube::kEvents), {})) {
+    for (const ObjectPtr& object : events->items) note_event(*object);
+  }
+  events_timer_.start_repeating(kEventSweep);
   // A namespace that was being deleted when we were stopped.
   if (auto all = store_.list(namespaces, {})) {
     for (const ObjectPtr& object : all->items) {
@@ -85,7 +97,28 @@ void ApiCore::start() {
   }
 }
 
+void ApiCore::note_event(const StoredObject& event) {
+  events_.push_back({loop_.now(), event.ns, event.name, event.version});
+}
+
+void ApiCore::expire_events() {
+  const ResourceInfo& resource = *registry_.find(kube::kEvents);
+  const TimePoint now = loop_.now();
+  while (!events_.empty() && (events_.size() > kMaxEvents || now - events_.front().when >= kEventLifetime)) {
+    SeenEvent seen = std::move(events_.front());
+    events_.pop_front();
+    ObjectPtr object = store_.latest(resource, seen.ns, seen.name);
+    // One that was changed since stands further back once more.
+    if (object == nullptr || object->version != seen.version) continue;
+    store_.erase(resource, object, [](Result<ObjectPtr>) {});
+  }
+}
+
 void ApiCore::on_change(const ResourceInfo& resource, const Change& change) {
+  if (resource.type.kind == "Event" && change.type != kube::EventType::kDeleted) {
+    note_event(*change.object);
+    if (events_.size() > 2 * kMaxEvents) expire_events();
+  }
   if (resource.type.kind == "Service") {
     if (change.previous != nullptr) {
       if (auto old = kube::parse_json(change.previous->text)) addresses_.forget(*old);

@@ -79,11 +79,22 @@ class ApiCore {
   void empty_namespace(const std::string& name);
   void finish_namespace(const std::string& name);
   void on_change(const ResourceInfo& resource, const Change& change);
+  void note_event(const StoredObject& event);
+  void expire_events();
 
   io::Loop& loop_;
   ApiStore& store_;
   const ResourceRegistry& registry_;
   ServiceAddresses addresses_;
+
+  // Events in the order of their last change; they go after an hour, or earlier when there are many.
+  struct SeenEvent {
+    TimePoint when;
+    std::string ns, name;
+    uint64_t version;
+  };
+  std::deque<SeenEvent> events_;
+  io::Timer events_timer_;
 };
 
 }  // namespace edgemesh::cloud

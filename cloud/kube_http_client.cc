@@ -44,14 +44,20 @@ Error watch_error(const json& status) {
   return error_from_status(number, kube::to_text(status));
 }
 
+// Servers send a bookmark about once a minute: when two of them are missing, the connection is dead
+// though nobody said so.
+constexpr Duration kMaxSilence = std::chrono::seconds(150);
+
 // A stream of JSON objects, one a line.
 class HttpWatch final : public kube::Watch {
  public:
   HttpWatch(io::Loop& loop, Duration limit, kube::WatchHandler handler)
       : handler_(std::move(handler)), limit_(loop, [this] {
           end(Error{ErrorCode::kTimeout, "watch: the server did not end it in time"});
-        }) {
+        }),
+        silence_(loop, [this] { end(Error{ErrorCode::kTimeout, "watch: the server fell silent"}); }) {
     if (limit > Duration::zero()) limit_.start(limit);
+    silence_.start(kMaxSilence);
   }
   ~HttpWatch() override {
     if (destroyed_ != nullptr) *destroyed_ = true;
@@ -71,6 +77,7 @@ class HttpWatch final : public kube::Watch {
 
  private:
   void on_data(std::string_view data) {
+    silence_.start(kMaxSilence);
     buffer_.append(data);
     if (status_ != 200) {
       constexpr size_t kMaxError = 64 << 10;
@@ -131,7 +138,8 @@ class HttpWatch final : public kube::Watch {
   }
 
   kube::WatchHandler handler_;
-  io::Timer limit_;  // a connection that died silently never ends by itself
+  io::Timer limit_;    // a connection that died silently never ends by itself
+  io::Timer silence_;
   std::unique_ptr<http::Call> call_;
   int status_ = 0;
   std::string buffer_;

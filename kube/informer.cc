@@ -43,6 +43,7 @@ struct Informer::Impl : std::enable_shared_from_this<Informer::Impl> {
   bool alive = true;
   bool synced = false;
   bool must_list = true;
+  int watch_failures = 0;  // in a row
   Duration delay{};
   std::string version;
   std::string continue_token;
@@ -117,6 +118,7 @@ void Informer::Impl::finish_list(const json& list) {
     if (!alive) return;
   }
   must_list = false;
+  watch_failures = 0;
   delay = {};
   synced = true;
   if (handlers.on_synced) handlers.on_synced();
@@ -143,6 +145,7 @@ void Informer::Impl::start_watch() {
 
 void Informer::Impl::on_event(const WatchEvent& event) {
   watch_had_events = true;
+  watch_failures = 0;
   delay = {};
   std::string new_version(event.resource_version);
   switch (event.type) {
@@ -171,6 +174,11 @@ void Informer::Impl::on_watch_end(const Error& error) {
     return later(wait);
   }
   bool orderly = error.code == ErrorCode::kCancelled;
+  // A server that was restored or replaced may not know this version and say so by any error, again and
+  // again: a new list is right whatever has happened.
+  constexpr int kFailuresToList = 3;
+  watch_failures = orderly ? 0 : watch_failures + 1;
+  if (watch_failures >= kFailuresToList) must_list = true;
   if (orderly && (watch_had_events || loop.now() - watch_started > std::chrono::seconds(1))) {
     return later(Duration::zero());
   }

@@ -73,6 +73,8 @@ class Database {
 
   Result<> exec(std::string_view sql);  // one or several statements, rows are ignored
   Result<Statement> prepare(std::string_view sql);
+  // False after SQLite has rolled a transaction back by itself (disk full, I/O error).
+  bool in_transaction() const;
   int64_t changes() const;  // rows that the last INSERT, UPDATE or DELETE touched
 
   // Runs the steps from PRAGMA user_version on, each in its own transaction. A file that is newer

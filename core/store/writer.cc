@@ -26,7 +26,7 @@ struct Writer::Impl {
 
   void run(const std::shared_ptr<Impl>& self);
   void commit(std::vector<Item>& batch);
-  void run_works(std::vector<Item>& batch);
+  bool run_works(std::vector<Item>& batch);
 
   io::Loop& loop;
   std::unique_ptr<Database> db;
@@ -72,7 +72,8 @@ void Writer::Impl::run(const std::shared_ptr<Impl>& self) {
   }
 }
 
-void Writer::Impl::run_works(std::vector<Item>& batch) {
+// False: the transaction is gone.
+bool Writer::Impl::run_works(std::vector<Item>& batch) {
   for (auto& item : batch) {
     // A single work needs no savepoint: the transaction is its own.
     if (batch.size() > 1) {
@@ -83,7 +84,11 @@ void Writer::Impl::run_works(std::vector<Item>& batch) {
       auto end = db->exec(item.result ? "RELEASE w" : "ROLLBACK TO w; RELEASE w");
       if (!end && item.result) item.result = fail(std::move(end).error());
     }
+    // On a full disk SQLite rolls the whole transaction back by itself. What follows would be committed
+    // one by one, and reported as lost with the rest.
+    if (!db->in_transaction()) return false;
   }
+  return true;
 }
 
 void Writer::Impl::commit(std::vector<Item>& batch) {
@@ -95,7 +100,9 @@ void Writer::Impl::commit(std::vector<Item>& batch) {
   };
   auto transaction = Transaction::begin(*db);
   if (!transaction) return fail_all(transaction.error());
-  run_works(batch);
+  if (!run_works(batch)) {
+    return fail_all(Error{ErrorCode::kResourceExhausted, "the transaction was rolled back (is the disk full?)", 0});
+  }
   if (batch.size() == 1 && !batch[0].result) return;  // rolls back
   if (auto committed = transaction->commit(); !committed) return fail_all(committed.error());
   commits.fetch_add(1, std::memory_order_relaxed);

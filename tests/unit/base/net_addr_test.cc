@@ -35,6 +35,14 @@ TEST(NetAddrTest, SurvivesARoundTripThroughTheKernelForm) {
   }
 }
 
+TEST(NetAddrTest, DomainNames) {
+  for (const char* text : {"cluster.local", "a", "x-1.example", "UPPER.case"}) EXPECT_TRUE(is_domain_name(text)) << text;
+  for (const std::string& text : {std::string(), std::string("."), std::string("a."), std::string(".a"), std::string("a..b"),
+                                  std::string("-a"), std::string("a-"), std::string("a b"), std::string("a/b"),
+                                  std::string(64, 'a'), std::string(101, 'a') + "." + std::string(101, 'b')})
+    EXPECT_FALSE(is_domain_name(text)) << text;
+}
+
 TEST(NetAddrTest, CidrContainsByPrefix) {
   auto block = *Cidr::parse("10.96.0.0/12");
   EXPECT_TRUE(block.contains(*IpAddr::parse("10.96.0.0")));

@@ -156,6 +156,8 @@ TEST_F(ApiServerTest, NodesMayReadServicesAndOnlyTheirOwnNode) {
   EXPECT_EQ(send("GET", "/api/v1/nodes?fieldSelector=metadata.name%3Dn1").status, 200);
   EXPECT_EQ(send("GET", "/api").status, 200);
   EXPECT_EQ(send("GET", "/api/v1/nodes/n2").status, 403);
+  EXPECT_EQ(send("GET", "/api/v1/nodes/n2?fieldSelector=metadata.name%3Dn1").status, 403);
+  EXPECT_EQ(send("GET", "/api/v1/nodes/n2?watch=true&fieldSelector=metadata.name%3Dn1").status, 403);
   EXPECT_EQ(send("GET", "/api/v1/nodes").status, 403);
   EXPECT_EQ(send("GET", "/api/v1/secrets").status, 403);
   EXPECT_EQ(send("DELETE", "/api/v1/nodes/n1").status, 403);

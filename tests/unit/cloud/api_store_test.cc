@@ -58,6 +58,26 @@ TEST_F(ApiStoreTest, VersionsRiseAndSurviveAReopen) {
   EXPECT_GT(put("c", "1"), third);
 }
 
+TEST_F(ApiStoreTest, WhatAPatchNestsTooDeepIsRefusedAndTheNextStartWorks) {
+  put("a", "1");
+  auto stack = [](int levels) {
+    json value = "x";
+    for (int i = 0; i < levels; ++i) value = json{{"n", value}};
+    return value;
+  };
+  kube::WriteOptions options;
+  json first = json::array({{{"op", "add"}, {"path", "/metadata/annotations"}, {"value", stack(30)}}});
+  std::string deep = "/metadata/annotations";
+  for (int i = 0; i < 29; ++i) deep += "/n";
+  json second = json::array({{{"op", "add"}, {"path", deep + "/m"}, {"value", stack(40)}}});
+  static_cast<void>(patch(kube::kConfigMaps, "default", "a", kube::PatchKind::kJson, first, options));
+  EXPECT_FALSE(patch(kube::kConfigMaps, "default", "a", kube::PatchKind::kJson, second, options));
+  EXPECT_FALSE(create(kube::kConfigMaps, "default", {{"metadata", {{"name", "d"}}}, {"extra", stack(60)}}));
+  open();
+  EXPECT_NE(store_->get(info(kube::kConfigMaps), "default", "a"), nullptr);
+  EXPECT_EQ(store_->get(info(kube::kConfigMaps), "default", "d"), nullptr);
+}
+
 TEST_F(ApiStoreTest, AWriteIsVisibleOnlyWhenItIsDurable) {
   bool done = false;
   core_->create(info(kube::kConfigMaps), "default", config_map("a"), {},
