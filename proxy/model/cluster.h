@@ -1,6 +1,7 @@
-// Cluster: a named set of endpoints that serve the same thing, and how to choose one and talk to it.
-// Immutable once made; shared by shared_ptr<const Cluster> between threads. It holds what was asked
-// for; what is learned while running (health, ejections, addresses of a DNS name) is proxy/upstream's.
+// Cluster: a named set of endpoints that serve the same thing, and how to choose one and talk to
+// it. Immutable once made; shared by shared_ptr<const Cluster> between threads. It holds what was
+// asked for; what is learned while running (health, ejections, addresses of a DNS name) is
+// proxy/upstream's.
 //
 // Numbers follow what Envoy documents for the same settings, so that a configuration means the same
 // here and there. Percentages are 0 to 100.
@@ -127,8 +128,8 @@ struct SlowStart {
 
 struct LoadBalancing {
   LbPolicy policy = LbPolicy::kRoundRobin;
-  uint32_t choices = 2;           // least request
-  uint32_t ring_min = 1024;       // entries of a ring
+  uint32_t choices = 2;      // least request
+  uint32_t ring_min = 1024;  // entries of a ring
   uint32_t ring_max = 65'536;
   uint32_t maglev_size = 65'537;  // a prime
   uint32_t panic_percent = 50;    // fewer healthy than this: all are used; 0: never
@@ -137,16 +138,17 @@ struct LoadBalancing {
   std::vector<LocalityWeight> locality_weights;  // a locality that is not listed: 1
   SubsetOptions subsets;
   SlowStart slow_start;
-  Duration client_ip_affinity{};  // 0: off; else how long a client keeps its endpoint after its last
+  Duration
+      client_ip_affinity{};  // 0: off; else how long a client keeps its endpoint after its last
   friend bool operator==(const LoadBalancing&, const LoadBalancing&) = default;
 };
 
 // Limits of one cluster in the whole process. UINT32_MAX: none.
 struct CircuitBreaker {
   uint32_t max_connections = 1024;
-  uint32_t max_pending = 1024;   // requests that wait for a connection
-  uint32_t max_requests = 1024;  // open at the same time
-  uint32_t max_retries = 3;      // open at the same time; not looked at with a budget
+  uint32_t max_pending = 1024;        // requests that wait for a connection
+  uint32_t max_requests = 1024;       // open at the same time
+  uint32_t max_retries = 3;           // open at the same time; not looked at with a budget
   uint32_t retry_budget_percent = 0;  // of the open requests; 0: no budget
   uint32_t min_retry_concurrency = 3;
   friend bool operator==(const CircuitBreaker&, const CircuitBreaker&) = default;
@@ -154,11 +156,11 @@ struct CircuitBreaker {
 enum class RequestPriority : uint8_t { kDefault, kHigh };
 
 struct OutlierDetection {
-  uint32_t consecutive_5xx = 5;  // 0: off; local origin failures count, too, unless split
-  uint32_t consecutive_gateway = 0;  // 502, 503, 504; 0: off
+  uint32_t consecutive_5xx = 5;           // 0: off; local origin failures count, too, unless split
+  uint32_t consecutive_gateway = 0;       // 502, 503, 504; 0: off
   uint32_t consecutive_local_origin = 5;  // connect failures, timeouts, resets; with split only
   bool split_local_origin = false;
-  uint32_t success_rate_min_hosts = 5;  // with fewer, success rates are not compared
+  uint32_t success_rate_min_hosts = 5;       // with fewer, success rates are not compared
   uint32_t success_rate_min_requests = 100;  // in an interval
   double success_rate_stdev_factor = 1.9;
   uint32_t enforce_consecutive_5xx = 100;
@@ -188,12 +190,12 @@ struct HealthCheck {
   uint32_t healthy_threshold = 2;  // the first check of an endpoint counts alone
   uint32_t unhealthy_threshold = 3;
   // HTTP and gRPC.
-  std::string host;           // authority; empty: the endpoint's hostname, else the cluster's name
-  std::string path = "/";     // HTTP
-  std::string method = "GET"; // HTTP
+  std::string host;            // authority; empty: the endpoint's hostname, else the cluster's name
+  std::string path = "/";      // HTTP
+  std::string method = "GET";  // HTTP
   std::vector<StatusRange> expected;  // empty: 200
-  bool http2 = false;         // HTTP over cleartext HTTP/2 (prior knowledge)
-  std::string grpc_service;   // gRPC
+  bool http2 = false;                 // HTTP over cleartext HTTP/2 (prior knowledge)
+  std::string grpc_service;           // gRPC
   // TCP: what to send, and what must come; both empty: to connect is enough.
   std::string send, expect;
   friend bool operator==(const HealthCheck&, const HealthCheck&) = default;
@@ -241,7 +243,7 @@ struct Cluster {
   ServiceRef service;
 
   LoadBalancing lb;
-  CircuitBreaker breaker[2];  // by RequestPriority
+  CircuitBreaker breaker[2];       // by RequestPriority
   Part<OutlierDetection> outlier;  // null: off
   std::vector<HealthCheck> health_checks;
 
@@ -253,8 +255,8 @@ struct Cluster {
   Duration idle_timeout = std::chrono::minutes(1);  // of a pooled connection
   Duration max_connection_age{};                    // 0: none
   uint32_t max_requests_per_connection = 0;         // 0: no limit
-  uint32_t max_streams = 100;      // of an HTTP/2 connection, if its peer allows as many
-  uint32_t http2_connections = 1;  // to an endpoint, before streams are shared
+  uint32_t max_streams = 100;       // of an HTTP/2 connection, if its peer allows as many
+  uint32_t http2_connections = 1;   // to an endpoint, before streams are shared
   bool close_on_unhealthy = false;  // drop connections of an endpoint whose check fails
 
   const CircuitBreaker& limits(RequestPriority priority) const {

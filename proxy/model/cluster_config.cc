@@ -28,7 +28,8 @@ void read_real(Reader& reader, std::string_view key, double* out, double min, do
   char* end = nullptr;
   const double value = std::strtod(text.c_str(), &end);
   if (*end != '\0' || !std::isfinite(value) || value < min || value > max)
-    reader.reject(key, fmt::format("'{}' is not allowed (want a number from {} to {})", text, min, max));
+    reader.reject(key,
+                  fmt::format("'{}' is not allowed (want a number from {} to {})", text, min, max));
   else
     *out = value;
 }
@@ -267,7 +268,8 @@ void read_check(Reader reader, HealthCheck& out) {
   reader.read("path", &out.path);
   check_word(reader, "path", out.path);
   if (out.path.empty() || out.path[0] != '/') reader.reject("path", "must begin with '/'");
-  reader.read_enum("method", &out.method, {{"GET", "GET"}, {"HEAD", "HEAD"}, {"OPTIONS", "OPTIONS"}});
+  reader.read_enum("method", &out.method,
+                   {{"GET", "GET"}, {"HEAD", "HEAD"}, {"OPTIONS", "OPTIONS"}});
   std::vector<std::string> expected;
   reader.read("expectedStatuses", &expected);
   for (const auto& text : expected) {

@@ -11,7 +11,8 @@ Host* AffinityTable::find(const IpAddr& client, TimePoint now) const {
   return nullptr;
 }
 
-bool AffinityTable::put(const IpAddr& client, Host& host, TimePoint until, TimePoint now, bool evict) {
+bool AffinityTable::put(const IpAddr& client, Host& host, TimePoint until, TimePoint now,
+                        bool evict) {
   const size_t first = set_of(client);
   Entry* free = nullptr;
   Entry* oldest = &entries_[first];
@@ -35,7 +36,8 @@ void AffinityTable::remember(const IpAddr& client, Host& host, TimePoint until, 
     std::vector<Entry> before(entries_.size() * 4);
     before.swap(entries_);
     for (const Entry& entry : before)
-      if (entry.host != nullptr && entry.until > now) put(entry.client, *entry.host, entry.until, now, true);
+      if (entry.host != nullptr && entry.until > now)
+        put(entry.client, *entry.host, entry.until, now, true);
   }
 }
 

@@ -1,5 +1,5 @@
-// Which endpoint a client has: a table of bounded size, the oldest of a few neighbours makes place for
-// a new one. Threads: one worker's.
+// Which endpoint a client has: a table of bounded size, the oldest of a few neighbours makes place
+// for a new one. Threads: one worker's.
 #pragma once
 
 #include <cstdint>

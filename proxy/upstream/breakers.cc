@@ -41,7 +41,8 @@ bool ClusterState::take_retry(model::RequestPriority priority) {
   uint32_t limit = limits.max_retries;
   if (limits.retry_budget_percent > 0) {
     uint64_t open = 0;
-    shared_->stats.for_each([&](const ClusterStats& stats) { open += stats.active_requests.value(); });
+    shared_->stats.for_each(
+        [&](const ClusterStats& stats) { open += stats.active_requests.value(); });
     limit = static_cast<uint32_t>(
         std::max<uint64_t>(limits.min_retry_concurrency, open * limits.retry_budget_percent / 100));
   }

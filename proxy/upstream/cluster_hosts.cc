@@ -124,16 +124,19 @@ bool ClusterState::is_kind(const Host& host, Kind kind) {
 bool ClusterState::is_fresh(const Host& host, TimePoint now) const {
   const auto& slow = config().lb.slow_start;
   const int64_t since = host.shared_->fresh_since.load(std::memory_order_relaxed);
-  return slow.enabled() && since != 0 && now.time_since_epoch().count() - since < slow.window.count();
+  return slow.enabled() && since != 0 &&
+         now.time_since_epoch().count() - since < slow.window.count();
 }
 
 double ClusterState::slow_factor(const Host& host, TimePoint now) const {
   if (!is_fresh(host, now)) return 1;
   const auto& slow = config().lb.slow_start;
-  const double part = static_cast<double>(now.time_since_epoch().count() -
-                                          host.shared_->fresh_since.load(std::memory_order_relaxed)) /
-                      static_cast<double>(slow.window.count());
-  return std::max(std::pow(std::max(part, 0.0), 1 / slow.aggression), slow.min_weight_percent / 100.0);
+  const double part =
+      static_cast<double>(now.time_since_epoch().count() -
+                          host.shared_->fresh_since.load(std::memory_order_relaxed)) /
+      static_cast<double>(slow.window.count());
+  return std::max(std::pow(std::max(part, 0.0), 1 / slow.aggression),
+                  slow.min_weight_percent / 100.0);
 }
 
 double ClusterState::weight_of(const Host& host, TimePoint now) const {
@@ -203,11 +206,12 @@ void ClusterState::fill_localities(Level& level, const HostSet::Group& group) {
     }
   }
   for (int kind = 0; kind < 2; ++kind)
-    level.locality_turns[kind].reset(
-        static_cast<uint32_t>(level.localities.size()), random_, [&](uint32_t i) {
-          // Those without a host stay in the queue and are passed over: a turn far away.
-          return std::max(level.localities[i].effective[kind], 1e-12);
-        });
+    level.locality_turns[kind].reset(static_cast<uint32_t>(level.localities.size()), random_,
+                                     [&](uint32_t i) {
+                                       // Those without a host stay in the queue and are passed
+                                       // over: a turn far away.
+                                       return std::max(level.localities[i].effective[kind], 1e-12);
+                                     });
 }
 
 void ClusterState::prepare(Bucket& bucket, TimePoint now, SubsetState& state) {
@@ -218,8 +222,8 @@ void ClusterState::prepare(Bucket& bucket, TimePoint now, SubsetState& state) {
     if (host->endpoint().weight != first) bucket.equal = false;
     if (is_fresh(*host, now)) {
       bucket.equal = false;
-      const TimePoint until = TimePoint(Duration(host->shared_->fresh_since.load())) +
-                              config().lb.slow_start.window;
+      const TimePoint until =
+          TimePoint(Duration(host->shared_->fresh_since.load())) + config().lb.slow_start.window;
       // The first that ends has the lists made anew, and so on: the last ends them all.
       if (state.slow_until == TimePoint{} || until < state.slow_until) state.slow_until = until;
     }
@@ -244,16 +248,19 @@ void ClusterState::share_loads(SubsetState& state) const {
     for (size_t i = 0; i < n; ++i) {
       const Level& level = state.levels[i];
       if (level.total > 0)
-        usable[kind][i] = std::min<uint64_t>(
-            100, uint64_t{lb.overprovisioning_percent} * level.buckets[kind].hosts.size() / level.total);
+        usable[kind][i] =
+            std::min<uint64_t>(100, uint64_t{lb.overprovisioning_percent} *
+                                        level.buckets[kind].hosts.size() / level.total);
       sum += usable[kind][i];
     }
   }
   const uint32_t available = std::min<uint32_t>(sum, 100);
   bool all_panic = true;
   for (Level& level : state.levels) {
-    const size_t good = level.buckets[kHealthy].hosts.size() + level.buckets[kDegraded].hosts.size();
-    level.panic = available < 100 && level.total > 0 && good * 100 < size_t{lb.panic_percent} * level.total;
+    const size_t good =
+        level.buckets[kHealthy].hosts.size() + level.buckets[kDegraded].hosts.size();
+    level.panic =
+        available < 100 && level.total > 0 && good * 100 < size_t{lb.panic_percent} * level.total;
     if (level.total > 0 && !level.panic) all_panic = false;
   }
   if (all_panic) return share_by_size(state);

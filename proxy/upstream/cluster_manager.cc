@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
-#include <set>
+#include <unordered_set>
 
 #include "proxy/upstream/connector.h"
 #include "proxy/upstream/outlier.h"
@@ -11,14 +11,16 @@ namespace edgemesh::proxy {
 
 namespace {
 
-const discovery::Port* find_port(const discovery::ServiceEntry& service, const std::string& wanted) {
+const discovery::Port* find_port(const discovery::ServiceEntry& service,
+                                 const std::string& wanted) {
   if (wanted.empty()) return service.ports.size() == 1 ? &service.ports.front() : nullptr;
   uint16_t number = 0;
   const char* end = wanted.data() + wanted.size();
   const auto parsed = std::from_chars(wanted.data(), end, number);
   const bool is_number = parsed.ec == std::errc() && parsed.ptr == end;
   for (const auto& port : service.ports)
-    if (is_number ? port.port == number && port.protocol == "TCP" : port.name == wanted) return &port;
+    if (is_number ? port.port == number && port.protocol == "TCP" : port.name == wanted)
+      return &port;
   return nullptr;
 }
 
@@ -81,35 +83,52 @@ Result<ClusterManager::ContextPtr> ClusterManager::context_for(const model::Clus
   return context;
 }
 
-Result<> ClusterManager::apply(
-    const std::vector<std::shared_ptr<const model::Cluster>>& clusters) {
-  std::set<std::string_view> names;
-  std::map<std::string_view, ContextPtr> contexts;
+Result<> ClusterManager::change(const std::vector<std::shared_ptr<const model::Cluster>>& clusters,
+                                const std::function<void()>& remove) {
+  // All that may fail comes first.
+  std::vector<ContextPtr> contexts;
+  contexts.reserve(clusters.size());
   for (const auto& config : clusters) {
-    if (!names.insert(config->name).second)
-      return fail(ErrorCode::kInvalidArgument, "cluster {} is there twice", config->name);
-    EM_TRY(contexts[config->name], context_for(*config));
+    EM_TRY(auto context, context_for(*config));
+    contexts.push_back(std::move(context));
   }
-  for (auto it = clusters_.begin(); it != clusters_.end();) {
-    if (names.contains(it->first)) {
-      ++it;
-      continue;
-    }
-    changes_.push_back({it->first, nullptr});
-    it = clusters_.erase(it);
-  }
-  for (const auto& config : clusters) {
+  remove();
+  for (size_t i = 0; i < clusters.size(); ++i) {
+    const auto& config = clusters[i];
     auto& slot = clusters_[config->name];
     if (slot == nullptr) slot = std::make_unique<Cluster>(options_.loop);
     if (slot->config == config || (slot->config && *slot->config == *config)) continue;
     slot->config = config;
     slot->effective = config;
-    slot->tls = contexts[config->name];
+    slot->tls = std::move(contexts[i]);
     configure(*slot);
   }
   std::erase_if(contexts_, [](const auto& item) { return item.second.expired(); });
   flush();
   return {};
+}
+
+Result<> ClusterManager::apply(const std::vector<std::shared_ptr<const model::Cluster>>& clusters) {
+  std::unordered_set<std::string_view> names;
+  names.reserve(clusters.size());
+  for (const auto& config : clusters)
+    if (!names.insert(config->name).second)
+      return fail(ErrorCode::kInvalidArgument, "cluster {} is there twice", config->name);
+  return change(clusters, [&] {
+    std::erase_if(clusters_, [&](const auto& item) {
+      if (names.contains(item.first)) return false;
+      changes_.push_back({item.first, nullptr});
+      return true;
+    });
+  });
+}
+
+Result<> ClusterManager::update(const std::vector<std::shared_ptr<const model::Cluster>>& clusters,
+                                const std::vector<std::string>& removed) {
+  return change(clusters, [&] {
+    for (const auto& name : removed)
+      if (clusters_.erase(name) > 0) changes_.push_back({name, nullptr});
+  });
 }
 
 void ClusterManager::configure(Cluster& cluster) {
@@ -121,7 +140,7 @@ void ClusterManager::configure(Cluster& cluster) {
     cluster.sweep.stop();
   if (config.type != model::ClusterType::kDns) cluster.dns.reset();
   switch (config.type) {
-    case model::ClusterType::kStatic: return build(cluster, config.endpoints);
+    case model::ClusterType::kStatic: return build_static(cluster);
     case model::ClusterType::kOriginalDst: return build(cluster, {});
     case model::ClusterType::kService:
       if (!refresh_service(cluster)) build(cluster, {});
@@ -173,9 +192,16 @@ bool ClusterManager::refresh_service(Cluster& cluster) {
 }
 
 void ClusterManager::build(Cluster& cluster, std::vector<model::Endpoint> endpoints) {
-  const HostSet::Options options{options_.place, options_.workers, options_.loop.now(), cluster.tls};
-  cluster.set =
-      HostSet::build(cluster.effective, std::move(endpoints), options, cluster.set.get());
+  const HostSet::Options options{options_.place, options_.workers, options_.loop.now(),
+                                 cluster.tls};
+  cluster.set = HostSet::build(cluster.effective, std::move(endpoints), options, cluster.set.get());
+  changes_.push_back({cluster.config->name, cluster.set});
+}
+
+void ClusterManager::build_static(Cluster& cluster) {
+  const HostSet::Options options{options_.place, options_.workers, options_.loop.now(),
+                                 cluster.tls};
+  cluster.set = HostSet::build(cluster.effective, options, cluster.set.get());
   changes_.push_back({cluster.config->name, cluster.set});
 }
 
@@ -203,6 +229,8 @@ std::vector<std::shared_ptr<const HostSet>> ClusterManager::sets() const {
   out.reserve(clusters_.size());
   for (const auto& [name, cluster] : clusters_)
     if (cluster->set) out.push_back(cluster->set);
+  std::sort(out.begin(), out.end(),
+            [](const auto& a, const auto& b) { return a->cluster().name < b->cluster().name; });
   return out;
 }
 

@@ -1,14 +1,15 @@
-// ClusterManager: all clusters of the process. It takes the configuration, the snapshots of discovery and
-// the answers of DNS, builds a HostSet whenever a cluster changed, and gives it to whoever uses it (the
-// workers, the health checker) by one callback. Only what changed is built: a change to one of 10,000
-// services costs 10,000 comparisons of pointers and one build.
-// Threads: the main loop.
+// ClusterManager: all clusters of the process. It takes the configuration, the snapshots of
+// discovery and the answers of DNS, builds a HostSet whenever a cluster changed, and gives it to
+// whoever uses it (the workers, the health checker) by one callback. Only what changed is built: a
+// change to one of 10,000 services costs 10,000 comparisons of pointers and one build. Threads: the
+// main loop.
 #pragma once
 
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "core/io/loop.h"
@@ -45,6 +46,10 @@ class ClusterManager {
   // These clusters and no others. All or nothing: the error names the cluster and the part that is
   // wrong (TLS files), or a name that is there twice.
   Result<> apply(const std::vector<std::shared_ptr<const model::Cluster>>& clusters);
+  // These clusters instead of those of the same names or beside them; the named ones are removed.
+  // Work for what is given only.
+  Result<> update(const std::vector<std::shared_ptr<const model::Cluster>>& clusters,
+                  const std::vector<std::string>& removed = {});
   void set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot);
 
   std::shared_ptr<const HostSet> find(const std::string& name) const;
@@ -56,16 +61,19 @@ class ClusterManager {
   struct Cluster;
   using ContextPtr = std::shared_ptr<tls::Context>;
 
+  Result<> change(const std::vector<std::shared_ptr<const model::Cluster>>& clusters,
+                  const std::function<void()>& remove);
   Result<ContextPtr> context_for(const model::Cluster& config);
   void configure(Cluster& cluster);
   void build(Cluster& cluster, std::vector<model::Endpoint> endpoints);
+  void build_static(Cluster& cluster);
   // True when the service changed since the last look.
   bool refresh_service(Cluster& cluster);
   void flush();
 
   ClusterManagerOptions options_;
   std::shared_ptr<const discovery::Snapshot> snapshot_;
-  std::map<std::string, std::unique_ptr<Cluster>> clusters_;
+  std::unordered_map<std::string, std::unique_ptr<Cluster>> clusters_;
   std::map<std::string, std::weak_ptr<tls::Context>> contexts_;  // by all that they are made from
   std::vector<ClusterUpdate> changes_;
 };

@@ -18,7 +18,8 @@ struct Field {
   bool gauge = false;
 };
 
-#define EM_COUNT(member) [](const ClusterStats& s) { return static_cast<uint64_t>(s.member.value()); }
+#define EM_COUNT(member) \
+  [](const ClusterStats& s) { return static_cast<uint64_t>(s.member.value()); }
 constexpr std::array kFields = {
     Field{"rq_total", "requests_total", "Requests given to an endpoint.", EM_COUNT(requests)},
     Field{"rq_active", "requests_active", "Requests open now.", EM_COUNT(active_requests), true},
@@ -32,8 +33,8 @@ constexpr std::array kFields = {
           EM_COUNT(request_overflow)},
     Field{"rq_pending_total", "pending_total", "Requests that waited for a connection.",
           EM_COUNT(pending_total)},
-    Field{"rq_pending_active", "pending_active", "Requests that wait now.", EM_COUNT(active_pending),
-          true},
+    Field{"rq_pending_active", "pending_active", "Requests that wait now.",
+          EM_COUNT(active_pending), true},
     Field{"rq_pending_overflow", "pending_refused_total", "Requests refused: too many waited.",
           EM_COUNT(pending_overflow)},
     Field{"rq_pending_failure", "pending_failed_total", "Requests that waited in vain.",
@@ -44,7 +45,8 @@ constexpr std::array kFields = {
           EM_COUNT(panic_picks)},
     Field{"lb_subsets_fallback", "subset_fallbacks_total", "Choices by the subset fallback.",
           EM_COUNT(fallback_picks)},
-    Field{"cx_total", "connections_total", "Connections to endpoints begun.", EM_COUNT(connections)},
+    Field{"cx_total", "connections_total", "Connections to endpoints begun.",
+          EM_COUNT(connections)},
     Field{"cx_active", "connections_active", "Connections to endpoints now.",
           EM_COUNT(active_connections), true},
     Field{"cx_connect_fail", "connect_failures_total", "Connects that failed.",
@@ -53,12 +55,12 @@ constexpr std::array kFields = {
           EM_COUNT(connect_timeouts)},
     Field{"cx_overflow", "connections_refused_total", "Times that the connection limit was met.",
           EM_COUNT(connection_overflow)},
-    Field{"cx_destroy_remote", "connections_closed_by_peer_total", "Connections ended by endpoints.",
-          EM_COUNT(closed_by_peer)},
+    Field{"cx_destroy_remote", "connections_closed_by_peer_total",
+          "Connections ended by endpoints.", EM_COUNT(closed_by_peer)},
     Field{"cx_idle_timeout", "connections_idle_closed_total", "Connections closed unused.",
           EM_COUNT(closed_idle)},
-    Field{"cx_max_requests", "connections_worn_out_total", "Connections ended by their request limit.",
-          EM_COUNT(closed_max_requests)},
+    Field{"cx_max_requests", "connections_worn_out_total",
+          "Connections ended by their request limit.", EM_COUNT(closed_max_requests)},
 };
 #undef EM_COUNT
 using Values = std::array<uint64_t, kFields.size()>;
@@ -235,7 +237,8 @@ void append_clusters_prometheus(std::string& out, std::span<const HostSetPtr> se
     rows.push_back(other);
   }
   for (size_t k = 0; k < kFields.size() && !rows.empty(); ++k) {
-    fmt::format_to(std::back_inserter(out), "# HELP edgemesh_cluster_{0} {1}\n# TYPE edgemesh_cluster_{0} {2}\n",
+    fmt::format_to(std::back_inserter(out),
+                   "# HELP edgemesh_cluster_{0} {1}\n# TYPE edgemesh_cluster_{0} {2}\n",
                    kFields[k].metric, kFields[k].help, kFields[k].gauge ? "gauge" : "counter");
     for (const Row& row : rows) {
       fmt::format_to(std::back_inserter(out), "edgemesh_cluster_{}{{cluster=", kFields[k].metric);

@@ -1,5 +1,5 @@
-// What the admin shows of clusters: /clusters as text or JSON, and the counters in the Prometheus format.
-// Reads the workers' counters by atomics: may run while they work. Threads: the main loop.
+// What the admin shows of clusters: /clusters as text or JSON, and the counters in the Prometheus
+// format. Reads the workers' counters by atomics: may run while they work. Threads: the main loop.
 #pragma once
 
 #include <memory>
@@ -18,9 +18,9 @@ void append_clusters_text(std::string& out, std::span<const HostSetPtr> sets);
 // {"clusters":[{"name":...,"stats":{...},"endpoints":[...]}]}
 void append_clusters_json(std::string& out, std::span<const HostSetPtr> sets);
 
-// Counters by cluster, the workers summed. Not more than `max_clusters` get lines of their own, those
-// with the most requests; the others are added up under cluster="_other". Clusters that were never
-// used have no lines.
+// Counters by cluster, the workers summed. Not more than `max_clusters` get lines of their own,
+// those with the most requests; the others are added up under cluster="_other". Clusters that were
+// never used have no lines.
 void append_clusters_prometheus(std::string& out, std::span<const HostSetPtr> sets,
                                 size_t max_clusters = 200);
 

@@ -113,8 +113,8 @@ Result<std::shared_ptr<tls::Context>> client_context(const model::Cluster& clust
   options.cert_pem = config.cert_pem;
   options.key_pem = config.key_pem;
   options.ca_pem = config.ca_pem;
-  options.verify = config.insecure_skip_verify ? tls::ContextOptions::kNone
-                                               : tls::ContextOptions::kRequired;
+  options.verify =
+      config.insecure_skip_verify ? tls::ContextOptions::kNone : tls::ContextOptions::kRequired;
   options.min_version = config.min_version;
   options.handshake_timeout = cluster.connect_timeout;
   options.alpn = config.alpn;
@@ -172,12 +172,13 @@ Result<Connecting> MeshConnector::connect(const model::Endpoint& to, const HostS
                 cluster.name);
   const auto& config = *cluster.tls;
   // Without any name the certificate must be good for the address.
-  std::string name = !config.sni.empty() ? config.sni
+  std::string name = !config.sni.empty()    ? config.sni
                      : !to.hostname.empty() ? to.hostname
                                             : to.addr.ip.to_string();
-  EM_TRY(auto secure, tls::TlsStream::client(loop_, std::move(made.stream), set.tls(), std::move(name),
-                                             !config.insecure_skip_verify,
-                                             config.verify_sans.empty() && !config.insecure_skip_verify));
+  EM_TRY(auto secure,
+         tls::TlsStream::client(loop_, std::move(made.stream), set.tls(), std::move(name),
+                                !config.insecure_skip_verify,
+                                config.verify_sans.empty() && !config.insecure_skip_verify));
   made.tls = secure.get();
   made.stream = std::move(secure);
   return made;

@@ -1,5 +1,5 @@
-// Connector: makes the byte stream to an endpoint. The default one knows the ways there are; tests put
-// their own in its place. Threads: the loop that it was made for.
+// Connector: makes the byte stream to an endpoint. The default one knows the ways there are; tests
+// put their own in its place. Threads: the loop that it was made for.
 #pragma once
 
 #include <memory>
@@ -21,8 +21,8 @@ struct ProxiedAddrs {
   friend bool operator==(const ProxiedAddrs&, const ProxiedAddrs&) = default;
 };
 
-// The header of the PROXY protocol, versions 1 and 2 (haproxy's proxy-protocol.txt, 2.1 and 2.2). Null:
-// a connection for no client.
+// The header of the PROXY protocol, versions 1 and 2 (haproxy's proxy-protocol.txt, 2.1 and 2.2).
+// Null: a connection for no client.
 std::string proxy_header(model::ProxyProtocolOut version, const ProxiedAddrs* addrs);
 
 struct Connecting {
@@ -41,10 +41,10 @@ class Connector {
 };
 
 struct ConnectorOptions {
-  std::string node;                  // this node: endpoints on others are reached by the dialer
-  uint32_t mark = 0;                 // SO_MARK of connections to endpoints inside `marked`
+  std::string node;   // this node: endpoints on others are reached by the dialer
+  uint32_t mark = 0;  // SO_MARK of connections to endpoints inside `marked`
   std::vector<Cidr> marked;
-  std::string local_congestion;      // TCP_CONGESTION; empty: the system's
+  std::string local_congestion;  // TCP_CONGESTION; empty: the system's
 };
 
 // TCP to endpoints on this node and to those on none; a mesh stream to other nodes; then the PROXY

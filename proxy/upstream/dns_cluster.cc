@@ -7,13 +7,13 @@
 namespace edgemesh::proxy {
 
 DnsLookup lookup_by(io::Resolver& resolver) {
-  return [&resolver](const std::string& name, model::DnsFamily family,
-                     io::Resolver::OnResolved done) {
-    auto asked = io::Resolver::Family::kAny;
-    if (family == model::DnsFamily::kV4) asked = io::Resolver::Family::kV4;
-    if (family == model::DnsFamily::kV6) asked = io::Resolver::Family::kV6;
-    resolver.resolve_with_ttl(name, asked, std::move(done));
-  };
+  return
+      [&resolver](const std::string& name, model::DnsFamily family, io::Resolver::OnResolved done) {
+        auto asked = io::Resolver::Family::kAny;
+        if (family == model::DnsFamily::kV4) asked = io::Resolver::Family::kV4;
+        if (family == model::DnsFamily::kV6) asked = io::Resolver::Family::kV6;
+        resolver.resolve_with_ttl(name, asked, std::move(done));
+      };
 }
 
 DnsCluster::DnsCluster(io::Loop& loop, model::DnsOptions options, DnsLookup lookup, uint64_t seed,
@@ -28,7 +28,9 @@ DnsCluster::DnsCluster(io::Loop& loop, model::DnsOptions options, DnsLookup look
   timer_.start(Duration::zero());
 }
 
-DnsCluster::~DnsCluster() { *alive_ = false; }
+DnsCluster::~DnsCluster() {
+  *alive_ = false;
+}
 
 void DnsCluster::ask() {
   lookup_(options_.host, options_.family,
@@ -50,7 +52,8 @@ void DnsCluster::on_answer(Result<std::vector<IpAddr>> result, Duration ttl) {
              answered_ ? "; the last answer stays" : "");
     error_ = result.error().message;
     timer_.start(with_jitter(failure_wait_));
-    failure_wait_ = std::min(failure_wait_ * 2, std::max(options_.refresh, options_.failure_refresh));
+    failure_wait_ =
+        std::min(failure_wait_ * 2, std::max(options_.refresh, options_.failure_refresh));
     return;
   }
   error_.clear();

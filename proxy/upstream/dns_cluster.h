@@ -1,6 +1,6 @@
-// DnsCluster: the addresses of a cluster's DNS name, asked for again when the answer gets old. A look-up
-// that fails changes nothing: the last good answer stays, and the next try comes soon, then later and
-// later up to the refresh time. Threads: one loop.
+// DnsCluster: the addresses of a cluster's DNS name, asked for again when the answer gets old. A
+// look-up that fails changes nothing: the last good answer stays, and the next try comes soon, then
+// later and later up to the refresh time. Threads: one loop.
 #pragma once
 
 #include <functional>

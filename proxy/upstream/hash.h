@@ -53,9 +53,7 @@ class Random {
     return result;
   }
   // 0 to n - 1; n > 0.
-  uint32_t below(uint32_t n) {
-    return static_cast<uint32_t>(((next() >> 32) * uint64_t{n}) >> 32);
-  }
+  uint32_t below(uint32_t n) { return static_cast<uint32_t>(((next() >> 32) * uint64_t{n}) >> 32); }
   double unit() { return static_cast<double>(next() >> 11) * 0x1.0p-53; }  // [0, 1)
 
  private:

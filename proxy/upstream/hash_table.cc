@@ -17,8 +17,8 @@ HashTable HashTable::ring(std::span<const HashedHost> hosts, uint32_t ring_min, 
     sum += host.weight;
     least = std::min(least, host.weight);
   }
-  // Points of the lightest host: a power of two, so that a host more or less seldom changes how many
-  // the others have (each change moves some of their keys).
+  // Points of the lightest host: a power of two, so that a host more or less seldom changes how
+  // many the others have (each change moves some of their keys).
   const double least_share = least / sum;
   const auto points = std::bit_ceil(static_cast<uint64_t>(std::ceil(least_share * ring_min)));
   double unit = static_cast<double>(points) / least;
@@ -47,7 +47,8 @@ HashTable HashTable::maglev(std::span<const HashedHost> hosts, uint32_t size) {
   std::vector<Turn> turns;
   turns.reserve(hosts.size());
   for (const auto& host : hosts)
-    turns.push_back({mix64(host.key) % size, mix64(host.key ^ 0x5851f42d4c957f2dULL) % (size - 1) + 1, 0});
+    turns.push_back(
+        {mix64(host.key) % size, mix64(host.key ^ 0x5851f42d4c957f2dULL) % (size - 1) + 1, 0});
 
   constexpr uint32_t kFree = UINT32_MAX;
   table.slots_.assign(size, kFree);

@@ -1,7 +1,8 @@
-// Tables for consistent hashing: a ring (Karger) and Maglev (Eisenbud et al., NSDI 2016, section 3.4)
-// with weights. Built off the workers, immutable, shared by all of them. They hold all hosts, healthy
-// or not: who meets one that cannot be used goes on with next(), so that a host's keys spread over the
-// others while it is ill, no other key moves, and nothing is built anew when health changes.
+// Tables for consistent hashing: a ring (Karger) and Maglev (Eisenbud et al., NSDI 2016,
+// section 3.4) with weights. Built off the workers, immutable, shared by all of them. They hold all
+// hosts, healthy or not: who meets one that cannot be used goes on with next(), so that a host's
+// keys spread over the others while it is ill, no other key moves, and nothing is built anew when
+// health changes.
 #pragma once
 
 #include <cstdint>
@@ -46,8 +47,8 @@ class HashTable {
     uint64_t hash;
     uint32_t host;
   };
-  std::vector<Point> points_;   // ring: sorted by hash
-  std::vector<uint32_t> slots_; // Maglev
+  std::vector<Point> points_;    // ring: sorted by hash
+  std::vector<uint32_t> slots_;  // Maglev
 };
 
 }  // namespace edgemesh::proxy

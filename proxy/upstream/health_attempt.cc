@@ -80,7 +80,9 @@ HealthAttempt::HealthAttempt(io::Loop& loop, std::shared_ptr<const HostSet> set,
   if (endpoint_.health_port != 0) endpoint_.addr.port = endpoint_.health_port;
 }
 
-HealthAttempt::~HealthAttempt() { request_.reset(); }
+HealthAttempt::~HealthAttempt() {
+  request_.reset();
+}
 
 void HealthAttempt::abandon() {
   ended_ = true;
@@ -147,13 +149,14 @@ void HealthAttempt::on_readable() {
 
 void HealthAttempt::begin_http() {
   const auto& cluster = set_->cluster();
-  const ClientTarget target{endpoint_.addr, tls_ != nullptr ? tls_->shared_peer() : nullptr, cluster};
+  const ClientTarget target{endpoint_.addr, tls_ != nullptr ? tls_->shared_peer() : nullptr,
+                            cluster};
   codec_ = (*make_)(std::move(stream_), target, *this);
   request_ = codec_->open(this);
   if (request_ == nullptr) return finish("no request can be sent");
   HeadPtr head = take_head();
   head->scheme = cluster.tls != nullptr ? "https" : "http";
-  head->authority = head->keep(!check_.host.empty()        ? check_.host
+  head->authority = head->keep(!check_.host.empty()          ? check_.host
                                : !endpoint_.hostname.empty() ? endpoint_.hostname
                                                              : cluster.name);
   head->version = uses_h2() ? HttpVersion::kHttp2 : HttpVersion::kHttp11;
@@ -200,14 +203,19 @@ void HealthAttempt::on_trailers(HeadPtr trailers) {
 
 void HealthAttempt::judge_grpc(const Head& trailers) {
   const auto status = trailers.get("grpc-status");
-  if (status != "0") return finish(fmt::format("grpc-status {}", status.empty() ? "missing" : status));
+  if (status != "0")
+    return finish(fmt::format("grpc-status {}", status.empty() ? "missing" : status));
   finish(grpc_health_serving(received_) ? "" : "not serving");
 }
 
 void HealthAttempt::on_reset(ResetReason, std::string_view detail) {
   finish(fmt::format("reset: {}", detail));
 }
-void HealthAttempt::on_error(const Error& error) { finish(error.message); }
-void HealthAttempt::on_closed(const Error& error) { finish(error.message); }
+void HealthAttempt::on_error(const Error& error) {
+  finish(error.message);
+}
+void HealthAttempt::on_closed(const Error& error) {
+  finish(error.message);
+}
 
 }  // namespace edgemesh::proxy

@@ -37,7 +37,7 @@ class HealthChecker::HostCheck final : public ListNode<HostCheck> {
   size_t which_;  // of the cluster's checks
   SockAddr addr_;
   bool healthy_;
-  bool first_;  // it was never well
+  bool first_;        // it was never well
   uint32_t row_ = 0;  // results in a row that speak against healthy_
   io::Timer timer_;
   std::unique_ptr<HealthAttempt> attempt_;
@@ -68,12 +68,13 @@ void HealthChecker::Cluster::publish(const SockAddr& addr, TimePoint now, std::s
   if (!host.set(SharedHost::kCheckFailed, failed)) return;
   if (!failed) {
     // At the start all begin together; who comes later, or back, may have to start slowly.
-    if (host.was_healthy || host.fresh_since != 0) host.fresh_since = now.time_since_epoch().count();
+    if (host.was_healthy || host.fresh_since != 0)
+      host.fresh_since = now.time_since_epoch().count();
     host.was_healthy = true;
   }
   set->shared()->raise_epoch();
-  EM_LOG(kInfo, "upstream", "cluster={} endpoint={} is {}{}{}", set->cluster().name, addr.to_string(),
-         failed ? "ill" : "well", reason.empty() ? "" : ": ", reason);
+  EM_LOG(kInfo, "upstream", "cluster={} endpoint={} is {}{}{}", set->cluster().name,
+         addr.to_string(), failed ? "ill" : "well", reason.empty() ? "" : ": ", reason);
 }
 
 const model::HealthCheck& HealthChecker::HostCheck::config() const {
@@ -97,9 +98,9 @@ void HealthChecker::HostCheck::run() {
   if (entry == nullptr) return;
   ++checker_.running_;
   auto& options = checker_.options_;
-  attempt_ = std::make_unique<HealthAttempt>(
-      options.loop, cluster_.set, entry->endpoint, config(),
-      [this](const std::string& reason) { on_done(reason); });
+  attempt_ =
+      std::make_unique<HealthAttempt>(options.loop, cluster_.set, entry->endpoint, config(),
+                                      [this](const std::string& reason) { on_done(reason); });
   entry->shared->checks.fetch_add(1, std::memory_order_relaxed);
   attempt_->start(options.connector, options.make_h1, options.make_h2);
 }
@@ -117,7 +118,8 @@ void HealthChecker::HostCheck::on_done(const std::string& reason) {
   const auto& check = config();
   const bool passed = reason.empty();
   const auto* entry = cluster_.find(addr_);
-  if (!passed && entry != nullptr) entry->shared->check_failures.fetch_add(1, std::memory_order_relaxed);
+  if (!passed && entry != nullptr)
+    entry->shared->check_failures.fetch_add(1, std::memory_order_relaxed);
   row_ = passed == healthy_ ? 0 : row_ + 1;
   const uint32_t needed = first_ ? 1 : passed ? check.healthy_threshold : check.unhealthy_threshold;
   const bool changes = passed != healthy_ && row_ >= needed;
@@ -127,10 +129,11 @@ void HealthChecker::HostCheck::on_done(const std::string& reason) {
   }
   // Until it was well once, a single success is enough.
   if (passed) first_ = false;
-  Duration wait = !healthy_ && check.unhealthy_interval > Duration::zero() ? check.unhealthy_interval
-                                                                           : check.interval;
-  wait += Duration(static_cast<int64_t>(static_cast<double>(wait.count()) * check.jitter_percent / 100 *
-                                        checker_.random_.unit()));
+  Duration wait = !healthy_ && check.unhealthy_interval > Duration::zero()
+                      ? check.unhealthy_interval
+                      : check.interval;
+  wait += Duration(static_cast<int64_t>(static_cast<double>(wait.count()) * check.jitter_percent /
+                                        100 * checker_.random_.unit()));
   timer_.start(wait);
   if (changes) cluster_.publish(addr_, checker_.options_.loop.now(), reason);
   checker_.start_waiting();
@@ -138,9 +141,10 @@ void HealthChecker::HostCheck::on_done(const std::string& reason) {
 
 HealthChecker::HealthChecker(HealthCheckerOptions options)
     : options_(std::move(options)),
-      random_(options_.seed != 0 ? options_.seed
-                                 : static_cast<uint64_t>(
-                                       options_.loop.clock().wall_now().time_since_epoch().count())) {}
+      random_(options_.seed != 0
+                  ? options_.seed
+                  : static_cast<uint64_t>(
+                        options_.loop.clock().wall_now().time_since_epoch().count())) {}
 
 HealthChecker::~HealthChecker() = default;
 
@@ -162,15 +166,15 @@ void HealthChecker::set(std::shared_ptr<const HostSet> set) {
   if (slot == nullptr) slot = std::make_unique<Cluster>();
   Cluster& cluster = *slot;
   cluster.set = std::move(set);
-  std::erase_if(cluster.hosts, [&](const auto& item) { return cluster.find(item.first) == nullptr; });
+  std::erase_if(cluster.hosts,
+                [&](const auto& item) { return cluster.find(item.first) == nullptr; });
   for (const auto& entry : cluster.set->entries()) {
     auto& checks = cluster.hosts[entry.endpoint.addr];
     if (!checks.empty()) continue;
     // An endpoint that was used before it had checks is used until they fail.
     const bool well = !entry.shared->has(SharedHost::kCheckFailed);
     for (size_t i = 0; i < cluster.set->cluster().health_checks.size(); ++i) {
-      checks.push_back(
-          std::make_unique<HostCheck>(*this, cluster, i, entry.endpoint.addr, well));
+      checks.push_back(std::make_unique<HostCheck>(*this, cluster, i, entry.endpoint.addr, well));
       checks.back()->begin();
     }
   }

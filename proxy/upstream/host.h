@@ -1,5 +1,5 @@
-// Host: one endpoint as one worker sees it. Lives while its cluster lists it or a HostRef points to it
-// (a request, a connection). Threads: the worker's loop.
+// Host: one endpoint as one worker sees it. Lives while its cluster lists it or a HostRef points to
+// it (a request, a connection). Threads: the worker's loop.
 #pragma once
 
 #include <cstdint>

@@ -13,7 +13,9 @@ constexpr int kProxiedScan = 64;  // idle connections looked at for one of the s
 
 HostPool::HostPool(UpstreamPool& pool, Host& host) : pool_(&pool), host_(host) {}
 
-HostPool::~HostPool() { shutdown(); }
+HostPool::~HostPool() {
+  shutdown();
+}
 
 void HostPool::shutdown() {
   if (pool_ == nullptr) return;
@@ -69,7 +71,9 @@ PoolAnswer HostPool::request(const PoolRequest& request, PoolWaiter& waiter) {
   return answer;
 }
 
-void HostPool::drop_ready(PoolConnection& connection) { static_cast<ReadyNode&>(connection).unlink(); }
+void HostPool::drop_ready(PoolConnection& connection) {
+  static_cast<ReadyNode&>(connection).unlink();
+}
 
 PoolConnection* HostPool::choose(const ProxiedAddrs* addrs) {
   if (ready_.empty()) return nullptr;
@@ -209,8 +213,7 @@ size_t HostPool::capacity_of_new() const {
 }
 
 Result<> HostPool::connect_for_waiters() {
-  const bool proxied =
-      host_.cluster().config().proxy_protocol != model::ProxyProtocolOut::kNone;
+  const bool proxied = host_.cluster().config().proxy_protocol != model::ProxyProtocolOut::kNone;
   // With PROXY headers each waiter needs its own, which its place in the list tells.
   size_t served = connecting_ * capacity_of_new();
   PoolWaiter* waiter = waiters_.front();
@@ -239,8 +242,8 @@ bool HostPool::admit(model::RequestPriority priority) {
 Result<> HostPool::connect(model::RequestPriority priority, const ProxiedAddrs* addrs) {
   if (!admit(priority)) {
     if (connections_ > 0) return {};
-    return fail(ErrorCode::kResourceExhausted, "cluster {} may have no connection: maxConnections is 0",
-                host_.cluster().name());
+    return fail(ErrorCode::kResourceExhausted,
+                "cluster {} may have no connection: maxConnections is 0", host_.cluster().name());
   }
   auto& cluster = host_.cluster();
   auto connecting = pool_->options_.connector.connect(host_.endpoint(), cluster.set(), addrs);

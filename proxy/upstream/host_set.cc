@@ -32,8 +32,9 @@ std::vector<LabelView> views(const std::vector<model::Label>& labels) {
 bool select(const model::Labels& from, const std::vector<std::string>& keys, model::Labels* out) {
   out->clear();
   for (const auto& key : keys) {
-    auto it = std::lower_bound(from.begin(), from.end(), key,
-                               [](const model::Label& label, const std::string& k) { return label.key < k; });
+    auto it = std::lower_bound(
+        from.begin(), from.end(), key,
+        [](const model::Label& label, const std::string& k) { return label.key < k; });
     if (it == from.end() || it->key != key) return false;
     out->push_back(*it);
   }
@@ -57,26 +58,47 @@ std::shared_ptr<const HostSet> HostSet::build(std::shared_ptr<const model::Clust
                                               const Options& options, const HostSet* before) {
   auto made = std::shared_ptr<HostSet>(new HostSet());
   made->cluster_ = std::move(cluster);
-  made->shared_ = before != nullptr ? before->shared_
-                                    : std::make_shared<SharedCluster>(made->cluster_->name,
-                                                                      options.workers);
+  made->endpoints_ = std::move(endpoints);
+  for (auto& endpoint : made->endpoints_) std::sort(endpoint.labels.begin(), endpoint.labels.end());
+  const auto& list = made->endpoints_;
+  return finish(std::move(made), list, options, before);
+}
+
+std::shared_ptr<const HostSet> HostSet::build(std::shared_ptr<const model::Cluster> cluster,
+                                              const Options& options, const HostSet* before) {
+  auto made = std::shared_ptr<HostSet>(new HostSet());
+  made->cluster_ = std::move(cluster);
+  const auto& list = made->cluster_->endpoints;
+  return finish(std::move(made), list, options, before);
+}
+
+std::shared_ptr<const HostSet> HostSet::finish(std::shared_ptr<HostSet> made,
+                                               const std::vector<model::Endpoint>& endpoints,
+                                               const Options& options, const HostSet* before) {
+  made->shared_ = before != nullptr
+                      ? before->shared_
+                      : std::make_shared<SharedCluster>(made->cluster_->name, options.workers);
   made->tls_ = options.tls;
-  made->take_endpoints(std::move(endpoints), options, before);
+  made->take_endpoints(endpoints, options, before);
   made->assign_levels(options.place);
   made->make_subsets();
   return made;
 }
 
-void HostSet::take_endpoints(std::vector<model::Endpoint> endpoints, const Options& options,
+void HostSet::take_endpoints(const std::vector<model::Endpoint>& endpoints, const Options& options,
                              const HostSet* before) {
-  std::stable_sort(endpoints.begin(), endpoints.end(),
-                   [](const auto& a, const auto& b) { return a.addr < b.addr; });
-  endpoints.erase(std::unique(endpoints.begin(), endpoints.end(),
-                              [](const auto& a, const auto& b) { return a.addr == b.addr; }),
-                  endpoints.end());
+  std::vector<const model::Endpoint*> sorted;
+  sorted.reserve(endpoints.size());
+  for (const auto& endpoint : endpoints) sorted.push_back(&endpoint);
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const auto* a, const auto* b) { return a->addr < b->addr; });
+  sorted.erase(std::unique(sorted.begin(), sorted.end(),
+                           [](const auto* a, const auto* b) { return a->addr == b->addr; }),
+               sorted.end());
   const bool checked = !cluster_->health_checks.empty();
-  entries_.reserve(endpoints.size());
-  for (auto& endpoint : endpoints) {
+  entries_.reserve(sorted.size());
+  for (const auto* from : sorted) {
+    const model::Endpoint& endpoint = *from;
     std::shared_ptr<SharedHost> shared;
     if (before != nullptr) {
       auto it = std::lower_bound(
@@ -93,8 +115,7 @@ void HostSet::take_endpoints(std::vector<model::Endpoint> endpoints, const Optio
     } else if (!checked) {
       shared->set(SharedHost::kCheckFailed, false);
     }
-    std::sort(endpoint.labels.begin(), endpoint.labels.end());
-    entries_.push_back({std::move(endpoint), std::move(shared), 0});
+    entries_.push_back({endpoint, std::move(shared), 0});
   }
 }
 
@@ -107,8 +128,8 @@ void HostSet::assign_levels(const Place& place) {
   }
   const std::vector<uint32_t> order(used.begin(), used.end());
   for (auto& entry : entries_)
-    entry.level = static_cast<uint32_t>(
-        std::lower_bound(order.begin(), order.end(), entry.level) - order.begin());
+    entry.level = static_cast<uint32_t>(std::lower_bound(order.begin(), order.end(), entry.level) -
+                                        order.begin());
   levels_ = static_cast<uint32_t>(order.size());
 }
 

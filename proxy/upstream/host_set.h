@@ -1,6 +1,6 @@
-// HostSet: the endpoints of a cluster at one time, sorted into subsets, priorities and localities, with
-// the hash tables over them. Immutable; built on the main loop (or off it, by offload()) and shared by
-// the workers, each of which keeps its own turns and lists beside it (load_balancer.h).
+// HostSet: the endpoints of a cluster at one time, sorted into subsets, priorities and localities,
+// with the hash tables over them. Immutable; built on the main loop (or off it, by offload()) and
+// shared by the workers, each of which keeps its own turns and lists beside it (load_balancer.h).
 #pragma once
 
 #include <cstdint>
@@ -30,7 +30,7 @@ struct LabelView {
 class HostSet {
  public:
   struct Entry {
-    model::Endpoint endpoint;
+    const model::Endpoint& endpoint;  // the cluster's own, or one of endpoints_
     std::shared_ptr<SharedHost> shared;
     uint32_t level = 0;  // the priority after LocalityMode::kNearest, without gaps
   };
@@ -63,6 +63,10 @@ class HostSet {
                                               std::vector<model::Endpoint> endpoints,
                                               const Options& options,
                                               const HostSet* before = nullptr);
+  // With the cluster's own endpoints, which are not copied.
+  static std::shared_ptr<const HostSet> build(std::shared_ptr<const model::Cluster> cluster,
+                                              const Options& options,
+                                              const HostSet* before = nullptr);
 
   const model::Cluster& cluster() const { return *cluster_; }
   const std::shared_ptr<const model::Cluster>& cluster_ptr() const { return cluster_; }
@@ -79,7 +83,10 @@ class HostSet {
 
  private:
   HostSet() = default;
-  void take_endpoints(std::vector<model::Endpoint> endpoints, const Options& options,
+  static std::shared_ptr<const HostSet> finish(std::shared_ptr<HostSet> made,
+                                               const std::vector<model::Endpoint>& endpoints,
+                                               const Options& options, const HostSet* before);
+  void take_endpoints(const std::vector<model::Endpoint>& endpoints, const Options& options,
                       const HostSet* before);
   void assign_levels(const Place& place);
   void make_subsets();
@@ -90,6 +97,7 @@ class HostSet {
   std::shared_ptr<const model::Cluster> cluster_;
   std::shared_ptr<SharedCluster> shared_;
   std::shared_ptr<tls::Context> tls_;
+  std::vector<model::Endpoint> endpoints_;
   std::vector<Entry> entries_;  // sorted by address
   std::vector<Subset> subsets_;
   uint32_t levels_ = 0;

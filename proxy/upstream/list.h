@@ -1,5 +1,6 @@
-// An intrusive doubly linked list: putting in and taking out allocate nothing and cost O(1). An object
-// is in at most one list for each Tag that it derives a node for, and leaves it when it is destroyed.
+// An intrusive doubly linked list: putting in and taking out allocate nothing and cost O(1). An
+// object is in at most one list for each Tag that it derives a node for, and leaves it when it is
+// destroyed.
 #pragma once
 
 namespace edgemesh::proxy {

@@ -6,7 +6,7 @@ namespace edgemesh::proxy {
 
 namespace {
 
-constexpr int kDraws = 5;     // for a host that was not tried
+constexpr int kDraws = 5;       // for a host that was not tried
 constexpr int kWalkSteps = 64;  // along a hash table, for one that can be used
 
 bool is_tried(const PickContext& context, const Host* host) {
@@ -134,8 +134,8 @@ Host* ClusterState::choose_from(Bucket& bucket) {
         return bucket.hosts[bucket.turn];
       }
       const TimePoint now = config().lb.slow_start.enabled() ? clock_.now() : TimePoint{};
-      return bucket.hosts[bucket.turns.next(
-          [&](uint32_t i) { return weight_of(*bucket.hosts[i], now); })];
+      return bucket
+          .hosts[bucket.turns.next([&](uint32_t i) { return weight_of(*bucket.hosts[i], now); })];
     }
     case model::LbPolicy::kLeastRequest: return least_request(bucket);
     default: break;  // hash policies without a hash are random

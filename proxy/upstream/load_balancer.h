@@ -3,23 +3,27 @@
 //
 // Choice, in the order that Envoy documents:
 //   subset      by the request's labels, else the fallback
-//   priority    priority 0 takes all while its healthy share times the overprovisioning factor is 100 %
-//               or more; what is missing spills over to the next, and so on; degraded ones come after
-//   panic       when all priorities together cannot reach 100 % and a priority's usable share is under
+//   priority    priority 0 takes all while its healthy share times the overprovisioning factor is
+//   100 %
+//               or more; what is missing spills over to the next, and so on; degraded ones come
+//               after
+//   panic       when all priorities together cannot reach 100 % and a priority's usable share is
+//   under
 //               the threshold, all its endpoints are used, ill or not
 //   locality    with weights: a locality in proportion to weight times its usable share
-//   policy      round robin (as even as weights allow), random, least request (the best of a few that
+//   policy      round robin (as even as weights allow), random, least request (the best of a few
+//   that
 //               were drawn by weight, compared by open requests per weight), ring hash, Maglev
 // An endpoint in slow start counts less. A retry passes over the hosts in `tried` where another one
 // is left.
 //
-// pick() allocates nothing in the steady state and costs O(1), O(log n) with unequal weights. After a
-// change of health the next pick looks at all endpoints of its subset once (O(n)).
+// pick() allocates nothing in the steady state and costs O(1), O(log n) with unequal weights. After
+// a change of health the next pick looks at all endpoints of its subset once (O(n)).
 //
 // Limits (circuit breakers) hold for the process: shared atomics, exact for connections, pending
-// requests and retries. Open requests are taken from the shared count in small batches when the limit
-// is large (1/256 of it, at most 16), so that workers seldom touch the same cache line: the limit is
-// never passed, but a worker may refuse while others hold back up to two batches each.
+// requests and retries. Open requests are taken from the shared count in small batches when the
+// limit is large (1/256 of it, at most 16), so that workers seldom touch the same cache line: the
+// limit is never passed, but a worker may refuse while others hold back up to two batches each.
 // Threads: the worker's loop.
 #pragma once
 
@@ -39,11 +43,11 @@ namespace edgemesh::proxy {
 
 struct PickContext {
   bool has_hash = false;
-  uint64_t hash = 0;                        // ring hash, Maglev
-  std::span<const LabelView> labels;        // subset, sorted by key
-  const IpAddr* client = nullptr;           // affinity
-  const SockAddr* destination = nullptr;    // original destination
-  std::span<const Host* const> tried;       // by earlier attempts of this request
+  uint64_t hash = 0;                      // ring hash, Maglev
+  std::span<const LabelView> labels;      // subset, sorted by key
+  const IpAddr* client = nullptr;         // affinity
+  const SockAddr* destination = nullptr;  // original destination
+  std::span<const Host* const> tried;     // by earlier attempts of this request
 };
 
 class ClusterState {
@@ -62,9 +66,11 @@ class ClusterState {
   const std::vector<HostRef>& hosts() const { return hosts_; }
   bool retired() const { return retired_; }
 
-  // The endpoints or the configuration changed. Hosts whose address stays are kept with all they hold.
+  // The endpoints or the configuration changed. Hosts whose address stays are kept with all they
+  // hold.
   void update(std::shared_ptr<const HostSet> set);
-  // The cluster was removed: hosts are told, nothing more is picked. Required before the last ref goes.
+  // The cluster was removed: hosts are told, nothing more is picked. Required before the last ref
+  // goes.
   void retire();
 
   // Null: none can be used. Valid until update(); a HostRef keeps it longer.
@@ -89,8 +95,8 @@ class ClusterState {
     std::vector<Host*> hosts;
     bool equal = true;  // all weigh the same, now and later
     uint32_t turn = 0;
-    TurnQueue turns;     // round robin, unequal
-    WeightedDraw draw;   // random and least request, unequal
+    TurnQueue turns;    // round robin, unequal
+    WeightedDraw draw;  // random and least request, unequal
   };
   struct LocalityState {
     double weight = 1;
@@ -168,7 +174,7 @@ class ClusterState {
   std::shared_ptr<const HostSet> set_;
   std::shared_ptr<SharedCluster> shared_;
   ClusterStats& stats_;
-  std::vector<HostRef> hosts_;  // by index of the set's entries
+  std::vector<HostRef> hosts_;                         // by index of the set's entries
   std::vector<std::unique_ptr<SubsetState>> subsets_;  // made when first used
   uint32_t noted_epoch_ = 0;
   AffinityTable affinity_;

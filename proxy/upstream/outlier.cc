@@ -36,8 +36,8 @@ void eject(const HostSet& set, SharedHost& host, TimePoint now, std::string_view
   }
   const uint32_t times = host.ejections.fetch_add(1, std::memory_order_relaxed) + 1;
   const double wanted = static_cast<double>(options.base_ejection.count()) * times;
-  const auto lasts = static_cast<int64_t>(
-      std::min(wanted, static_cast<double>(options.max_ejection.count())));
+  const auto lasts =
+      static_cast<int64_t>(std::min(wanted, static_cast<double>(options.max_ejection.count())));
   host.ejected_until.store(now.time_since_epoch().count() + lasts, std::memory_order_relaxed);
   host.ejected_total.fetch_add(1, std::memory_order_relaxed);
   set.shared()->raise_epoch();

@@ -1,9 +1,10 @@
 // Outlier detection: endpoints that answer badly are left out for a while.
 //
 // Workers report how each request ended. Counts of failures in a row are shared by all workers and
-// written only while something fails; the worker whose report reaches the threshold ejects. The main
-// loop sweeps once an interval: it brings back whose time is over, and compares success rates.
-// - An ejection lasts base_ejection times the number of ejections in a row, at most max_ejection; an
+// written only while something fails; the worker whose report reaches the threshold ejects. The
+// main loop sweeps once an interval: it brings back whose time is over, and compares success rates.
+// - An ejection lasts base_ejection times the number of ejections in a row, at most max_ejection;
+// an
 //   interval without one takes one off.
 // - Not more than max_ejection_percent of the endpoints are out at a time, but one may always be.
 #pragma once
@@ -26,8 +27,8 @@ inline Outcome outcome_of_status(int status) {
   return status >= 502 && status <= 504 ? Outcome::kGatewayError : Outcome::kServerError;
 }
 
-// On the host's worker, once a request (kConnected: once a connection). Counts it in the statistics,
-// too.
+// On the host's worker, once a request (kConnected: once a connection). Counts it in the
+// statistics, too.
 void report_outcome(Host& host, Outcome outcome);
 
 // On the main loop, every `interval` of the cluster's settings.

@@ -1,12 +1,16 @@
 // UpstreamPool: the worker's connections to endpoints, kept and used again.
 //
-// - HTTP/1: one request a connection at a time; the one that was used last is used first; idle ones are
+// - HTTP/1: one request a connection at a time; the one that was used last is used first; idle ones
+// are
 //   closed after the cluster's idle timeout.
 // - HTTP/2: few connections with many streams each.
-// - A request that finds no connection waits, within the cluster's limit, while one is being made. Its
+// - A request that finds no connection waits, within the cluster's limit, while one is being made.
+// Its
 //   own timeouts are the caller's: cancel by destroying the waiter (or PoolWaiter::cancel()).
-// - When connections are at their limit, an idle one of another endpoint of the cluster makes place;
-//   an endpoint without any connection gets one all the same, else its requests would wait for ever.
+// - When connections are at their limit, an idle one of another endpoint of the cluster makes
+// place;
+//   an endpoint without any connection gets one all the same, else its requests would wait for
+//   ever.
 // - Connections of an endpoint that was removed end with their last request.
 //
 // The caller (the exchange) takes a RequestTicket for the request before, and reports its outcome
@@ -29,7 +33,7 @@ namespace edgemesh::proxy {
 
 enum class PoolFailure : uint8_t {
   kNone,
-  kConnectFailed,       // refused, no route, TLS or ALPN failed, the tunnel is down
+  kConnectFailed,  // refused, no route, TLS or ALPN failed, the tunnel is down
   kConnectTimeout,
   kPendingOverflow,     // max_pending
   kConnectionOverflow,  // max_connections is 0
@@ -48,7 +52,8 @@ struct ConnectionInfo {
 class HostPool;
 class PoolConnection;
 
-// One that waits for a stream. At most one of the callbacks runs, once, never from within request().
+// One that waits for a stream. At most one of the callbacks runs, once, never from within
+// request().
 class PoolWaiter : public ListNode<PoolWaiter> {
  public:
   virtual void on_pool_stream(StreamPtr stream, const ConnectionInfo& info) = 0;

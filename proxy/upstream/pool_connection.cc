@@ -20,9 +20,10 @@ void PoolConnection::start(Connecting connecting) {
   const Duration timeout = cluster().config().connect_timeout;
   connect_timer_ = std::make_unique<io::Timer>(pool_.options_.loop, [this, timeout] {
     const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(timeout).count();
-    fail_connect(PoolFailure::kConnectTimeout,
-                 Error{ErrorCode::kTimeout,
-                       fmt::format("{}: not connected in {} ms", host_->addr().to_string(), ms), 0});
+    fail_connect(
+        PoolFailure::kConnectTimeout,
+        Error{ErrorCode::kTimeout,
+              fmt::format("{}: not connected in {} ms", host_->addr().to_string(), ms), 0});
   });
   connect_timer_->start(timeout);
 }

@@ -97,7 +97,7 @@ class HostPool final : public HostAttachment, public ListNode<HostPool> {
   void on_open(PoolConnection& connection);  // it can take requests: now, or again
   void on_connect_failed(PoolConnection& connection, PoolFailure failure, const Error& error);
   void on_gone();  // a connection was closed, or cannot serve all: the waiters may need another
-  void forget(PoolConnection& connection);   // out of the lists and counts
+  void forget(PoolConnection& connection);  // out of the lists and counts
   PoolConnection* oldest_idle() const;
 
   void on_host_removed() override;
@@ -113,7 +113,8 @@ class HostPool final : public HostAttachment, public ListNode<HostPool> {
   void take_out(PoolWaiter& waiter);
   void fail_waiter(PoolWaiter& waiter, PoolFailure failure, const Error& error);
   void fail_all(PoolFailure failure, const Error& error);
-  // Makes as many connections as the waiters need. An error of the connector, when none is on its way.
+  // Makes as many connections as the waiters need. An error of the connector, when none is on its
+  // way.
   Result<> connect_for_waiters();
   bool admit(model::RequestPriority priority);
   Result<> connect(model::RequestPriority priority, const ProxiedAddrs* addrs);

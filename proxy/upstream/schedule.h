@@ -10,8 +10,8 @@
 
 namespace edgemesh::proxy {
 
-// Earliest deadline first: weighted turns as even as they can be. O(log n) a turn; weights may differ
-// from turn to turn.
+// Earliest deadline first: weighted turns as even as they can be. O(log n) a turn; weights may
+// differ from turn to turn.
 class TurnQueue {
  public:
   void reserve(size_t n) { heap_.reserve(n); }

@@ -1,6 +1,6 @@
 // What all threads know of a cluster and of its endpoints: health, ejections, open requests against
-// the limits, and each worker's counters. All of it is relaxed atomics; none is written in the steady
-// state but a worker's own counters and, now and then, the breakers.
+// the limits, and each worker's counters. All of it is relaxed atomics; none is written in the
+// steady state but a worker's own counters and, now and then, the breakers.
 //
 // Life: made on the main loop by HostSet::build(), kept for an endpoint's address (and a cluster's
 // name) over all changes of the configuration.
@@ -24,7 +24,8 @@ template <class T>
 class PerWorker {
  public:
   explicit PerWorker(int workers)
-      : workers_(workers), slots_(std::make_unique<std::atomic<T*>[]>(static_cast<size_t>(workers))) {}
+      : workers_(workers),
+        slots_(std::make_unique<std::atomic<T*>[]>(static_cast<size_t>(workers))) {}
   ~PerWorker() {
     for (int i = 0; i < workers_; ++i) delete slots_[static_cast<size_t>(i)].load();
   }
@@ -65,11 +66,11 @@ class Level {
 
 // One worker's counts of one endpoint.
 struct alignas(64) HostStats {
-  obs::Counter requests;           // that were given to it
-  obs::Counter successes;          // answers below 500
-  obs::Counter errors;             // answers from 500, resets, timeouts
-  obs::Counter connections;        // opened
-  obs::Counter connect_failures;   // and those that timed out
+  obs::Counter requests;          // that were given to it
+  obs::Counter successes;         // answers below 500
+  obs::Counter errors;            // answers from 500, resets, timeouts
+  obs::Counter connections;       // opened
+  obs::Counter connect_failures;  // and those that timed out
   Level active_requests;
   Level active_connections;
 };
@@ -102,8 +103,8 @@ class SharedHost {
   std::atomic<uint32_t> consecutive_5xx{0};
   std::atomic<uint32_t> consecutive_gateway{0};
   std::atomic<uint32_t> consecutive_local{0};
-  std::atomic<uint32_t> ejections{0};      // in a row
-  std::atomic<int64_t> ejected_until{0};   // TimePoint in ns
+  std::atomic<uint32_t> ejections{0};     // in a row
+  std::atomic<int64_t> ejected_until{0};  // TimePoint in ns
   std::atomic<uint64_t> ejected_total{0};
   // Slow start: when it joined or came back; 0: long ago.
   std::atomic<int64_t> fresh_since{0};

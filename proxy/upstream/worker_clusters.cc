@@ -2,35 +2,39 @@
 
 namespace edgemesh::proxy {
 
+ClusterState* WorkerClusters::make(Entry& entry) {
+  entry.state = ClusterState::create(std::exchange(entry.set, nullptr), worker_, clock_);
+  return entry.state.get();
+}
+
 void WorkerClusters::apply(const ClusterUpdates& updates) {
   for (const auto& update : *updates) {
     auto it = clusters_.find(std::string_view(update.name));
+    ClusterRef gone;
     if (update.set == nullptr) {
       if (it == clusters_.end()) continue;
-      ClusterRef gone = std::move(it->second);
+      gone = std::move(it->second.state);
       clusters_.erase(it);
-      gone->retire();
-      continue;
+    } else if (it == clusters_.end()) {
+      clusters_.emplace(update.name, Entry{update.set, {}});
+    } else if (!it->second.state) {
+      it->second.set = update.set;
+    } else if (&it->second.state->shared() == update.set->shared().get()) {
+      it->second.state->update(update.set);
+    } else {
+      // It was removed and came back between two updates: another cluster.
+      gone = std::move(it->second.state);
+      it->second = {update.set, {}};
     }
-    // One that was removed and came back between two updates is another cluster.
-    if (it != clusters_.end() && &it->second->shared() == update.set->shared().get()) {
-      it->second->update(update.set);
-      continue;
-    }
-    auto made = ClusterState::create(update.set, worker_, clock_);
-    if (it == clusters_.end()) {
-      clusters_.emplace(update.name, std::move(made));
-      continue;
-    }
-    ClusterRef gone = std::exchange(it->second, std::move(made));
-    gone->retire();
+    if (gone) gone->retire();
   }
 }
 
 void WorkerClusters::clear() {
   auto clusters = std::move(clusters_);
   clusters_.clear();
-  for (auto& [name, cluster] : clusters) cluster->retire();
+  for (auto& [name, entry] : clusters)
+    if (entry.state) entry.state->retire();
 }
 
 }  // namespace edgemesh::proxy

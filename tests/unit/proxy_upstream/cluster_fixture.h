@@ -35,7 +35,8 @@ struct TestCluster {
   }
   void set(std::vector<model::Endpoint> list) {
     auto shared_config = std::make_shared<model::Cluster>(config);
-    hosts = HostSet::build(shared_config, std::move(list), {place, 2, clock.now(), nullptr}, hosts.get());
+    hosts = HostSet::build(shared_config, std::move(list), {place, 2, clock.now(), nullptr},
+                           hosts.get());
     if (state)
       state->update(hosts);
     else

@@ -225,13 +225,14 @@ TEST_F(ClusterManagerTest, DnsJitterSpreads) {
     io::Resolver::OnResolved done;
     TimePoint asked{};
     int times = 0;
-    DnsCluster dns(*loop_, options,
-                   [&](const std::string&, model::DnsFamily, io::Resolver::OnResolved d) {
-                     done = std::move(d);
-                     asked = clock_.now();
-                     ++times;
-                   },
-                   seed, [](const auto&) {});
+    DnsCluster dns(
+        *loop_, options,
+        [&](const std::string&, model::DnsFamily, io::Resolver::OnResolved d) {
+          done = std::move(d);
+          asked = clock_.now();
+          ++times;
+        },
+        seed, [](const auto&) {});
     turn();
     const TimePoint start = clock_.now();
     done(std::vector<IpAddr>{IpAddr::v4(1)}, seconds(10));
@@ -273,7 +274,8 @@ TEST_F(ClusterManagerTest, ReportsAreComplete) {
 
   std::string json;
   append_clusters_json(json, sets);
-  EXPECT_NE(json.find(R"("name":"web \"x\"","type":"static","policy":"roundRobin")"), std::string::npos);
+  EXPECT_NE(json.find(R"("name":"web \"x\"","type":"static","policy":"roundRobin")"),
+            std::string::npos);
   EXPECT_EQ(std::count(json.begin(), json.end(), '{'), std::count(json.begin(), json.end(), '}'));
 
   std::string metrics;
@@ -294,8 +296,10 @@ TEST_F(ClusterManagerTest, MetricsHaveBoundedCardinality) {
     }
   std::string metrics;
   append_clusters_prometheus(metrics, manager_->sets(), 10);
-  EXPECT_NE(metrics.find("edgemesh_cluster_requests_total{cluster=\"c49\"} 50\n"), std::string::npos);
-  EXPECT_NE(metrics.find("edgemesh_cluster_requests_total{cluster=\"_other\"} 820\n"), std::string::npos);
+  EXPECT_NE(metrics.find("edgemesh_cluster_requests_total{cluster=\"c49\"} 50\n"),
+            std::string::npos);
+  EXPECT_NE(metrics.find("edgemesh_cluster_requests_total{cluster=\"_other\"} 820\n"),
+            std::string::npos);
   EXPECT_EQ(metrics.find("cluster=\"c39\""), std::string::npos);
 }
 
@@ -353,7 +357,8 @@ TEST(ClusterConfigTest, SaysWhatIsWrong) {
   };
   EXPECT_EQ(error("name: a\nendpoints: [{address: \"10.0.0.1:80\"}]\n"), "fine");
   EXPECT_NE(error("name: a\n").find("endpoints"), std::string::npos);
-  EXPECT_NE(error("name: a\ntype: dns\ndns: {host: \"a.test:80\"}\nendpoints: []\n").find("does not go with"),
+  EXPECT_NE(error("name: a\ntype: dns\ndns: {host: \"a.test:80\"}\nendpoints: []\n")
+                .find("does not go with"),
             std::string::npos);
   const std::string base = "name: a\nendpoints: [{address: \"10.0.0.1:80\"}]\n";
   for (std::string_view wrong :
@@ -364,7 +369,8 @@ TEST(ClusterConfigTest, SaysWhatIsWrong) {
         "loadBalancer: {slowStart: {window: 1s, aggression: x}}",
         "loadBalancer: {subsets: {selectors: [{keys: [a]}], fallback: default}}"})
     EXPECT_NE(error(base + std::string(wrong) + "\n"), "fine") << wrong;
-  EXPECT_NE(error("name: a\nendpoints: [{address: \"10.0.0.1:80\"}, {address: \"10.0.0.1:80\"}]\n"), "fine");
+  EXPECT_NE(error("name: a\nendpoints: [{address: \"10.0.0.1:80\"}, {address: \"10.0.0.1:80\"}]\n"),
+            "fine");
 }
 
 }  // namespace

@@ -267,8 +267,9 @@ TEST_F(HealthCheckerTest, Grpc) {
     std::string_view status;
     bool well;
   };
-  for (const Case& c : {Case{not_serving, "0", false}, Case{serving, "0", true},
-                        Case{serving, "12", false}, Case{serving, "0", true}, Case{"", "0", false}}) {
+  for (const Case& c :
+       {Case{not_serving, "0", false}, Case{serving, "0", true}, Case{serving, "12", false},
+        Case{serving, "0", true}, Case{"", "0", false}}) {
     advance(seconds(10));
     connector_.accept();
     codecs_[0]->answer_grpc(c.message, c.status);
@@ -278,7 +279,9 @@ TEST_F(HealthCheckerTest, Grpc) {
 }
 
 TEST(GrpcHealthTest, ReadsOnlyWholeMessages) {
-  const auto framed = [](std::string_view message) { return std::string(5, '\0') + std::string(message); };
+  const auto framed = [](std::string_view message) {
+    return std::string(5, '\0') + std::string(message);
+  };
   EXPECT_TRUE(grpc_health_serving(framed("\x08\x01")));
   EXPECT_TRUE(grpc_health_serving(framed("\x12\x02xy\x08\x01")));
   EXPECT_FALSE(grpc_health_serving(framed("\x08")));
@@ -288,7 +291,8 @@ TEST(GrpcHealthTest, ReadsOnlyWholeMessages) {
   const std::string huge(10, '\xff');
   EXPECT_FALSE(grpc_health_serving(framed(huge)));
   EXPECT_EQ(grpc_health_request(""), std::string(5, '\0'));
-  EXPECT_EQ(grpc_health_request(std::string(200, 'a')).substr(0, 8), std::string("\0\0\0\0\xcb\x0a\xc8\x01", 8));
+  EXPECT_EQ(grpc_health_request(std::string(200, 'a')).substr(0, 8),
+            std::string("\0\0\0\0\xcb\x0a\xc8\x01", 8));
 }
 
 TEST_F(HealthCheckerTest, EndpointsComeAndGoWhileChecksRun) {

@@ -150,7 +150,8 @@ TEST_P(HashPolicyTest, IllHostsKeysSpreadAndComeBack) {
   for (auto [key, n] : before) EXPECT_EQ(number_of(*cluster.pick_hash(key)), n);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, HashPolicyTest, testing::Values(LbPolicy::kRingHash, LbPolicy::kMaglev),
+INSTANTIATE_TEST_SUITE_P(All, HashPolicyTest,
+                         testing::Values(LbPolicy::kRingHash, LbPolicy::kMaglev),
                          [](const auto& test) {
                            return test.param == LbPolicy::kRingHash ? "Ring" : "Maglev";
                          });

@@ -34,8 +34,8 @@ class FakeHttpStream final : public HttpStream {
 
 class FakeCodec final : public HttpClientConnection {
  public:
-  FakeCodec(std::unique_ptr<io::Stream> stream, size_t streams, HttpClientConnection::Handler& handler,
-            std::vector<FakeCodec*>* all)
+  FakeCodec(std::unique_ptr<io::Stream> stream, size_t streams,
+            HttpClientConnection::Handler& handler, std::vector<FakeCodec*>* all)
       : handler_(handler), limit(streams), stream_(std::move(stream)), all_(all) {
     all_->push_back(this);
   }
@@ -127,7 +127,8 @@ class PoolTest : public testing::Test {
   }
   // Asks; the waiter gets the result either way.
   void ask(Waiter& waiter, int host = 1, const ProxiedAddrs* addrs = nullptr) {
-    auto answer = pool_->request(cluster_.host(host), {nullptr, model::RequestPriority::kDefault, addrs}, waiter);
+    auto answer = pool_->request(cluster_.host(host),
+                                 {nullptr, model::RequestPriority::kDefault, addrs}, waiter);
     if (answer.stream) {
       waiter.stream = std::move(answer.stream);
       waiter.info = answer.info;
@@ -571,10 +572,12 @@ TEST_F(PoolTest, DestroyedWithConnectionsInEveryState) {
 
 TEST(ProxyHeaderTest, BothVersions) {
   const ProxiedAddrs v4{{IpAddr::v4(0x01020304), 1000}, {IpAddr::v4(0x05060708), 80}};
-  EXPECT_EQ(proxy_header(model::ProxyProtocolOut::kV1, &v4), "PROXY TCP4 1.2.3.4 5.6.7.8 1000 80\r\n");
+  EXPECT_EQ(proxy_header(model::ProxyProtocolOut::kV1, &v4),
+            "PROXY TCP4 1.2.3.4 5.6.7.8 1000 80\r\n");
   EXPECT_EQ(proxy_header(model::ProxyProtocolOut::kV1, nullptr), "PROXY UNKNOWN\r\n");
   const auto v2 = proxy_header(model::ProxyProtocolOut::kV2, &v4);
-  EXPECT_EQ(v2, std::string("\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\1\2\3\4\5\6\7\x08\x03\xe8\0\x50", 28));
+  EXPECT_EQ(v2,
+            std::string("\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\1\2\3\4\5\6\7\x08\x03\xe8\0\x50", 28));
   EXPECT_EQ(proxy_header(model::ProxyProtocolOut::kV2, nullptr).size(), 16u);
   const ProxiedAddrs v6{{IpAddr::loopback(true), 1}, {IpAddr::loopback(true), 2}};
   EXPECT_EQ(proxy_header(model::ProxyProtocolOut::kV1, &v6), "PROXY TCP6 ::1 ::1 1 2\r\n");
