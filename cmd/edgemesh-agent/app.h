@@ -64,18 +64,27 @@ class App final : private agent::MeshSink {
   void await_path(const std::string& node, TimePoint end, JsonDone done);
 
   // MeshSink
-  void upsert_service(const kube::Service& service) override { registry_.upsert_service(service); }
+  void upsert_service(const kube::Service& service) override {
+    registry_.upsert_service(service);
+    note_change();
+  }
   void remove_service(const std::string& ns, const std::string& name) override {
     registry_.remove_service(ns, name);
+    note_change();
   }
-  void upsert_slice(const kube::EndpointSlice& slice) override { registry_.upsert_slice(slice); }
+  void upsert_slice(const kube::EndpointSlice& slice) override {
+    registry_.upsert_slice(slice);
+    note_change();
+  }
   void remove_slice(const std::string& ns, const std::string& name) override {
     registry_.remove_slice(ns, name);
+    note_change();
   }
   void on_config(const agent::MeshConfig& config) override;
   void on_signal(const std::string& from_node, std::string_view json) override;
   void on_signal_error(const std::string& node, std::string_view reason) override;
   void on_synced() override { note_synced(); }
+  void note_change();
 
   io::Loop& loop_;
   agent::AgentConfig config_;
@@ -98,6 +107,8 @@ class App final : private agent::MeshSink {
   std::unique_ptr<p2p::NetlinkWatch> addresses_;
   std::unique_ptr<Admin> admin_;
   io::Timer node_info_timer_;
+  io::Timer trim_timer_;
+  size_t changes_to_trim_ = 0;
   bool serves_ = false;  // services are known, from the disk or from the cloud
   bool shutting_down_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
