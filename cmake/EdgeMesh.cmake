@@ -54,7 +54,9 @@ function(em_test name)
   target_link_libraries(${ARG_LABEL}_${name} PRIVATE em_flags em_test_support ${ARG_DEPS} GTest::gmock GTest::gtest_main)
   target_compile_definitions(${ARG_LABEL}_${name} PRIVATE EDGEMESH_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   add_test(NAME ${ARG_LABEL}.${name} COMMAND ${ARG_LABEL}_${name})
-  set_tests_properties(${ARG_LABEL}.${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+  # A case that was skipped has tested nothing: that is a failure.
+  set_tests_properties(${ARG_LABEL}.${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
+    FAIL_REGULAR_EXPRESSION "\\[  SKIPPED \\]")
 endfunction()
 
 # em_fuzz(http1 DEPS em_http): tests/fuzz/<name>_fuzz.cc with LLVMFuzzerTestOneInput. With the fuzz
