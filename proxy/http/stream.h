@@ -68,7 +68,7 @@ class HttpStream {
   virtual const tls::PeerIdentity* peer_identity() const = 0;  // null: none was verified
 
  protected:
-  ~HttpStream() = default;
+  virtual ~HttpStream() = default;
   friend struct ReleaseStream;
   virtual void release() = 0;
 };

@@ -18,7 +18,7 @@ class WriteBatch {
     Member& operator=(const Member&) = delete;
 
    protected:
-    ~Member() { leave(); }
+    virtual ~Member() { leave(); }
     // Called once after add(), in the same turn of the loop. May destroy any member.
     virtual void flush_writes() = 0;
 

@@ -60,7 +60,9 @@ TEST(FastAeadTest, RefusesOtherKeysAndShortPackets) {
   key.resize(16);
   auto fast = FastAead::create(key);
   uint8_t nonce[FastAead::kNonceBytes] = {}, to[16], packet[15] = {};
-  if (fast != nullptr) EXPECT_FALSE(fast->open(to, packet, nonce, {}));
+  if (fast != nullptr) {
+    EXPECT_FALSE(fast->open(to, packet, nonce, {}));
+  }
 }
 
 }  // namespace
