@@ -93,6 +93,23 @@ Result<> check_node_name(std::string_view name) {
   return {};
 }
 
+namespace {
+// Key and certificate of a new CA, in one file first: whatever happens in between, both are there or none.
+constexpr const char* kPairFile = "/ca.next";
+
+Result<> finish_pair(const std::string& dir) {
+  const std::string path = dir + kPairFile;
+  auto both = read_file(path);
+  if (!both) return both.error().code == ErrorCode::kNotFound ? Result<>() : fail(both.error());
+  const size_t cut = both->find("-----BEGIN CERTIFICATE-----");
+  if (cut == std::string::npos) return fail(ErrorCode::kInvalidArgument, "{}: no certificate in it", path);
+  EM_TRY_VOID(write_file(dir + "/ca.key", std::string_view(*both).substr(0, cut), 0600));
+  EM_TRY_VOID(write_file(dir + "/ca.crt", std::string_view(*both).substr(cut), 0644));
+  if (::unlink(path.c_str()) != 0) return fail_errno("remove " + path, errno);
+  return {};
+}
+}  // namespace
+
 Ca::Ca(CaOptions options, const Clock& clock, tls::CaPair pair)
     : options_(std::move(options)), clock_(clock), pair_(std::move(pair)) {}
 
@@ -107,6 +124,7 @@ Result<std::unique_ptr<Ca>> Ca::open(CaOptions options, const Clock& clock) {
   const std::string key_path = dir + "/ca.key";
   EM_TRY_VOID(make_dirs(dir));
   EM_TRY(auto lock, FileLock::acquire(dir + "/.lock"));
+  EM_TRY_VOID(finish_pair(dir));
   auto cert = read_file(cert_path);
   auto key = read_file(key_path);
   if (!cert && cert.error().code != ErrorCode::kNotFound) return fail(cert.error());
@@ -126,8 +144,8 @@ Result<std::unique_ptr<Ca>> Ca::open(CaOptions options, const Clock& clock) {
   const int64_t begin = ca->now() - kBackdateSeconds;
   EM_TRY(ca->pair_, tls::self_signed_ca({.common_name = "KubeEdge"}, begin, begin + kCaLifetime));
   EM_TRY_VOID(ca->load_derived());
-  EM_TRY_VOID(write_file(key_path, ca->pair_.key_pem, 0600));
-  EM_TRY_VOID(write_file(cert_path, ca->pair_.cert_pem, 0644));
+  EM_TRY_VOID(write_file(dir + kPairFile, ca->pair_.key_pem + ca->pair_.cert_pem, 0600));
+  EM_TRY_VOID(finish_pair(dir));
   EM_LOG(kInfo, "ca", "made a new CA in {} (sha256 {})", dir, ca->hash_);
   return ca;
 }

@@ -38,6 +38,10 @@ Result<> write_file(const std::string& path, std::string_view data, mode_t mode)
   }
   if (::fsync(fd.get()) != 0) return fail_errno("fsync " + temp, errno);
   if (::rename(temp.c_str(), path.c_str()) != 0) return fail_errno("rename " + temp, errno);
+  // Without it a power cut can take the name away again.
+  const std::string dir = path.substr(0, path.rfind('/') + 1);
+  io::Fd dir_fd(::open(dir.empty() ? "." : dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!dir_fd.valid() || ::fsync(dir_fd.get()) != 0) return fail_errno("sync the folder of " + path, errno);
   return {};
 }
 

@@ -89,7 +89,9 @@ MeshController::MeshController(io::Loop& loop, kube::Client& client, NodeLink& l
           registry.counter("edgemesh_mesh_syncs_total", "Syncs begun.", {{"kind", "delta"}})) {}
 
 MeshController::~MeshController() {
-  if (restored_ && !options_.log_path.empty() && save_timer_.active()) {
+  *alive_ = false;
+  // Not beside a write that is under way: it is a few seconds old at most.
+  if (restored_ && !options_.log_path.empty() && save_timer_.active() && !saving_) {
     const auto ok = write_file(options_.log_path, log_.save(), 0600);
     if (!ok) EM_LOG(kWarn, "mesh", "{}", ok.error().message);
   }
@@ -113,13 +115,17 @@ void MeshController::restore_log() {
 void MeshController::save_log() {
   // Before the lists are complete the file is better than what is in memory.
   if (!restored_ || options_.log_path.empty()) return;
+  if (saving_) return save_timer_.start(kSaveDelay);  // a slow disk: one write at a time
+  saving_ = true;
   auto text = std::make_shared<const std::string>(log_.save());
   loop_.offload(
       [text, path = options_.log_path] {
         const auto ok = write_file(path, *text, 0600);
         if (!ok) EM_LOG(kWarn, "mesh", "{}", ok.error().message);
       },
-      [] {});
+      [this, alive = alive_] {
+        if (*alive) saving_ = false;
+      });
 }
 
 void MeshController::start() {
@@ -163,8 +169,13 @@ void MeshController::on_upsert(const kube::ResourceType& type, const char* name,
   }
   strip(type, *json);
   const std::string key = log_key(name, object);
+  // With the uid: versions of another cluster, or of a store that was made anew, may be the same numbers.
+  const Json& meta = (*json)["metadata"];
+  const auto uid = meta.is_object() ? meta.find("uid") : meta.end();
+  std::string version = object.resource_version;
+  if (meta.is_object() && uid != meta.end() && uid->is_string()) version = uid->get<std::string>() + ":" + version;
   const char* operation = log_.has(key) ? "update" : "insert";
-  const bool changed = log_.put(key, object.resource_version, [&](uint64_t position) {
+  const bool changed = log_.put(key, version, [&](uint64_t position) {
     return change_frame(position, operation, key, json->dump());
   });
   if (!changed) return;

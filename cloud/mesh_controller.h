@@ -80,12 +80,14 @@ class MeshController {
   std::unordered_map<std::string, NodeState> nodes_;
   io::Timer config_timer_;
   io::Timer save_timer_;
+  bool saving_ = false;  // a write is on the pool
   bool restored_ = false;  // restored entries that are gone were dealt with
   obs::Counter& changes_;
   obs::Counter& full_syncs_;
   obs::Counter& delta_syncs_;
   std::unique_ptr<kube::Informer> services_;
   std::unique_ptr<kube::Informer> slices_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace edgemesh::cloud
