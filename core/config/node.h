@@ -42,6 +42,9 @@ struct State {
 // Builds the tree. The error has file and line.
 Result<> parse_yaml(std::string_view text, State& state);
 
+// An error's text on one line, whatever of the file is quoted in it.
+std::string one_line(std::string text);
+
 // The name in `names` that `wrong` was likely meant to be; empty when none is near.
 std::string_view nearest(std::string_view wrong, const std::vector<std::string>& names);
 

@@ -452,7 +452,8 @@ Result<> Document::finish() {
   if (problems.empty()) return {};
   const auto first = std::min_element(problems.begin(), problems.end(),
                                       [](const auto& a, const auto& b) { return a.line < b.line; });
-  return fail(ErrorCode::kInvalidArgument, "{}:{}: {}", state_->name, first->line, first->text);
+  return fail(ErrorCode::kInvalidArgument, "{}:{}: {}", state_->name, first->line,
+              one_line(first->text));
 }
 
 const std::string& Document::name() const {

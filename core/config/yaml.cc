@@ -154,6 +154,12 @@ std::string folded(std::string_view text) {
 
 }  // namespace
 
+std::string one_line(std::string text) {
+  for (char& c : text)
+    if ((c >= 0 && c < ' ') || c == 0x7f) c = '?';
+  return text;
+}
+
 Result<> parse_yaml(std::string_view text, State& state) {
   try {
     std::istringstream in{std::string(text)};
@@ -167,12 +173,13 @@ Result<> parse_yaml(std::string_view text, State& state) {
                   state.name, rest.line);
     }
   } catch (const Refused& e) {
-    return fail(ErrorCode::kInvalidArgument, "{}:{}: {}", state.name, e.line, e.what());
+    return fail(ErrorCode::kInvalidArgument, "{}:{}: {}", state.name, e.line, one_line(e.what()));
   } catch (const YAML::Exception& e) {
     return fail(ErrorCode::kInvalidArgument, "{}:{}: not valid YAML: {}", state.name,
-                e.mark.line + 1, e.msg);
+                e.mark.line + 1, one_line(e.msg));
   } catch (const std::exception& e) {
-    return fail(ErrorCode::kInvalidArgument, "{}: not valid YAML: {}", state.name, e.what());
+    return fail(ErrorCode::kInvalidArgument, "{}: not valid YAML: {}", state.name,
+                one_line(e.what()));
   }
   return {};
 }
