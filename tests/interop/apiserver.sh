@@ -27,7 +27,7 @@ build_apiserver() {
     grep -m1 '^go ' "$mod"
     echo "require k8s.io/kubernetes v$KUBERNETES"
     # The module says where its parts lie in its own source tree; outside they have versions.
-    grep -oE 'k8s\.io/[a-z-]+ v0\.0\.0' "$mod" | sort -u | while read -r name _; do
+    grep -oE 'k8s\.io/[a-z-]+ v0\.0\.0($| )' "$mod" | sort -u | while read -r name _; do
       echo "replace $name => $name v$staging"
     done
   } >"$work/go.mod"
