@@ -17,10 +17,10 @@ class JwtClaims;
 
 struct Facts {
   // The connection.
-  SockAddr peer;                    // its other end
-  SockAddr local;                   // where it was sent to
-  IpAddr client;                    // the client behind trusted proxies; else peer.ip
-  std::string_view server_name;     // SNI
+  SockAddr peer;                                // its other end
+  SockAddr local;                               // where it was sent to
+  IpAddr client;                                // the client behind trusted proxies; else peer.ip
+  std::string_view server_name;                 // SNI
   const tls::PeerIdentity* identity = nullptr;  // verified; null: none
   const model::Labels* source_labels = nullptr;
   bool tls = false;
