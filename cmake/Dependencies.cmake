@@ -22,3 +22,6 @@ foreach(lib IN ITEMS
     set_target_properties(PkgConfig::${target} PROPERTIES INTERFACE_LINK_LIBRARIES ${${target}_path})
   endif()
 endforeach()
+
+# Tests only: another parser, to compare ours with.
+find_library(HTTP_PARSER_LIBRARY http_parser REQUIRED)
