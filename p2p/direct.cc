@@ -9,6 +9,8 @@ namespace edgemesh::p2p {
 
 namespace {
 constexpr Duration kConnectTimeout = std::chrono::seconds(3);
+// The peer is gone, or one of us has another address: TCP itself would try for a quarter of an hour.
+constexpr Duration kMaxSilence = std::chrono::seconds(6);
 constexpr Duration kHandshakeTimeout = std::chrono::seconds(5);
 }  // namespace
 
@@ -44,6 +46,7 @@ struct DirectLink::Attempt final : io::Stream::Handler {
     options.mark = link.mark_;
     options.timeout = kConnectTimeout;
     options.congestion = "bbr";
+    options.silence_limit = kMaxSilence;
     EM_TRY(auto tcp, io::TcpStream::connect(link.loop_, addr, options));
     EM_TRY(stream, tls::TlsStream::client(link.loop_, std::move(tcp), context, ""));
     stream->set_handler(this);
@@ -207,6 +210,7 @@ struct DirectListener::Connection final : io::Stream::Handler, http::H2Session::
 
 void DirectListener::Impl::on_accept(io::Fd fd) {
   if (connections.size() >= max_connections) return;
+  io::limit_silence(fd.get(), kMaxSilence);
   auto tcp = io::TcpStream::adopt(loop, std::move(fd));
   if (!tcp) return;
   auto tls = tls::TlsStream::server(loop, std::move(*tcp), context);

@@ -16,6 +16,10 @@ IcePath::IcePath(io::Loop& loop, const SockAddr& relay)
         if (receiver() != nullptr) receiver()->on_path_writable(*this);
       }) {}
 
+void IcePath::allow(const IpAddr& ip) {
+  if (allowed_.size() < kMaxAllowed) allowed_.insert(ip);
+}
+
 bool IcePath::set_pair(const IcePair& pair) {
   if (pair.data != nullptr && pair.data->valid()) {
     auto socket = io::UdpSocket::adopt(

@@ -20,7 +20,7 @@ class IcePath final : public DatagramPath {
   void set_agent(IceAgent* agent) { agent_ = agent; }
   // True when the way of sending changed.
   bool set_pair(const IcePair& pair);
-  void allow(const IpAddr& ip) { allowed_.insert(ip); }
+  void allow(const IpAddr& ip);  // up to 64
   void on_agent_datagram(std::span<const uint8_t> datagram);
 
   size_t send(std::span<const uint8_t> train, size_t segment) override;

@@ -20,8 +20,12 @@ constexpr size_t kMaxAddresses = 16;
 constexpr Duration kSettle = std::chrono::milliseconds(50);
 
 bool is_container_interface(std::string_view name) {
-  static constexpr std::array<std::string_view, 9> kPrefixes = {
-      "docker", "cni", "br-", "virbr", "lxc", "cali", "flannel", "kube-", "edgemesh"};
+  // Docker's own bridges; "br-lan" is the main interface of many a router.
+  bool hex = std::all_of(name.begin() + std::min<ptrdiff_t>(3, std::ssize(name)), name.end(),
+                         [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
+  if (name.starts_with("br-") && name.size() == 15 && hex) return true;
+  static constexpr std::array<std::string_view, 8> kPrefixes = {
+      "docker", "cni", "virbr", "lxc", "cali", "flannel", "kube-", "edgemesh"};
   return std::any_of(kPrefixes.begin(), kPrefixes.end(),
                      [name](std::string_view prefix) { return name.starts_with(prefix); });
 }

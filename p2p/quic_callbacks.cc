@@ -7,6 +7,8 @@
 
 namespace edgemesh::p2p {
 
+thread_local bool quic_conn_is_being_made = false;
+
 void random_fill(uint8_t* to, size_t n) { gnutls_rnd(GNUTLS_RND_RANDOM, to, n); }
 
 struct QuicCallbacks {
@@ -154,7 +156,7 @@ struct QuicCallbacks {
   // shared socket: let the toss always say no.
   static void rand(uint8_t* to, size_t n, const ngtcp2_rand_ctx*) {
     random_fill(to, n);
-    if (n == 1) to[0] = 0;
+    if (n == 1 && quic_conn_is_being_made) to[0] = 0;
   }
 };
 

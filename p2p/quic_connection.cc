@@ -163,8 +163,10 @@ Result<> QuicConn::init_client() {
   auto cb = quic_callbacks(false);
   auto s = settings();
   auto p = params();
+  quic_conn_is_being_made = true;
   int rv = ngtcp2_conn_client_new(&conn_, &dcid, &scid, &path_.path, NGTCP2_PROTO_VER_V1, &cb, &s, &p,
                                   nullptr, this);
+  quic_conn_is_being_made = false;
   if (rv != 0) return fail(quic_error("QUIC client", rv));
   ids_.push_back(scid);
   ngtcp2_conn_set_tls_native_handle(conn_, session_);
@@ -184,8 +186,10 @@ Result<> QuicConn::init_server(std::span<const uint8_t> first) {
   auto s = settings();
   auto p = params();
   p.original_dcid = header.dcid;
+  quic_conn_is_being_made = true;
   int rv = ngtcp2_conn_server_new(&conn_, &header.scid, &scid, &path_.path, header.version, &cb, &s, &p,
                                   nullptr, this);
+  quic_conn_is_being_made = false;
   if (rv != 0) return fail(quic_error("QUIC server", rv));
   ids_.push_back(scid);
   ids_.push_back(header.dcid);

@@ -148,9 +148,9 @@ void QuicEndpoint::one(DatagramPath& path, std::span<const uint8_t> datagram) {
 
 void QuicEndpoint::accept(std::span<const uint8_t> first) {
   if (servers_.size() >= kMaxServers) {
-    // A peer that started anew has a right to be heard: connections that never got ready go first.
-    auto idle = std::find_if(servers_.begin(), servers_.end(),
-                             [](const auto& s) { return !s->ready() || s->streams() == 0; });
+    // A peer that started anew has a right to be heard: a connection that never got ready makes room. One
+    // that is ready has proved who it is; whoever sends from the peer's address must not end it.
+    auto idle = std::find_if(servers_.begin(), servers_.end(), [](const auto& s) { return !s->ready(); });
     if (idle == servers_.end()) return;
     (*idle)->close({ErrorCode::kResourceExhausted, "too many tunnels of one peer", 0});
     return;

@@ -196,5 +196,6 @@ class QuicConn final : public QuicConnection {
 ngtcp2_callbacks quic_callbacks(bool server);
 Error quic_error(std::string_view what, int rv);
 void random_fill(uint8_t* to, size_t n);
+extern thread_local bool quic_conn_is_being_made;  // see QuicCallbacks::rand
 
 }  // namespace edgemesh::p2p

@@ -57,10 +57,8 @@ bool QuicConn::send_train() {
     auto size = static_cast<size_t>(n);
     // A larger datagram (a path probe) cannot join; a smaller one can only be the last.
     if (segment != 0 && size > segment) {
-      if (!hand_over(buffer + begun, filled - begun, segment)) {
-        leftover_.insert(leftover_.end(), buffer + filled, buffer + filled + size);
-        return false;
-      }
+      // Blocked: the probe is dropped, as a datagram may be.
+      if (!hand_over(buffer + begun, filled - begun, segment)) return false;
       begun = filled;
       segment = 0;
       packets = 0;

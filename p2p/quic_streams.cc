@@ -59,14 +59,15 @@ class QuicIncoming final : public IncomingConnect {
     if (done_) return;
     done_ = true;
     core_->user_gone = true;
-    if (core_->conn() == nullptr || !core_->open || core_->error) return;
+    if (core_->conn() == nullptr) return;
+    core_->conn()->consumed(*core_, core_->rx.size());
+    core_->rx.clear();
+    if (!core_->open || core_->error) return;
     auto answer = h3_encode_headers(
         {{":status", std::to_string(status)}, {"x-edgemesh-reason", clean_text(reason)}});
     if (answer) core_->tx.append(io::as_bytes(*answer));
     core_->fin_wanted = true;
     core_->conn()->want_send(*core_);
-    core_->conn()->consumed(*core_, core_->rx.size());
-    core_->rx.clear();
     core_->conn()->flush_later();
   }
 
@@ -226,6 +227,11 @@ void QuicConn::tell(const StreamPtr& stream) {
     if (!stream->error) {
       handler_.on_quic_connect(std::make_unique<QuicIncoming>(stream, peer_node_));
       if (!*alive) return;
+    } else {
+      // Nobody will read it: its bytes must not count as waiting for ever.
+      stream->user_gone = true;
+      consumed(*stream, stream->rx.size());
+      stream->rx.clear();
     }
   }
   auto user = [&]() -> io::Stream::Handler* {

@@ -51,6 +51,13 @@ Result<io::Fd> split_socket(int fd) {
     return fail_errno("SO_REUSEPORT", errno);
   set_buffer(data.get(), SO_RCVBUF, SO_RCVBUFFORCE);
   set_buffer(data.get(), SO_SNDBUF, SO_SNDBUFFORCE);
+  // QUIC finds the path's limit by itself (RFC 8899): its probes must not be cut to pieces on the way, and
+  // what the kernel has heard about the path must not make it do so.
+  int probe = addr.ss_family == AF_INET6 ? IPV6_PMTUDISC_PROBE : IP_PMTUDISC_PROBE;
+  if (addr.ss_family == AF_INET6)
+    setsockopt(data.get(), IPPROTO_IPV6, IPV6_MTU_DISCOVER, &probe, sizeof probe);
+  else
+    setsockopt(data.get(), IPPROTO_IP, IP_MTU_DISCOVER, &probe, sizeof probe);
   if (bind(data.get(), sa, len) != 0) return fail_errno("bind the tunnel's second socket", errno);
   EM_TRY_VOID(attach_filter(data.get()));
   return data;

@@ -261,12 +261,15 @@ void App::on_signal_error(const std::string& node, std::string_view reason) {
 void App::send_node_info() {
   node_info_timer_.start(kNodeInfoEvery);
   note_synced();
-  if (!mesh_) return;
   agent::NodeInfo info;
-  for (const auto& addr : mesh_->direct_addresses()) info.addresses.push_back(addr.to_string());
   info.zone = config_.zone;
-  info.direct_port = mesh_->direct_port();
-  info.nat_kind = mesh_->nat_kind();
+  if (mesh_) {
+    for (const auto& addr : mesh_->direct_addresses()) info.addresses.push_back(addr.to_string());
+    info.direct_port = mesh_->direct_port();
+    info.nat_kind = mesh_->nat_kind();
+  } else {  // a node without tunnels is a node of the cluster all the same
+    for (const auto& ip : p2p::local_addresses()) info.addresses.push_back(ip.to_string());
+  }
   info.version = kVersion;
   mesh_module_->set_node_info(std::move(info));
 }

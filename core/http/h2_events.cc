@@ -76,6 +76,8 @@ struct H2Callbacks {
     if (batch.size() >= kBatchBytes) return NGHTTP2_ERR_WOULDBLOCK;
     auto& s = *static_cast<H2State*>(source->ptr);
     static_cast<void>(frame);  // no padding: no padding callback is set
+    // The frame was planned when the batch was full, and the user has dropped the stream since.
+    if (s.out.size() < size) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     batch.insert(batch.end(), header, header + 9);
     size_t at = batch.size();
     batch.resize(at + size);

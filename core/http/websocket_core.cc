@@ -13,6 +13,7 @@ using io::IoResult;
 namespace {
 // Framed bytes that wait for the stream; wslay keeps the rest as whole messages.
 constexpr size_t kOutLimit = 256 * 1024;
+constexpr size_t kMaxQueuedMessages = 100'000;  // pongs count no bytes, but each takes some
 }  // namespace
 
 WebSocketCore::WebSocketCore(io::Loop& loop, std::unique_ptr<io::Stream> stream, bool server,
@@ -115,6 +116,7 @@ void WebSocketCore::on_readable() {
   while (!finished_ && !paused_) {
     // A peer that pings and never reads its pongs must not fill our memory.
     if (queued_bytes() > options_.max_queued_bytes) return;
+    if (wslay_event_get_queued_msg_count(ctx_) > kMaxQueuedMessages) return;
     IoResult r = stream_->read({loop_.scratch(), io::Loop::kScratchBytes});
     if (r.status == IoResult::kWouldBlock || r.status == IoResult::kError) return;
     if (r.status == IoResult::kEof) {

@@ -19,7 +19,12 @@ struct ConnectOptions {
   bool transparent = false;             // IP_TRANSPARENT, for a foreign source address
   Duration timeout = std::chrono::seconds(5);  // 0: the caller keeps the time
   std::string congestion;               // TCP_CONGESTION; ignored where the kernel lacks it
+  Duration silence_limit{};             // as limit_silence(); 0: none
 };
+
+// Ends the connection (ETIMEDOUT) when what was sent is not acknowledged for so long, or a probe of a
+// connection that is silent is not: else a peer that lost its power holds it for a quarter of an hour.
+void limit_silence(int fd, Duration limit);
 
 class TcpStream final : public Stream, private FdWatch::Handler {
  public:

@@ -9,6 +9,16 @@
 
 namespace edgemesh::io {
 
+void limit_silence(int fd, Duration limit) {
+  auto seconds = static_cast<int>(std::chrono::duration_cast<std::chrono::seconds>(limit).count());
+  int ms = seconds * 1000, idle = 2 * seconds, interval = std::max(1, seconds / 3), one = 1, count = 3;
+  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof ms);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+}
+
 namespace {
 
 void set_int(int fd, int level, int name, int value) {
@@ -59,6 +69,7 @@ Result<std::unique_ptr<TcpStream>> TcpStream::connect(Loop& loop, const SockAddr
   if (!options.congestion.empty())
     setsockopt(fd.get(), IPPROTO_TCP, TCP_CONGESTION, options.congestion.data(),
                static_cast<socklen_t>(options.congestion.size()));
+  if (options.silence_limit > Duration::zero()) limit_silence(fd.get(), options.silence_limit);
   EM_TRY_VOID(bind_source(fd.get(), options));
   sockaddr_storage sa;
   socklen_t len = to.to_sockaddr(&sa);

@@ -164,7 +164,13 @@ Result<size_t> UdpSocket::send_train(std::span<const uint8_t> data, size_t segme
       continue;
     }
     if (errno == EAGAIN || errno == ENOBUFS) return sent;
-    if (take > segment && (errno == EIO || errno == EINVAL || errno == EOPNOTSUPP || errno == EMSGSIZE))
+    if (take > segment && (errno == EINVAL || errno == EMSGSIZE)) {
+      // Segments beyond the device's MTU, or no offload: one of them alone tells.
+      EM_TRY(bool ok, send_to(data.subspan(sent, segment), to));  // too large: what is left is lost
+      if (!ok) return sent;
+      sent += segment;
+      gso_works_ = false;
+    } else if (take > segment && (errno == EIO || errno == EOPNOTSUPP))
       gso_works_ = false;  // this route or driver has no segmentation offload
     else if (errno == ECONNREFUSED)
       continue;  // reported for an earlier datagram
