@@ -149,7 +149,8 @@ struct Generator {
   }
 
   void mutate(std::string* text) {
-    static const std::string kBytes("\r\n\t :;,=0123456789abcdefxXAF+-/?#\"\\\0\x01\x0b\x7f\x80\xff", 47);
+    static const char kText[] = "\r\n\t :;,=0123456789abcdefxXAF+-/?#\"\\\0\x01\x0b\x7f\x80\xff";
+    static const std::string kBytes(kText, sizeof kText - 1);
     size_t at = below(text->size());
     switch (below(5)) {
       case 0: (*text)[at] = kBytes[below(kBytes.size())]; break;
