@@ -1,0 +1,442 @@
+#include "proxy/http/h2_conn.h"
+
+#include <algorithm>
+
+#include "core/io/lingering_close.h"
+#include "proxy/http/h2_callbacks.h"
+#include "proxy/http/h2_head.h"
+
+namespace edgemesh::proxy::h2 {
+
+using io::IoResult;
+
+namespace {
+constexpr size_t kReadBytes = 64 * 1024;
+}
+
+Conn::Conn(io::Loop& loop, WriteBatch& batch, std::unique_ptr<io::Stream> io,
+           const H2Limits& limits, bool server)
+    : loop_(loop), batch_(batch), io_(std::move(io)), limits_(limits), server_(server) {
+  session_ = make_session(this, limits_, server_);
+  io_->set_handler(this);
+  last_input_ = loop_.now();
+  flush_later();
+}
+
+Conn::~Conn() {
+  nghttp2_session_del(session_);
+}
+
+void Conn::abandon() {
+  abandoned_ = true;
+  forget_handler();
+  while (first_ != nullptr) {
+    Stream* s = first_;
+    unlink(*s);
+    if (s->released) s->recycle();
+  }
+  if (io_ != nullptr) io_->set_handler(nullptr);
+  if (depth_ == 0) delete this;
+}
+
+// ---- input
+
+void Conn::feed(std::span<const uint8_t> data) {
+  last_input_ = loop_.now();
+  ssize_t n = nghttp2_session_mem_recv(session_, data.data(), data.size());
+  if (abandoned_) return;
+  flush_pending(false);
+  if (over() || n >= 0) return;
+  auto code = static_cast<int>(n);
+  if (code != NGHTTP2_ERR_CALLBACK_FAILURE)
+    terminate(code == NGHTTP2_ERR_FLOODED ? NGHTTP2_ENHANCE_YOUR_CALM : NGHTTP2_PROTOCOL_ERROR);
+  send_frames();
+  if (over()) return;
+  tell_bad(nghttp2_strerror(code));
+  if (!over())
+    finish(Error{ErrorCode::kProtocol, fmt::format("HTTP/2: {}", nghttp2_strerror(code)), 0}, true);
+}
+
+void Conn::on_readable() {
+  Busy busy(*this);
+  while (!over()) {
+    IoResult r = io_->read({loop_.scratch(), kReadBytes});
+    if (r.status == IoResult::kWouldBlock || r.status == IoResult::kError) break;
+    if (r.status == IoResult::kEof) {
+      finish(Error{ErrorCode::kConnectionReset, "the peer closed the HTTP/2 connection", 0}, true);
+      break;
+    }
+    feed({loop_.scratch(), r.n});
+  }
+  if (!over()) flush_later();
+}
+
+void Conn::on_connected() {
+  Busy busy(*this);
+  connected_ = true;
+  tell_connected();
+  if (!over()) flush_later();
+}
+
+void Conn::on_writable() {
+  write_blocked_ = false;
+  flush_writes();
+}
+
+void Conn::on_error(const Error& error) {
+  Busy busy(*this);
+  finish(error, false);
+}
+
+void Conn::deliver(Stream& s, std::span<const uint8_t> data, bool end) {
+  bool wanted = !s.released && s.handler != nullptr;
+  if (wanted && (!s.reading || !s.in.empty())) {
+    s.in.append(data);
+    return;
+  }
+  if (!data.empty()) nghttp2_session_consume(session_, s.id, data.size());
+  if (!wanted) return;
+  if (end) s.in_told = true;
+  s.handler->on_data(data, end);
+}
+
+void Conn::deliver_trailers(Stream& s) {
+  if (s.released || s.handler == nullptr) return;
+  if (!s.reading || !s.in.empty()) return;
+  s.in_told = true;
+  s.handler->on_trailers(std::move(s.in_trailers));
+}
+
+void Conn::flush_pending(bool end) {
+  Stream* s = std::exchange(pending_, nullptr);
+  if (s != nullptr) deliver(*s, std::exchange(pending_data_, {}), end);
+}
+
+void Conn::glitch() {
+  if (!resets_.take(loop_.now(), limits_.reset_burst, limits_.reset_per_second))
+    terminate(NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
+void Conn::control_frame() {
+  if (!control_.take(loop_.now(), limits_.control_burst, limits_.control_per_second))
+    terminate(NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
+void Conn::terminate(uint32_t code) {
+  if (goaway_code_ == 0) goaway_code_ = code;
+  nghttp2_session_terminate_session(session_, code);
+  flush_later();
+}
+
+// ---- output
+
+void Conn::submit(Stream& s, const Head& head, bool end) {
+  nghttp2_data_provider data = data_provider(s);
+  if (server_) {
+    auto list = answer_list(head);
+    nghttp2_submit_response(session_, s.id, list.data(), list.size(), end ? nullptr : &data);
+  } else {
+    auto list = request_list(head);
+    s.id = nghttp2_submit_request(session_, nullptr, list.data(), list.size(),
+                                  end ? nullptr : &data, &s);
+    if (s.id < 0) {
+      s.fail = "no more streams on this connection";
+      note(s);
+    } else {
+      s.open = true;
+    }
+  }
+  if (end) s.end_sent = true;
+}
+
+void Conn::send_head(Stream& s, const Head& head, bool end) {
+  if (s.out_ended || s.head_sent) return;
+  flush_later();
+  if (server_ && head.status < 200 && head.status != 101) {
+    auto list = answer_list(head);
+    nghttp2_submit_headers(session_, NGHTTP2_FLAG_NONE, s.id, nullptr, list.data(), list.size(),
+                           nullptr);
+    return;
+  }
+  s.head_sent = true;
+  s.out_ended = end;
+  if (server_) {
+    submit(s, head, end);
+    return;
+  }
+  s.extended = !head.protocol.empty();
+  if (!s.extended) return submit(s, head, end);
+  s.head = take_head();
+  s.head->copy_from(head);
+  s.head_ends = end;
+  if (settings_received_) note(s);
+}
+
+bool Conn::send_data(Stream& s, std::span<const uint8_t> data, bool end) {
+  if (s.out_ended || (!s.open && s.head == nullptr)) return true;
+  s.out_ended = end;
+  s.out.append(data);
+  if (s.deferred) {
+    s.deferred = false;
+    nghttp2_session_resume_data(session_, s.id);
+  }
+  flush_later();
+  if (end || s.out.size() <= limits_.high_water) return true;
+  s.blocked = true;
+  return false;
+}
+
+void Conn::send_trailers(Stream& s, const Head& trailers) {
+  if (s.out_ended) return;
+  if (!trailers.fields().empty()) {
+    s.out_trailers = take_head();
+    s.out_trailers->copy_from(trailers);
+  }
+  send_data(s, {}, true);
+}
+
+bool Conn::write_out() {
+  while (!out_.empty()) {
+    IoResult r = io_->write(out_.view());
+    if (r.status != IoResult::kOk) {
+      write_blocked_ = true;
+      return false;
+    }
+    out_.consume(r.n);
+  }
+  return true;
+}
+
+void Conn::send_frames() {
+  while (!over() && write_out() && nghttp2_session_want_write(session_) != 0) {
+    std::vector<uint8_t>& frames = out_frames();
+    frames.clear();
+    int rc = nghttp2_session_send(session_);
+    if (abandoned_) return;
+    if (!frames.empty()) {
+      IoResult r = io_->write(frames);
+      if (r.status == IoResult::kError) return;  // its on_error follows
+      if (r.n < frames.size()) {
+        write_blocked_ = true;
+        out_.append(std::span<const uint8_t>(frames).subspan(r.n));
+      }
+    }
+    if (rc != 0)
+      return finish(Error{ErrorCode::kProtocol, fmt::format("HTTP/2: {}", nghttp2_strerror(rc)), 0},
+                    false);
+    if (frames.empty()) break;
+  }
+}
+
+void Conn::flush_writes() {
+  Busy busy(*this);
+  if (over()) return;
+  before_flush();
+  run_ready();
+  if (over()) return;
+  if (!write_blocked_) send_frames();
+  if (over()) return;
+  run_ready();
+  if (over()) return;
+  if (!write_blocked_ && nghttp2_session_want_write(session_) != 0) flush_later();
+  if (std::exchange(available_, false)) tell_available();
+  if (!over()) check_end();
+}
+
+void Conn::check_end() {
+  if (!out_.empty()) return;
+  bool done = nghttp2_session_want_read(session_) == 0 && nghttp2_session_want_write(session_) == 0;
+  done = done || (!server_ && goaway_received_ && streams_ == 0);
+  if (!done || ((goaway_received_ || goaway_sent_) && goaway_code_ == 0 && streams_ != 0)) return;
+  if (goaway_code_ == 0) return finish({ErrorCode::kCancelled, "the connection was drained", 0}, true);
+  finish(Error{ErrorCode::kProtocol,
+               fmt::format("HTTP/2: the connection ended: {}",
+                           nghttp2_http2_strerror(goaway_code_)),
+               0},
+         true);
+}
+
+// ---- what waits to be told
+
+void Conn::note(Stream& s) {
+  if (!s.queued) {
+    s.queued = true;
+    ready_.push_back(&s);
+  }
+  flush_later();
+}
+
+void Conn::run_ready() {
+  for (size_t i = 0; i < ready_.size() && !over(); ++i) {
+    Stream* s = std::exchange(ready_[i], nullptr);
+    if (s == nullptr) continue;
+    s->queued = false;
+    run_ready_one(*s);
+  }
+  if (!over()) ready_.clear();
+}
+
+void Conn::run_ready_one(Stream& s) {
+  if (!server_ && s.head != nullptr && s.extended && !s.open && settings_received_) {
+    if (nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) != 1)
+      s.fail = "the server takes no extended CONNECT";
+    else
+      submit(s, *std::exchange(s.head, nullptr), s.head_ends);
+  }
+  Stream::Handler* handler = s.handler;
+  if (s.released) return;
+  if (s.fail != nullptr) {
+    unlink(s);
+    if (handler != nullptr) handler->on_reset(ResetReason::kRefused, s.fail);
+    return;
+  }
+  if (handler == nullptr) return;
+  if (s.blocked && s.out.size() <= limits_.high_water / 2) {
+    s.blocked = false;
+    note(s);  // for what is below
+    return handler->on_writable();
+  }
+  if (!s.reading || s.in_told) return;
+  if (s.in.empty() && s.in_trailers != nullptr) {
+    bool closed = !s.open;
+    if (closed) unlink(s);
+    s.in_told = true;
+    return handler->on_trailers(std::move(s.in_trailers));
+  }
+  if (s.in.empty() && !s.in_end) return;
+  Bytes data(std::move(s.in));
+  if (!data.empty()) {
+    if (s.open)
+      nghttp2_session_consume(session_, s.id, data.size());
+    else
+      nghttp2_session_consume_connection(session_, data.size());
+  }
+  bool end = s.in_end && s.in_trailers == nullptr;
+  if (end) s.in_told = true;
+  if (s.in_trailers != nullptr) note(s);
+  if (end && !s.open) {
+    bool cut = !s.out_ended;
+    unlink(s);
+    handler->on_data(data.view(), true);
+    if (cut && s.handler != nullptr)
+      s.handler->on_reset(ResetReason::kCancelled, "the peer reset the stream after its answer");
+    return;
+  }
+  handler->on_data(data.view(), end);
+}
+
+void Conn::resume(Stream& s) {
+  if (!s.in.empty() || (s.in_end && !s.in_told)) note(s);
+}
+
+// ---- ends
+
+void Conn::link(Stream& s) {
+  s.next = first_;
+  if (first_ != nullptr) first_->previous = &s;
+  first_ = &s;
+  ++streams_;
+}
+
+void Conn::unlink(Stream& s) {
+  if (s.conn == nullptr) return;
+  (s.previous != nullptr ? s.previous->next : first_) = s.next;
+  if (s.next != nullptr) s.next->previous = s.previous;
+  s.previous = s.next = nullptr;
+  s.conn = nullptr;
+  if (pending_ == &s) pending_ = nullptr;
+  if (s.queued) std::replace(ready_.begin(), ready_.end(), &s, static_cast<Stream*>(nullptr));
+  s.queued = false;
+  if (s.open) nghttp2_session_set_stream_user_data(session_, s.id, nullptr);
+  --streams_;
+  available_ = true;
+  if (abandoned_ || finished_) return;
+  if (streams_ == 0) on_idle();
+  flush_later();
+}
+
+void Conn::on_released(Stream& s) {
+  if (!s.in.empty()) {
+    nghttp2_session_consume_connection(session_, s.in.size());
+    s.in.clear();
+  }
+  flush_later();
+  if (!s.open) {
+    unlink(s);
+    s.recycle();
+    return;
+  }
+  if (s.in_end && s.out_ended) return;  // the rest is on its way
+  if (server_ && s.out_ended) {
+    if (s.end_sent && s.reset_after_end)
+      nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, s.id, NGHTTP2_NO_ERROR);
+    s.reset_after_end = true;
+    return;
+  }
+  s.out.clear();
+  nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, s.id, NGHTTP2_CANCEL);
+}
+
+void Conn::stream_closed(Stream& s, uint32_t code) {
+  if (pending_ == &s) flush_pending(false);
+  if (abandoned_ || s.conn == nullptr) return;
+  s.open = false;
+  s.out.clear();
+  if (s.released) {
+    unlink(s);
+    s.recycle();
+    return;
+  }
+  if (code == NGHTTP2_NO_ERROR && s.in_end && !s.in_told) return;  // the user has yet to read it
+  if (!s.in.empty()) nghttp2_session_consume_connection(session_, s.in.size());
+  s.in.clear();
+  unlink(s);
+  if ((s.in_told && s.out_ended) || s.handler == nullptr) return;
+  ResetReason reason = ResetReason::kCancelled;
+  if (code == NGHTTP2_REFUSED_STREAM) reason = ResetReason::kRefused;
+  if (code == NGHTTP2_PROTOCOL_ERROR || code == NGHTTP2_FLOW_CONTROL_ERROR ||
+      code == NGHTTP2_STREAM_CLOSED)
+    reason = ResetReason::kProtocol;
+  if (s.too_large) reason = ResetReason::kTooLarge;
+  s.handler->on_reset(reason, nghttp2_http2_strerror(code));
+}
+
+void Conn::finish(Error error, bool graceful) {
+  if (over()) return;
+  finished_ = true;
+  if (graceful)
+    io::lingering_close(loop_, std::move(io_));
+  else
+    io_.reset();
+  while (first_ != nullptr && !abandoned_) {
+    Stream* s = first_;
+    s->open = false;
+    unlink(*s);
+    s->in.clear();
+    s->out.clear();
+    if (s->released)
+      s->recycle();
+    else if (s->handler != nullptr && !(s->in_told && s->out_ended))
+      s->handler->on_reset(ResetReason::kConnectionLost, error.message);
+  }
+  if (!abandoned_) tell_closed(error);
+}
+
+void Conn::drain_notice() {
+  if (over() || draining_) return;
+  draining_ = true;
+  nghttp2_submit_shutdown_notice(session_);
+  nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, nullptr);
+  flush_later();
+}
+
+void Conn::drain_final() {
+  if (over() || goaway_sent_) return;
+  goaway_sent_ = true;
+  nghttp2_submit_goaway(session_, NGHTTP2_FLAG_NONE,
+                        nghttp2_session_get_last_proc_stream_id(session_), NGHTTP2_NO_ERROR,
+                        nullptr, 0);
+  flush_later();
+}
+
+}  // namespace edgemesh::proxy::h2

@@ -1,0 +1,136 @@
+#include "proxy/http/h2_server.h"
+
+#include "proxy/http/h2_conn.h"
+#include "proxy/http/h2_head.h"
+
+namespace edgemesh::proxy {
+
+namespace {
+
+using h2::Stream;
+
+class ServerConn final : public h2::Conn {
+ public:
+  ServerConn(io::Loop& loop, WriteBatch& batch, std::unique_ptr<io::Stream> io,
+             const H2ServerOptions& options, HttpServerConnection::Handler* handler,
+             H2ServerPeer peer)
+      : Conn(loop, batch, std::move(io), options.limits, true),
+        handler_(handler),
+        idle_timeout_(options.idle_timeout),
+        timer_(loop, [this] { on_timer(); }),
+        initial_(peer.initial),
+        upgrade_(std::move(peer.upgrade)) {
+    peer_ = peer.addr;
+    identity_ = std::move(peer.identity);
+    if (upgrade_ != nullptr) begin_upgrade(peer.upgrade_settings);
+    on_idle();
+  }
+
+  void drain() {
+    if (draining_ || over()) return;
+    drain_notice();
+    timer_.start(std::chrono::seconds(1));
+  }
+  size_t active() const { return streams_; }
+
+ private:
+  void begin_upgrade(std::string_view settings) {
+    int rc = nghttp2_session_upgrade2(session_, io::as_bytes(settings).data(), settings.size(),
+                                      upgrade_->method == "HEAD" ? 1 : 0, nullptr);
+    if (rc != 0) {
+      upgrade_ = nullptr;
+      return terminate(NGHTTP2_PROTOCOL_ERROR);
+    }
+    Stream* s = Stream::take(this);
+    s->id = 1;
+    s->open = s->released = s->in_end = true;
+    nghttp2_session_set_stream_user_data(session_, 1, s);
+    s->head = std::move(upgrade_);
+    upgraded_ = s;
+  }
+
+  void before_flush() override {
+    if (Stream* s = std::exchange(upgraded_, nullptr); s != nullptr) head_done(*s, true);
+    if (over() || initial_.empty()) return;
+    std::string initial = std::move(initial_);
+    initial_.clear();
+    feed(io::as_bytes(initial));
+  }
+
+  void head_done(Stream& s, bool end) override {
+    s.in_final = true;
+    HeadPtr head = std::move(s.head);
+    if (head == nullptr) return;
+    if (s.too_large) return refuse(s, 431, "the header fields are too large");
+    if (const char* wrong = h2::finish_request(head.get(), s.host); wrong != nullptr)
+      return refuse(s, 400, wrong);
+    s.extended = !head->protocol.empty();
+    s.released = false;
+    s.in_told = end;
+    if (handler_ != nullptr) handler_->on_request(StreamPtr(&s), std::move(head), end);
+  }
+
+  void refuse(Stream& s, int status, std::string_view why) {
+    HeadPtr answer = take_head();
+    answer->status = status;
+    answer->set_length(0);
+    s.reset_after_end = true;
+    s.out_ended = true;
+    submit(s, *answer, true);
+    if (handler_ != nullptr) handler_->on_bad_request(status, why);
+  }
+
+  void on_ping_ack() override {
+    if (draining_) drain_final();
+  }
+  void on_timer() {
+    Busy busy(*this);
+    if (draining_) return drain_final();
+    if (streams_ == 0) drain();
+  }
+  void on_idle() override {
+    if (!draining_ && idle_timeout_ > Duration::zero()) timer_.start(idle_timeout_);
+  }
+  void tell_bad(std::string_view why) override {
+    if (handler_ != nullptr) handler_->on_bad_request(400, why);
+  }
+  void tell_closed(const Error&) override {
+    timer_.stop();
+    if (auto* handler = std::exchange(handler_, nullptr); handler != nullptr) handler->on_closed();
+  }
+  void forget_handler() override {
+    handler_ = nullptr;
+    timer_.stop();
+  }
+
+  HttpServerConnection::Handler* handler_;
+  Duration idle_timeout_;
+  io::Timer timer_;
+  std::string initial_;
+  HeadPtr upgrade_;
+  Stream* upgraded_ = nullptr;
+};
+
+class H2Server final : public HttpServerConnection {
+ public:
+  explicit H2Server(ServerConn* conn) : conn_(conn) {}
+  ~H2Server() override { conn_->abandon(); }
+  void drain() override { conn_->drain(); }
+  size_t active_streams() const override { return conn_->active(); }
+
+ private:
+  ServerConn* conn_;
+};
+
+}  // namespace
+
+std::unique_ptr<HttpServerConnection> make_h2_server(io::Loop& loop, WriteBatch& batch,
+                                                     std::unique_ptr<io::Stream> stream,
+                                                     const H2ServerOptions& options,
+                                                     HttpServerConnection::Handler* handler,
+                                                     H2ServerPeer peer) {
+  return std::make_unique<H2Server>(
+      new ServerConn(loop, batch, std::move(stream), options, handler, std::move(peer)));
+}
+
+}  // namespace edgemesh::proxy
