@@ -1,0 +1,201 @@
+#include <gtest/gtest.h>
+
+#include "proxy/http/h2_client.h"
+#include "proxy/http/h2_server.h"
+#include "tests/unit/proxy_http/h1_test_support.h"
+
+namespace edgemesh::proxy {
+namespace {
+
+using h1test::ClientSide;
+using h1test::ServerSide;
+using h1test::Side;
+using std::chrono::seconds;
+
+struct H2Test : testing::Test {
+  std::unique_ptr<io::Loop> loop = io::Loop::create().value();
+  WriteBatch batch{*loop};
+  ServerSide server;
+  ClientSide client;
+
+  void start(H2ServerOptions server_options = {}, H2ClientOptions client_options = {}) {
+    auto [near, far] = test::MemoryStream::pair(*loop);
+    server.connection = make_h2_server(*loop, batch, std::move(far), server_options, &server);
+    client.connection = make_h2_client(*loop, batch, std::move(near), client_options, &client);
+  }
+  HeadPtr request(std::string_view method, std::string_view path) {
+    HeadPtr head = take_head();
+    head->method = method;
+    head->scheme = "http";
+    head->authority = "host";
+    head->path = path;
+    return head;
+  }
+  bool until(const std::function<bool()>& done) { return loop->run_until(done, seconds(5)); }
+};
+
+TEST_F(H2Test, ManyRequestsWithBodies) {
+  server.echo = true;
+  start();
+  std::vector<std::unique_ptr<Side>> sides;
+  for (int i = 0; i < 50; ++i) {
+    auto side = std::make_unique<Side>();
+    side->stream = client.connection->open(side.get());
+    ASSERT_NE(side->stream, nullptr);
+    HeadPtr head = request("POST", "/x");
+    head->add("X-Mixed", "v");
+    side->stream->send_head(*head, false);
+    side->stream->send_data(io::as_bytes("body"), true);
+    sides.push_back(std::move(side));
+  }
+  ASSERT_TRUE(until([&] {
+    return std::all_of(sides.begin(), sides.end(), [](auto& s) { return s->ended; });
+  }));
+  for (auto& side : sides) EXPECT_EQ(side->body, "/x|body");
+  EXPECT_TRUE(server.requests[0]->head->has("x-mixed"));
+  sides.clear();
+  EXPECT_TRUE(until([&] { return server.connection->active_streams() == 0; }));
+  EXPECT_EQ(client.connection->active_streams(), 0U);
+}
+
+TEST_F(H2Test, StalledReaderIsBoundedAndGoesOn) {
+  start();
+  Side side;
+  side.stream = client.connection->open(&side);
+  side.stream->send_head(*request("POST", "/big"), false);
+  ASSERT_TRUE(until([&] { return !server.requests.empty(); }));
+  Side& far = *server.requests[0];
+  far.stream->set_reading(false);
+  std::string block(16384, 'a');
+  size_t sent = 0;
+  bool room = true;
+  for (int turn = 0; turn < 300; ++turn) {
+    if (!room && side.writable == 0) {
+      loop->run_once();
+      continue;
+    }
+    side.writable = 0;
+    room = side.stream->send_data(io::as_bytes(block), false);
+    sent += block.size();
+  }
+  EXPECT_LT(sent, 512U * 1024);
+  EXPECT_GE(sent, 256U * 1024);
+  EXPECT_TRUE(far.body.empty());
+  far.stream->set_reading(true);
+  side.stream->send_data({}, true);
+  ASSERT_TRUE(until([&] { return far.ended; }));
+  EXPECT_EQ(far.body.size(), sent);
+}
+
+TEST_F(H2Test, TrailersBothWays) {
+  start();
+  Side side;
+  side.stream = client.connection->open(&side);
+  side.stream->send_head(*request("POST", "/t"), false);
+  side.stream->send_data(io::as_bytes("a"), false);
+  HeadPtr trailers = take_head();
+  trailers->add("X-T", "1");
+  side.stream->send_trailers(*trailers);
+  ASSERT_TRUE(until([&] { return !server.requests.empty() && server.requests[0]->ended; }));
+  Side& far = *server.requests[0];
+  EXPECT_EQ(far.trailers, "x-t=1;");
+  HeadPtr head = take_head();
+  head->status = 200;
+  far.stream->send_head(*head, false);
+  far.stream->send_data(io::as_bytes("b"), false);
+  far.stream->send_trailers(*trailers);
+  ASSERT_TRUE(until([&] { return side.ended; }));
+  EXPECT_EQ(side.body, "b");
+  EXPECT_EQ(side.trailers, "x-t=1;");
+}
+
+TEST_F(H2Test, ExtendedConnect) {
+  start();
+  Side side;
+  side.stream = client.connection->open(&side);
+  HeadPtr head = request("GET", "/chat");
+  head->protocol = "websocket";
+  side.stream->send_head(*head, false);
+  ASSERT_TRUE(until([&] { return !server.requests.empty(); }));
+  Side& far = *server.requests[0];
+  EXPECT_EQ(far.head->protocol, "websocket");
+  EXPECT_EQ(far.head->method, "GET");
+  HeadPtr agreed = take_head();
+  agreed->status = 101;
+  far.stream->send_head(*agreed, false);
+  far.stream->send_data(io::as_bytes("hello"), false);
+  ASSERT_TRUE(until([&] { return side.body == "hello"; }));
+  EXPECT_EQ(side.head->status, 101);
+}
+
+TEST_F(H2Test, ResetsBothWays) {
+  start();
+  Side a, b;
+  a.stream = client.connection->open(&a);
+  a.stream->send_head(*request("POST", "/a"), false);
+  b.stream = client.connection->open(&b);
+  b.stream->send_head(*request("POST", "/b"), false);
+  ASSERT_TRUE(until([&] { return server.requests.size() == 2; }));
+  a.stream.reset();
+  server.requests[1]->stream.reset();
+  ASSERT_TRUE(until([&] { return !b.reset.empty() && !server.requests[0]->reset.empty(); }));
+  EXPECT_EQ(b.reason, ResetReason::kCancelled);
+}
+
+TEST_F(H2Test, TooManyFieldsAreAnswered431) {
+  start();
+  Side side;
+  side.stream = client.connection->open(&side);
+  HeadPtr head = request("GET", "/");
+  for (int i = 0; i < 150; ++i) head->add("a", "b");
+  side.stream->send_head(*head, true);
+  ASSERT_TRUE(until([&] { return side.ended; }));
+  EXPECT_EQ(side.head->status, 431);
+  EXPECT_TRUE(server.requests.empty());
+}
+
+TEST_F(H2Test, DrainEndsWhenStreamsHave) {
+  start();
+  Side side;
+  side.stream = client.connection->open(&side);
+  side.stream->send_head(*request("GET", "/"), true);
+  ASSERT_TRUE(until([&] { return !server.requests.empty(); }));
+  server.connection->drain();
+  ASSERT_TRUE(until([&] { return client.connection->closing(); }));
+  for (int i = 0; i < 10; ++i) loop->run_once();
+  EXPECT_FALSE(server.closed);
+  h1test::answer(*server.requests[0]->stream, 200, "late");
+  ASSERT_TRUE(until([&] { return side.ended; }));
+  EXPECT_EQ(side.body, "late");
+  side.stream.reset();
+  server.requests.clear();
+  EXPECT_TRUE(until([&] { return server.closed && client.closed; }));
+}
+
+TEST_F(H2Test, RapidResetEndsTheConnection) {
+  start();
+  Side side;
+  for (int i = 0; i < 1000 && !client.closed; ++i) {
+    StreamPtr stream = client.connection->open(&side);
+    if (stream == nullptr) break;
+    stream->send_head(*request("GET", "/"), true);
+    loop->run_once();
+    loop->run_once();
+  }
+  EXPECT_TRUE(until([&] { return server.closed && client.closed; }));
+  EXPECT_LT(server.requests.size(), 600U);
+}
+
+TEST_F(H2Test, ConnectionsMayBeDestroyedInCallbacks) {
+  start();
+  server.hook = [&](Side&) { server.connection.reset(); };
+  Side side;
+  side.stream = client.connection->open(&side);
+  side.stream->send_head(*request("GET", "/"), true);
+  side.on_any = [&] { client.connection.reset(); };
+  ASSERT_TRUE(until([&] { return !side.reset.empty(); }));
+  EXPECT_EQ(client.connection, nullptr);
+}
+
+}  // namespace
+}  // namespace edgemesh::proxy
