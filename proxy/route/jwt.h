@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/base/result.h"
+#include "core/tls/jws.h"
 #include "proxy/http/head.h"
 #include "proxy/model/filter.h"
 
@@ -31,5 +32,30 @@ class JwtClaims {
   };
   std::vector<Token> tokens_;
 };
+
+// The keys of one provider.
+class KeySet {
+ public:
+  static constexpr size_t kMaxKeys = 100;
+  // Keys of other kinds, and those for encryption, are passed over; none left is an error.
+  static Result<KeySet> parse(std::string_view json);
+
+ private:
+  friend Result<std::string> verify_jwt(const model::JwtProvider&, const KeySet&, std::string_view,
+                                        int64_t);
+  struct Entry {
+    std::string id;
+    tls::JwsKey key;
+  };
+  std::vector<Entry> keys_;
+};
+
+inline constexpr size_t kMaxJwtBytes = 16 << 10;
+// The payload (JSON) of a token whose signature, issuer, audience, times and required claims are
+// right; `now` are Unix seconds. The error is for the log and the answer's WWW-Authenticate.
+Result<std::string> verify_jwt(const model::JwtProvider& provider, const KeySet& keys,
+                               std::string_view token, int64_t now);
+// Where the provider looks for it; empty: the request brings none. Valid as long as the head.
+std::string_view find_jwt(const model::JwtProvider& provider, const Head& request);
 
 }  // namespace edgemesh::proxy
