@@ -3,7 +3,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
-#include <sstream>
 
 #include "proxy/model/config_read.h"
 #include "proxy/model/regex.h"
@@ -44,18 +43,19 @@ std::vector<std::pair<std::string, std::string>> read_pairs(Reader& reader, std:
 
 void read_text_or_file(Reader& reader, std::string_view key, std::string_view file_key,
                        std::string* text, std::string* file) {
-  constexpr std::streamoff kMaxBytes = 1 << 20;
+  constexpr size_t kMaxBytes = 1 << 20;
   reader.read(key, text);
   reader.read(file_key, file);
   if (file->empty()) return;
   if (!text->empty()) return reader.reject(file_key, fmt::format("and {} are both given", key));
-  std::ifstream in(*file, std::ios::binary | std::ios::ate);
-  if (!in || in.tellg() > kMaxBytes)
+  // A device may have no end: never more than the limit is read.
+  std::ifstream in(*file, std::ios::binary);
+  std::string all(kMaxBytes + 1, '\0');
+  in.read(all.data(), static_cast<std::streamsize>(all.size()));
+  all.resize(static_cast<size_t>(in.gcount()));
+  if (in.bad() || !in.eof() || all.size() > kMaxBytes)
     return reader.reject(file_key, fmt::format("cannot read {} (or more than 1 MiB)", *file));
-  in.seekg(0);
-  std::ostringstream all;
-  all << in.rdbuf();
-  *text = all.str();
+  *text = std::move(all);
 }
 
 TextMatch read_text_match(Reader reader) {

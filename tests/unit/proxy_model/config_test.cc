@@ -52,6 +52,14 @@ TEST(ProxyConfig, ErrorsSayWhereAndWhatIsAllowed) {
   }
 }
 
+TEST(ProxyConfig, FilesAreBounded) {
+  const std::string head =
+      "routes:\n- name: r\n  hosts:\n  - domains: [a]\n    routes:\n    - respond: {bodyFile: ";
+  EXPECT_FALSE(parse_config(head + "/dev/zero}\n", "p"));
+  EXPECT_FALSE(parse_config(head + "/no/such/file}\n", "p"));
+  EXPECT_TRUE(parse_config(head + EDGEMESH_SOURCE_DIR + "/configs/proxy.yaml}\n", "p"));
+}
+
 TEST(ProxyConfig, AListenerNeedsRoutesThatAreThere) {
   const auto config = parse_config(
       "listeners:\n- name: l\n  address: 127.0.0.1:1\n  chains:\n  - http: {routes: gone}\n", "p");
