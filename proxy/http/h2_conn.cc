@@ -173,8 +173,9 @@ void Conn::send_head(Stream& s, const Head& head, bool end) {
 }
 
 bool Conn::send_data(Stream& s, std::span<const uint8_t> data, bool end) {
-  if (s.out_ended || (!s.open && s.head == nullptr)) return true;
+  if (s.out_ended) return true;
   s.out_ended = end;
+  if (!s.open && s.head == nullptr) return true;
   s.out.append(data);
   if (s.deferred) {
     s.deferred = false;
@@ -290,6 +291,12 @@ void Conn::run_ready_one(Stream& s) {
     if (handler != nullptr) handler->on_reset(ResetReason::kRefused, s.fail);
     return;
   }
+  if (s.in_told && s.cut) {
+    unlink(s);
+    if (handler != nullptr && !s.out_ended)
+      handler->on_reset(ResetReason::kCancelled, "the peer reset the stream after its message");
+    return;
+  }
   if (handler == nullptr) return;
   if (s.blocked && s.out.size() <= limits_.high_water / 2) {
     s.blocked = false;
@@ -298,9 +305,7 @@ void Conn::run_ready_one(Stream& s) {
   }
   if (!s.reading || s.in_told) return;
   if (s.in.empty() && s.in_trailers != nullptr) {
-    bool closed = !s.open;
-    if (closed) unlink(s);
-    s.in_told = true;
+    told_end(s);
     return handler->on_trailers(std::move(s.in_trailers));
   }
   if (s.in.empty() && !s.in_end) return;
@@ -312,17 +317,20 @@ void Conn::run_ready_one(Stream& s) {
       nghttp2_session_consume_connection(session_, data.size());
   }
   bool end = s.in_end && s.in_trailers == nullptr;
-  if (end) s.in_told = true;
-  if (s.in_trailers != nullptr) note(s);
-  if (end && !s.open) {
-    bool cut = !s.out_ended;
-    unlink(s);
-    handler->on_data(data.view(), true);
-    if (cut && s.handler != nullptr)
-      s.handler->on_reset(ResetReason::kCancelled, "the peer reset the stream after its answer");
-    return;
-  }
+  if (end)
+    told_end(s);
+  else if (s.in_trailers != nullptr)
+    note(s);
   handler->on_data(data.view(), end);
+}
+
+// Before the user is told, who may release the stream then: it must not be looked at afterwards.
+void Conn::told_end(Stream& s) {
+  s.in_told = true;
+  if (s.open) return;
+  if (s.out_ended) return unlink(s);
+  s.cut = true;
+  note(s);
 }
 
 void Conn::resume(Stream& s) {

@@ -97,6 +97,7 @@ class Stream final : public HttpStream {
   bool queued = false;   // on the ready list
   bool extended = false;
   bool head_ends = false;  // of a request that waits
+  bool cut = false;        // the peer reset it after its message, the user has not ended ours
 
  private:
   void release() override;
@@ -158,6 +159,7 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
   void run_ready();
   void run_ready_one(Stream& s);
   void note(Stream& s);
+  void told_end(Stream& s);
   void check_end();
   void finish(Error error, bool graceful);
   void terminate(uint32_t code);

@@ -142,6 +142,79 @@ TEST_F(H2Test, ResetsBothWays) {
   EXPECT_EQ(b.reason, ResetReason::kCancelled);
 }
 
+// The answer is whole and the server wants no more of the request, while the client reads late.
+struct H2LateReader : H2Test {
+  Side late;
+  void begin(bool trailers) {
+    start();
+    late.stream = client.connection->open(&late);
+    late.stream->send_head(*request("POST", "/a"), false);
+    late.stream->set_reading(false);
+    ASSERT_TRUE(until([&] { return !server.requests.empty(); }));
+    HttpStream& far = *server.requests[0]->stream;
+    HeadPtr head = take_head();
+    head->status = 200;
+    far.send_head(*head, false);
+    far.send_data(io::as_bytes("answer"), !trailers);
+    head->clear();
+    head->add("t", "1");
+    if (trailers) far.send_trailers(*head);
+    server.requests[0]->stream.reset();
+    ASSERT_TRUE(until([&] { return server.connection->active_streams() == 0; }));
+    for (int i = 0; i < 5; ++i) loop->run_once();
+    EXPECT_EQ(late.body, "");
+  }
+};
+
+TEST_F(H2LateReader, ReleasedInItsLastCallback) {
+  for (bool trailers : {false, true}) {
+    begin(trailers);
+    Side other;  // likely to get the memory of the one that is released
+    late.on_any = [&] {
+      if (!late.ended) return;
+      late.stream.reset();
+      other.stream = client.connection->open(&other);
+    };
+    late.stream->set_reading(true);
+    ASSERT_TRUE(until([&] { return late.ended; }));
+    for (int i = 0; i < 5; ++i) loop->run_once();
+    EXPECT_EQ(late.body, "answer");
+    EXPECT_EQ(late.reset, "");
+    EXPECT_EQ(other.reset, "");
+    EXPECT_EQ(client.connection->active_streams(), 1U);
+    late.ended = false;
+    late.body.clear();
+    late.on_any = nullptr;
+    server.requests.clear();
+  }
+}
+
+TEST_F(H2LateReader, IsToldOfTheResetWhenItGoesOnSending) {
+  for (bool trailers : {false, true}) {
+    begin(trailers);
+    late.stream->set_reading(true);
+    ASSERT_TRUE(until([&] { return !late.reset.empty(); }));
+    EXPECT_TRUE(late.ended);
+    EXPECT_EQ(late.body, "answer");
+    EXPECT_EQ(client.connection->active_streams(), 0U);
+    late.stream.reset();
+    late.reset = late.body = "";
+    server.requests.clear();
+  }
+}
+
+TEST_F(H2LateReader, IsNotResetWhenItEndsInItsLastCallback) {
+  begin(false);
+  late.on_any = [&] {
+    if (late.ended) late.stream->send_data(io::as_bytes("x"), true);
+  };
+  late.stream->set_reading(true);
+  ASSERT_TRUE(until([&] { return late.ended; }));
+  for (int i = 0; i < 5; ++i) loop->run_once();
+  EXPECT_EQ(late.reset, "");
+  EXPECT_EQ(client.connection->active_streams(), 0U);
+}
+
 TEST_F(H2Test, TooManyFieldsAreAnswered431) {
   start();
   Side side;
