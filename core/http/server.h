@@ -55,7 +55,9 @@ struct ServerOptions {
   size_t max_headers = 100;
   size_t max_connections = 4096;  // more are closed at once
   size_t max_pipelined = 16;      // requests of one connection in work; reading stops beyond
+  // A client's answers that wait to be sent: beyond this no request of it is read or begun.
   size_t high_water = 256 << 10;
+  size_t max_unsent = 64 << 20;  // more is not added to that; the connection is cut
   Duration head_timeout = std::chrono::seconds(10);   // first byte to end of the head; also TLS
   Duration body_timeout = std::chrono::seconds(30);   // without progress of the body
   Duration idle_timeout = std::chrono::seconds(120);  // between requests

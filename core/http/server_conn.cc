@@ -50,8 +50,13 @@ void ServerConn::on_connected() {
 
 bool ServerConn::may_read() const {
   if (eof_ || phase_ == Phase::kClosing || phase_ == Phase::kGone) return false;
+  if (clogged()) return false;
   return phase_ == Phase::kBody || in_.size() - in_at_ < kReadAhead + server_.options.max_head;
 }
+
+// Requests are a few bytes, their answers may be megabytes: a client that sends and does not read must
+// not have us make more of them.
+bool ServerConn::clogged() const { return unsent() > server_.options.high_water; }
 
 void ServerConn::on_readable() {
   while (!(read_paused_ = !may_read())) {
@@ -61,7 +66,7 @@ void ServerConn::on_readable() {
     if (r.status == IoResult::kEof) {
       eof_ = true;
     } else {
-      progress_ = true;
+      took_input_ = true;
       in_.append(io::as_text({server_.loop.scratch(), r.n}));
     }
     process();
@@ -95,7 +100,8 @@ void ServerConn::process() {
 }
 
 bool ServerConn::process_head() {
-  if (no_more_ || input().empty() || slots_.size() >= server_.options.max_pipelined) return false;
+  if (no_more_ || clogged() || input().empty()) return false;
+  if (slots_.size() >= server_.options.max_pipelined) return false;
   H1Head head;
   size_t consumed = 0;
   H1Status status = parser_.parse(input(), &head, &consumed);
@@ -193,7 +199,14 @@ void ServerConn::refuse(int status, std::string_view text) {
 }
 
 void ServerConn::append(ServerSlot& slot, std::string_view data) {
+  if (aborting_) return;
+  // What waits already counts, not `data`: one answer may be as large as its handler makes it.
+  if (unsent() + pending_ > server_.options.max_unsent) {
+    EM_LOG(kWarn, server_.options.name, "a client that does not read its answers is cut off");
+    return abort();
+  }
   if (!is_front(slot)) {
+    pending_ += data.size();
     slot.pending.append(data);
     return;
   }
@@ -218,6 +231,7 @@ void ServerConn::slot_ended() {
     }
     if (slots_.empty()) break;
     ServerSlot& next = *slots_.front();
+    pending_ -= next.pending.size();
     out_.append(next.pending);
     std::string().swap(next.pending);
   }
@@ -225,6 +239,8 @@ void ServerConn::slot_ended() {
 }
 
 void ServerConn::abort() {
+  if (aborting_) return;
+  aborting_ = true;
   server_.loop.defer([this, alive = alive_] {
     if (!*alive || stream_ == nullptr) return;
     stream_->reset();
@@ -246,7 +262,7 @@ bool ServerConn::write_out() {
   while (out_at_ < out_.size()) {
     IoResult r = stream_->write(io::as_bytes(std::string_view(out_).substr(out_at_)));
     if (r.status != IoResult::kOk) return false;
-    progress_ = true;
+    took_output_ = true;
     out_at_ += r.n;
   }
   out_at_ = 0;
@@ -397,9 +413,13 @@ void ServerConn::arm_timer() {
   else if (slots_.empty())
     wait = !input().empty() ? Wait::kHead : any_request_ ? Wait::kIdle : Wait::kFirst;
   // A head must be whole in its time however it trickles; the others count from the last progress.
-  bool keep = wait == wait_ && timer_.active() &&
-              (!progress_ || wait == Wait::kHead || wait == Wait::kFirst);
-  progress_ = false;
+  // Requests that keep coming do not excuse a client that takes no answers.
+  bool progress = false;
+  if (wait == Wait::kWrite) progress = took_output_;
+  if (wait == Wait::kBody) progress = took_input_;
+  if (wait == Wait::kIdle) progress = took_input_ || took_output_;
+  bool keep = wait == wait_ && timer_.active() && !progress;
+  took_input_ = took_output_ = false;
   if (keep) return;
   wait_ = wait;
   const ServerOptions& o = server_.options;

@@ -64,6 +64,7 @@ class ServerConn final : private io::Stream::Handler {
   bool is_front(const ServerSlot& slot) const {
     return !slots_.empty() && slots_.front().get() == &slot;
   }
+  // Past max_unsent the data is dropped and the connection cut.
   void append(ServerSlot& slot, std::string_view data);
   size_t unsent() const { return out_.size() - out_at_; }
   void slot_ended();
@@ -97,6 +98,7 @@ class ServerConn final : private io::Stream::Handler {
   void arm_timer();
   void on_timeout();
   bool may_read() const;
+  bool clogged() const;  // the client leaves too much of our answers lying
   std::string_view input() const { return std::string_view(in_).substr(in_at_); }
   void consume(size_t n);
 
@@ -110,6 +112,7 @@ class ServerConn final : private io::Stream::Handler {
   size_t in_at_ = 0;
   std::string out_;
   size_t out_at_ = 0;
+  size_t pending_ = 0;  // in the slots that are not the front
   H1HeadParser parser_;
   H1BodyDecoder body_;
   Request request_;
@@ -118,11 +121,13 @@ class ServerConn final : private io::Stream::Handler {
   std::deque<std::shared_ptr<ServerSlot>> slots_;
   io::Timer timer_;
   Wait wait_ = Wait::kNone;
-  bool progress_ = false;  // since the timer was armed
+  bool took_input_ = false;  // since the timer was armed
+  bool took_output_ = false;
   bool eof_ = false;
   bool no_more_ = false;  // the last request of this connection was dispatched
   bool flush_queued_ = false;
   bool processing_ = false;
+  bool aborting_ = false;
   bool read_paused_ = false;  // too much waits unparsed; the stream may hold more
   bool any_request_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -314,6 +314,67 @@ TEST_F(ServerTest, SlowAndSilentClientsAreTimedOut) {
   ASSERT_TRUE(until([&] { return idle->eof; }));
 }
 
+TEST_F(ServerTest, ClientThatSendsAndDoesNotReadHoldsLittle) {
+  constexpr size_t kAnswer = 100 << 10, kRequests = 2000;
+  size_t calls = 0;
+  serve([&](Request, Writer writer) {
+    ++calls;
+    writer->respond({200, {}, std::string(kAnswer, 'x')});
+  });
+  auto client = connect_memory({});
+  client->stop_reading();
+  std::string requests;
+  std::string padding(200, 'p');  // together more than is read ahead
+  for (size_t i = 0; i < kRequests; ++i)
+    requests += "GET / HTTP/1.1\r\nHost: a\r\nX: " + padding + "\r\n\r\n";
+  client->send(requests);
+  for (int i = 0; i < 50; ++i) loop_->run_once();
+  // The high-water mark, and the answer that passed it.
+  EXPECT_LE(calls, (256 << 10) / kAnswer + 2);
+  EXPECT_FALSE(client->unsent.empty());
+
+  client->start_reading();
+
+  ASSERT_TRUE(until([&] { return calls == kRequests; }));
+  ASSERT_TRUE(until([&] { return client->received.size() > kRequests * kAnswer; }));
+}
+
+TEST_F(ServerTest, SendingIsNoProgressOfAClientThatTakesNoAnswers) {
+  Writer writer;
+  serve([&](Request, Writer w) {
+    writer = std::move(w);
+    writer->respond({200, {}, std::string(200 << 10, 'x')});  // below the mark: reading goes on
+  });
+  auto client = connect_memory({});
+  client->stop_reading();
+  client->send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  ASSERT_TRUE(until([&] { return writer != nullptr; }));
+  for (int i = 0; i < 7; ++i) {
+    for (int turn = 0; turn < 5; ++turn) loop_->run_once();
+    clock_.advance(10s);
+    client->send("G");  // of a head that never ends
+  }
+
+  ASSERT_TRUE(until([&] { return server_->connections() == 0; }));
+}
+
+TEST_F(ServerTest, AnswersThatWaitForAnEarlierOneAreLimited) {
+  std::vector<Writer> writers;
+  ServerOptions options;
+  options.max_unsent = 1 << 20;
+  serve([&](Request, Writer writer) { writers.push_back(std::move(writer)); }, options);
+  auto client = connect();
+  std::string text;
+  for (int i = 0; i < 8; ++i) text += "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+  client->send(text);
+  ASSERT_TRUE(until([&] { return writers.size() == 8; }));
+
+  for (size_t i = 1; i < 4; ++i) writers[i]->respond({200, {}, std::string(600 << 10, 'x')});
+
+  ASSERT_TRUE(until([&] { return server_->connections() == 0; }));
+  EXPECT_TRUE(writers[0]->closed());
+}
+
 TEST_F(ServerTest, DrainEndsIdleConnectionsAndStreams) {
   std::vector<Writer> writers;
   int closed = 0;
