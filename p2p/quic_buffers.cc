@@ -7,11 +7,12 @@ namespace edgemesh::p2p {
 
 namespace {
 constexpr size_t kSmallChunk = 2 * 1024;   // a stream that says little holds little
+constexpr size_t kMediumChunk = 16 * 1024;
 constexpr size_t kLargeChunk = 64 * 1024;
 
 size_t chunk_size(size_t held, size_t wanted) {
   if (held == 0 && wanted <= kSmallChunk) return kSmallChunk;
-  return kLargeChunk;
+  return held + wanted <= kMediumChunk ? kMediumChunk : kLargeChunk;
 }
 
 // Copies `data` behind the last chunk; what is there keeps its address.
@@ -36,6 +37,7 @@ void append_to(std::deque<Chunk>& chunks, size_t held, std::span<const uint8_t> 
 
 void SendBuffer::append(std::span<const uint8_t> data) {
   append_to(chunks_, held_, data);
+  if (budget_ != nullptr) budget_->take(data.size());
   held_ += data.size();
   unsent_ += data.size();
   total_ += data.size();
@@ -52,6 +54,7 @@ size_t SendBuffer::peek(Piece* pieces, size_t max) const {
 }
 
 void SendBuffer::mark_sent(size_t n) {
+  n = std::min(n, unsent_);
   unsent_ -= n;
   while (n > 0) {
     Chunk& chunk = chunks_[first_unsent_];
@@ -66,6 +69,7 @@ void SendBuffer::mark_sent(size_t n) {
 void SendBuffer::ack(size_t n) {
   n = std::min(n, held_ - unsent_);
   held_ -= n;
+  if (budget_ != nullptr) budget_->give(n);
   while (n > 0) {
     Chunk& chunk = chunks_.front();
     size_t take = std::min(n, chunk.sent - chunk.begin);
@@ -83,6 +87,7 @@ void SendBuffer::ack(size_t n) {
 }
 
 void SendBuffer::clear() {
+  if (budget_ != nullptr && held_ > 0) budget_->give(held_);
   chunks_.clear();
   first_unsent_ = held_ = unsent_ = 0;
 }

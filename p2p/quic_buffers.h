@@ -7,10 +7,18 @@
 #include <memory>
 #include <span>
 
+#include "core/io/send_budget.h"
+
 namespace edgemesh::p2p {
 
 class SendBuffer {
  public:
+  SendBuffer() = default;
+  explicit SendBuffer(std::shared_ptr<io::SendBudget> budget) : budget_(std::move(budget)) {}
+  ~SendBuffer() { clear(); }
+  SendBuffer(const SendBuffer&) = delete;
+  SendBuffer& operator=(const SendBuffer&) = delete;
+
   struct Piece {
     const uint8_t* data;
     size_t size;
@@ -33,6 +41,7 @@ class SendBuffer {
     std::unique_ptr<uint8_t[]> data;
     size_t capacity = 0, begin = 0, sent = 0, end = 0;  // begin <= sent <= end <= capacity
   };
+  std::shared_ptr<io::SendBudget> budget_;  // counts held(); null: nobody counts
   std::deque<Chunk> chunks_;
   size_t first_unsent_ = 0;  // index of the chunk where unsent bytes begin
   size_t held_ = 0;

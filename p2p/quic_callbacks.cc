@@ -94,6 +94,7 @@ struct QuicCallbacks {
     StreamPtr stream = it->second;
     c.streams_.erase(it);
     stream->open = false;
+    stream->tx.clear();
     bool clean = stream->rx_fin && stream->fin_sent;
     if (!clean && !stream->error) {
       bool has_code = (flags & NGTCP2_STREAM_CLOSE_FLAG_APP_ERROR_CODE_SET) != 0;

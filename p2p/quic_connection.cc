@@ -62,7 +62,8 @@ QuicConn::QuicConn(io::Loop& loop, std::shared_ptr<const QuicIdentity> identity,
       options_(options),
       server_(server),
       path_(constant_path()),
-      timer_(loop, [this] { on_timer(); }) {}
+      timer_(loop, [this] { on_timer(); }),
+      budget_(std::make_shared<io::SendBudget>(options_.send_budget, *options_.send_pool)) {}
 
 QuicConn::~QuicConn() {
   *alive_ = false;
@@ -78,6 +79,7 @@ QuicConn::~QuicConn() {
   for (auto& stream : events_) left.push_back(stream);
   for (auto& stream : left) {
     stream->open = false;
+    stream->tx.clear();
     if (stream->handle == nullptr || stream->error_told) continue;
     if (!stream->error)
       stream->error = Error{ErrorCode::kConnectionReset, "the tunnel was closed", 0};
@@ -254,9 +256,13 @@ void QuicConn::end(Error error) {
   closed_ = true;
   timer_.stop();
   close_error_ = error;
-  for (auto& stream : waiting_) stream->fail_with(error);
+  for (auto& stream : waiting_) {
+    stream->tx.clear();
+    stream->fail_with(error);
+  }
   for (auto& [id, stream] : streams_) {
     stream->open = false;
+    stream->tx.clear();
     // A stream that had all of the peer's data may still be read to its end.
     if (!(stream->rx_fin && stream->fin_sent)) stream->fail_with(error);
   }

@@ -19,6 +19,7 @@
 
 #include "core/base/net_addr.h"
 #include "core/io/loop.h"
+#include "core/io/send_budget.h"
 #include "core/io/stream.h"
 #include "p2p/mesh.h"
 #include "p2p/quic_identity.h"
@@ -32,6 +33,8 @@ struct QuicOptions {
   size_t unread_budget = 64 << 20;
   size_t unsent_limit = 512 << 10;  // of a stream, waiting to be sent
   size_t held_limit = 16 << 20;     // and with what is on its way and not acknowledged
+  size_t send_budget = 64 << 20;    // of all streams together, as held_limit; see io::SendBudget
+  io::SendPool* send_pool = &io::SendPool::process();  // and of all connections
   size_t max_datagram = 1452;  // UDP payload; what the path carries up to that is found by probing
   Duration handshake_timeout = std::chrono::seconds(10);
   Duration idle_timeout = std::chrono::seconds(30);

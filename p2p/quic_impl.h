@@ -25,8 +25,9 @@ class QuicStream;
 
 // One request stream. Held by the connection while QUIC knows it, and by the io::Stream of its user.
 struct StreamCore final : H3StreamReader::Sink, std::enable_shared_from_this<StreamCore> {
-  StreamCore(QuicConn* c, std::shared_ptr<bool> alive, bool is_client)
-      : client(is_client), conn_(c), conn_alive_(std::move(alive)) {}
+  StreamCore(QuicConn* c, std::shared_ptr<bool> alive, std::shared_ptr<io::SendBudget> budget,
+             bool is_client)
+      : client(is_client), tx(std::move(budget)), conn_(c), conn_alive_(std::move(alive)) {}
 
   // Null when the connection is gone: the user's stream may outlive it.
   QuicConn* conn() const { return *conn_alive_ ? conn_ : nullptr; }
@@ -179,6 +180,7 @@ class QuicConn final : public QuicConnection {
   std::vector<uint8_t> leftover_;  // of a train that the output took in part
   size_t leftover_segment_ = 0;
 
+  std::shared_ptr<io::SendBudget> budget_;  // the streams' send buffers, which may outlive us
   std::unordered_map<int64_t, StreamPtr> streams_;
   std::deque<StreamPtr> waiting_;    // client streams without an id
   std::deque<StreamPtr> send_list_;  // streams with something to send, in turn

@@ -180,12 +180,14 @@ void QuicConn::rotate_send_list(StreamCore& front, size_t sent) {
 size_t QuicConn::room(const StreamCore& stream) const {
   size_t unsent = stream.tx.unsent(), held = stream.tx.held();
   if (unsent >= options_.unsent_limit || held >= options_.held_limit) return 0;
-  return std::min(options_.unsent_limit - unsent, options_.held_limit - held);
+  return std::min({options_.unsent_limit - unsent, options_.held_limit - held, budget_->room(held)});
 }
 
-// After less waits than before: the user goes on when half of the room is free.
+// After less waits than before: the user goes on when half of the room is free. A stream that holds
+// nothing has all the room that there is, however little: none waits for ever.
 void QuicConn::tell_room(StreamCore& stream) {
-  if (!stream.want_writable || room(stream) < options_.unsent_limit / 2) return;
+  if (!stream.want_writable) return;
+  if (room(stream) < std::min(options_.unsent_limit, budget_->room(0)) / 2) return;
   stream.want_writable = false;
   stream.tell_writable = true;
   stream.queue_event();

@@ -129,7 +129,7 @@ Result<std::unique_ptr<io::Stream>> QuicConn::open(const SockAddr& target) {
     return fail(ErrorCode::kResourceExhausted, "{} streams to {} are open", streams(), peer_node_);
   EM_TRY(std::string request,
          h3_encode_headers({{":method", "CONNECT"}, {":authority", target.to_string()}}));
-  auto stream = std::make_shared<StreamCore>(this, alive_, true);
+  auto stream = std::make_shared<StreamCore>(this, alive_, budget_, true);
   stream->tx.append(io::as_bytes(request));
   auto handle = std::make_unique<QuicStream>(stream);
   waiting_.push_back(stream);
@@ -161,7 +161,7 @@ void QuicConn::open_waiting() {
 
 StreamPtr QuicConn::accept_stream(int64_t id) {
   if (auto it = streams_.find(id); it != streams_.end()) return it->second;
-  auto stream = std::make_shared<StreamCore>(this, alive_, false);
+  auto stream = std::make_shared<StreamCore>(this, alive_, budget_, false);
   stream->id = id;
   streams_.emplace(id, stream);
   return stream;

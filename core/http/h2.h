@@ -24,6 +24,7 @@
 #include "core/base/function.h"
 #include "core/http/message.h"
 #include "core/io/loop.h"
+#include "core/io/send_budget.h"
 #include "core/io/stream.h"
 
 namespace edgemesh::http {
@@ -34,6 +35,8 @@ struct H2Options {
   uint32_t connection_window = 16 << 20;
   uint32_t max_frame = 64 << 10;
   size_t send_buffer = 512 << 10;  // a stream; grows on demand
+  size_t send_budget = 64 << 20;   // all streams together; see io::SendBudget
+  io::SendPool* send_pool = &io::SendPool::process();  // and all sessions
   size_t max_header_bytes = 16 << 10;
   uint32_t reset_burst = 1000;      // resets by the peer...
   uint32_t reset_per_second = 200;  // ...and the rate that refills the burst

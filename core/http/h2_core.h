@@ -78,6 +78,8 @@ class H2Core final : public std::enable_shared_from_this<H2Core>, private io::St
   void user_gone(const std::shared_ptr<H2State>& state, bool reset);
   void wake(const std::shared_ptr<H2State>& state);  // looks for callbacks to make, later
   const H2Options& options() const { return options_; }
+  size_t room(const H2State& state) const;
+  void append_out(H2State& state, std::span<const uint8_t> data);
   io::Loop& loop() { return loop_; }
 
  private:
@@ -99,6 +101,7 @@ class H2Core final : public std::enable_shared_from_this<H2Core>, private io::St
   void dispatch();
   void dispatch_one(const std::shared_ptr<H2State>& state);
   void note(H2State& state);  // puts it on the ready list
+  void drop_out(H2State& state);
   void fail_state(H2State& state, Error error);
   void finish(Error error, bool graceful);
   void check_end();
@@ -116,6 +119,7 @@ class H2Core final : public std::enable_shared_from_this<H2Core>, private io::St
   H2Session::Handler* handler_;
   H2Options options_;
   bool server_;
+  io::SendBudget budget_;  // what `out` of the streams holds
   nghttp2_session* session_ = nullptr;
   std::unordered_map<int32_t, std::shared_ptr<H2State>> states_;
   std::unordered_set<H2State*> closed_held_;  // closed, but a user still reads from them

@@ -83,6 +83,7 @@ struct H2Callbacks {
     batch.resize(at + size);
     size_t n = s.out.read({batch.data() + at, size});
     EM_ASSERT(n == size);
+    core(user).budget_.give(n);
     core(user).bytes_out_ += n;
     if (s.want_writable) core(user).note(s);
     return 0;

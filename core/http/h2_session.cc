@@ -61,6 +61,7 @@ H2Core::H2Core(io::Loop& loop, std::unique_ptr<io::Stream> below, H2Session::Han
       handler_(handler),
       options_(options),
       server_(server),
+      budget_(options_.send_budget, *options_.send_pool),
       drain_timer_(loop, [this] {
         finish(Error{ErrorCode::kCancelled, "streams were still open when draining ended", 0},
                false);
@@ -240,11 +241,29 @@ void H2Core::dispatch_one(const std::shared_ptr<H2State>& state) {
     s.want_readable = false;
     s.handler->on_readable();
   }
-  bool room = s.out.size() < options_.send_buffer / 2 && !s.shut && !s.closed;
-  if (s.handler != nullptr && !s.failed && s.want_writable && room) {
+  // Half of what a stream that holds nothing would get: none waits for ever.
+  bool enough = room(s) >= std::min(options_.send_buffer, budget_.room(0)) / 2;
+  if (s.handler != nullptr && !s.failed && s.want_writable && enough && !s.shut && !s.closed) {
     s.want_writable = false;
     s.handler->on_writable();
   }
+}
+
+size_t H2Core::room(const H2State& state) const {
+  size_t held = state.out.size();
+  if (held >= options_.send_buffer) return 0;
+  return std::min(options_.send_buffer - held, budget_.room(held));
+}
+
+void H2Core::append_out(H2State& state, std::span<const uint8_t> data) {
+  budget_.take(data.size());
+  state.out.append(data);
+  data_ready(state);
+}
+
+void H2Core::drop_out(H2State& state) {
+  budget_.give(state.out.size());
+  state.out.clear();
 }
 
 void H2Core::fail_state(H2State& state, Error error) {
@@ -254,7 +273,7 @@ void H2Core::fail_state(H2State& state, Error error) {
   if (session_ != nullptr && !state.in.empty())
     nghttp2_session_consume_connection(session_, state.in.size());
   state.in.clear();
-  state.out.clear();
+  drop_out(state);
   note(state);
 }
 
@@ -267,6 +286,7 @@ void H2Core::finish(Error error, bool graceful) {
   auto states = std::move(states_);
   states_.clear();
   for (auto& [id, state] : states) {
+    drop_out(*state);
     state->core = nullptr;
     state->closed = true;
     if (state->failed && !state->tell_failed) continue;
@@ -375,7 +395,7 @@ void H2Core::user_gone(const std::shared_ptr<H2State>& state, bool reset) {
   bool rejected = s.answered && !s.connected;
   bool graceful = s.eof_received && s.shut && !reset;
   if (!rejected && !graceful && !s.failed) {
-    s.out.clear();
+    drop_out(s);
     nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, s.id,
                               reset ? NGHTTP2_CONNECT_ERROR : NGHTTP2_CANCEL);
   }

@@ -40,12 +40,10 @@ IoResult H2StreamImpl::read(std::span<uint8_t> into) {
 IoResult H2StreamImpl::write(std::span<const uint8_t> data) {
   H2State& s = *state_;
   if (s.failed || s.shut || s.closed || s.core == nullptr) return {IoResult::kError, EPIPE, 0};
-  size_t limit = s.core->options().send_buffer;
-  size_t n = std::min(data.size(), limit - std::min(limit, s.out.size()));
+  size_t n = std::min(data.size(), s.core->room(s));
   if (n < data.size()) s.want_writable = true;
   if (n == 0) return io::kWouldBlock;
-  s.out.append(data.first(n));
-  s.core->data_ready(s);
+  s.core->append_out(s, data.first(n));
   return {IoResult::kOk, 0, n};
 }
 

@@ -86,6 +86,44 @@ TEST_F(QuicTest, SlowReaderBoundsWhatIsHeld) {
   EXPECT_EQ(b->accepted[0]->wrong, 0U);
 }
 
+TEST_F(QuicTest, StalledStreamsTogetherHoldABoundedAmount) {
+  constexpr size_t kStreams = 200, kEach = 128 << 10;
+  io::SendPool pool(3 << 20);
+  for (size_t budget : {size_t{2} << 20, size_t{64} << 20}) {  // the connection's limit, the pool's
+    QuicOptions o;
+    o.send_budget = budget;
+    o.send_pool = &pool;
+    size_t limit = std::min<size_t>(budget, 3 << 20);
+    make_sides(o);
+    over_memory();
+    auto first = open(1);
+    ASSERT_TRUE(until([&] { return first->connected && b->accepted.size() == 1; }));
+    mem_a->cut = mem_b->cut = true;
+
+    std::vector<std::unique_ptr<Transfer>> all;
+    for (size_t i = 0; i < kStreams; ++i) all.push_back(open(kEach));
+    until([&] { return false; }, 50ms);
+
+    uint64_t taken = 0;
+    for (const auto& t : all) {
+      EXPECT_GE(t->sent, io::SendBudget::kMinimum - 2048);  // those that came late may send as well
+      taken += t->sent;
+    }
+    EXPECT_GE(taken, limit / 2);
+    EXPECT_LE(taken, limit + kStreams * io::SendBudget::kMinimum);
+    EXPECT_GT(pool.used(), limit / 2);
+
+    mem_a->cut = mem_b->cut = false;  // nothing is stuck
+    EXPECT_TRUE(until([&] {
+      return b->accepted.size() == kStreams + 1 &&
+             std::all_of(b->accepted.begin() + 1, b->accepted.end(), [](auto& t) { return t->done(kEach); });
+    }));
+    a.reset();
+    EXPECT_EQ(pool.used(), 0U);
+    b.reset();
+  }
+}
+
 TEST_F(QuicTest, SurvivesLossAndReordering) {
   make_sides();
   over_memory();
