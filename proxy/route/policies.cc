@@ -14,6 +14,15 @@ const model::Part<T>& either(const model::Part<T>& inner, const model::Part<T>& 
 
 }  // namespace
 
+Result<std::shared_ptr<const AuthzRules>> AuthzRules::make(model::Part<model::ExtAuthz> spec) {
+  auto out = std::make_shared<AuthzRules>();
+  EM_TRY(out->request_, compile_texts(spec->request_headers));
+  EM_TRY(out->upstream_, compile_texts(spec->upstream_headers));
+  EM_TRY(out->client_, compile_texts(spec->client_headers));
+  out->spec_ = std::move(spec);
+  return std::shared_ptr<const AuthzRules>(std::move(out));
+}
+
 Result<std::shared_ptr<const Policies>> Policies::make(const model::RoutePolicies& spec,
                                                        const model::RoutePolicies& outer,
                                                        const Policies* previous) {
@@ -34,7 +43,9 @@ Result<std::shared_ptr<const Policies>> Policies::make(const model::RoutePolicie
     EM_TRY(out->rbac, RbacEngine::make(rbac));
   }
   out->jwt = either(spec.jwt, outer.jwt);
-  out->ext_authz = either(spec.ext_authz, outer.ext_authz);
+  if (const auto& authz = either(spec.ext_authz, outer.ext_authz); authz.get() != nullptr) {
+    EM_TRY(out->ext_authz, AuthzRules::make(authz));
+  }
   out->compression = either(spec.compression, outer.compression);
   out->no_ext_authz = spec.no_ext_authz || (outer.no_ext_authz && spec.ext_authz == nullptr);
   out->no_jwt = spec.no_jwt || (outer.no_jwt && spec.jwt == nullptr);
@@ -42,7 +53,7 @@ Result<std::shared_ptr<const Policies>> Policies::make(const model::RoutePolicie
   out->no_compression =
       spec.no_compression || (outer.no_compression && spec.compression == nullptr);
   const bool any = out->cors || out->fault || out->rate_limit || out->rbac ||
-                   out->jwt.get() != nullptr || out->ext_authz.get() != nullptr ||
+                   out->jwt.get() != nullptr || out->ext_authz != nullptr ||
                    out->compression.get() != nullptr || out->no_ext_authz || out->no_jwt ||
                    out->no_rbac || out->no_compression;
   if (!any) return std::shared_ptr<const Policies>();

@@ -127,6 +127,22 @@ class RbacEngine {
   std::vector<Set> rules_, shadow_;
 };
 
+// External authorization's lists of fields, compiled.
+class AuthzRules {
+ public:
+  static Result<std::shared_ptr<const AuthzRules>> make(model::Part<model::ExtAuthz> spec);
+  const model::ExtAuthz& spec() const { return *spec_; }
+  bool sends(std::string_view field) const { return any_matches(request_, field); }
+  bool takes_upstream(std::string_view field) const { return any_matches(upstream_, field); }
+  bool gives_client(std::string_view field) const {
+    return client_.empty() || any_matches(client_, field);
+  }
+
+ private:
+  model::Part<model::ExtAuthz> spec_;
+  std::vector<TextMatcher> request_, upstream_, client_;
+};
+
 // What a route, or a listener, has of them. Null: none.
 struct Policies {
   std::shared_ptr<const CorsRules> cors;
@@ -134,7 +150,7 @@ struct Policies {
   std::shared_ptr<const RateLimiter> rate_limit;
   std::shared_ptr<const RbacEngine> rbac;
   model::Part<model::JwtRequirement> jwt;
-  model::Part<model::ExtAuthz> ext_authz;
+  std::shared_ptr<const AuthzRules> ext_authz;
   model::Part<model::Compression> compression;
   bool no_ext_authz = false, no_jwt = false, no_rbac = false, no_compression = false;
 

@@ -1,0 +1,247 @@
+// The client's side of an exchange, and its times.
+#include "proxy/exchange/exchange.h"
+
+#include <algorithm>
+
+#include "proxy/exchange/http_connection.h"
+#include "proxy/exchange/l7_worker.h"
+
+namespace edgemesh::proxy {
+
+namespace {
+constexpr size_t kKeepBodyCapacity = 16 * 1024;  // of an exchange in the free list
+}
+
+Exchange::Exchange(L7Worker& worker)
+    : worker_(worker), timer_(worker.loop(), [this] { on_timer(); }) {}
+
+Exchange::~Exchange() = default;
+
+void Exchange::begin(HttpConnection& connection, StreamPtr stream, HeadPtr head, bool end) {
+  connection_ = &connection;
+  version_ = connection.slot().version;
+  down_ = std::move(stream);
+  down_->set_handler(this);
+  request_ = std::move(head);
+  request_ended_ = end;
+  const ClientInfo& client = connection.client();
+  facts_.peer = client.peer;
+  facts_.local = client.local;
+  facts_.client = client.peer.ip;
+  facts_.server_name = client.server_name;
+  facts_.identity = client.identity.get();
+  facts_.tls = client.tls;
+  facts_.random = worker_.random().next();
+  begun_ = last_active_ = worker_.loop().now();
+  state_ = State::kPolicies;
+  idle_timeout_ = chain().stream_idle_timeout;
+  if (worker_.stats().active_requests.value() > worker_.options().max_requests) {
+    worker_.stats().overloaded.add();
+    return reply(503, "overloaded", flag::kOverload, "overload");
+  }
+  if (!check_request() || !find_route()) return;
+  arm();
+  run_policies();
+}
+
+void Exchange::abort() {
+  flags_ |= flag::kDownstreamTermination;
+  if (detail_.empty()) detail_ = "the proxy closed the connection";
+  finish();
+}
+
+void Exchange::on_data(std::span<const uint8_t> data, bool end) {
+  note_activity();
+  received_ += data.size();
+  if (end) request_ended_ = true;
+  take_body(data, end);
+  if (wants_body_) return on_body_for_authz();
+  if (end) note_request_end();
+  // Both directions of a tunnel end one by one.
+  if (end && tunnel_ && answer_ended_) return finish();
+  update_reading();
+}
+
+void Exchange::take_body(std::span<const uint8_t> data, bool end) {
+  bool any_ready = false;
+  for (auto& t : tries_) any_ready |= t->open() && t->ready();
+  const bool too_long = body_.size() + data.size() > worker_.options().replay_bytes;
+  if (keep_body_ && !body_lost_ && too_long && any_ready) {
+    body_lost_ = true;  // every try that is ready has sent it
+    body_.clear();
+    for (auto& t : tries_) {
+      t->sent_ = 0;
+      if (t->open() && !t->ready()) end_try(*t);
+    }
+  }
+  if (any_ready && (!keep_body_ || body_lost_)) {
+    for (auto& t : tries_)
+      if (t->open() && t->ready()) t->send(data, end && request_trailers_ == nullptr);
+    return;
+  }
+  body_.insert(body_.end(), data.begin(), data.end());
+  for (auto& t : tries_)
+    if (t->open() && t->ready()) t->send_kept();
+}
+
+void Exchange::on_trailers(HeadPtr trailers) {
+  note_activity();
+  request_ended_ = true;
+  request_trailers_ = std::move(trailers);
+  for (auto& t : tries_)
+    if (t->open() && t->ready()) t->send_trailers(*request_trailers_);
+  if (wants_body_) return on_body_for_authz();
+  note_request_end();
+}
+
+void Exchange::note_request_end() {
+  if (mirrors_ != 0) send_mirrors();
+  if (state_ != State::kForwarding || tunnel_) return;
+  if (whole_timeout_ > Duration::zero() && route_deadline_ == TimePoint{})
+    set_deadline(&route_deadline_, worker_.loop().now() + whole_timeout_);
+}
+
+void Exchange::on_reset(ResetReason reason, std::string_view detail) {
+  flags_ |= reason == ResetReason::kProtocol ? flag::kDownstreamProtocol
+                                             : flag::kDownstreamTermination;
+  if (detail_.empty()) detail_.assign(detail);
+  finish();
+}
+
+void Exchange::on_writable() {
+  note_activity();
+  if (winner_ != nullptr) winner_->set_reading(true);
+}
+
+// The client is read while somebody takes what it sends.
+void Exchange::update_reading() {
+  if (request_ended_ || state_ == State::kFree) return;
+  bool ready = false, blocked = false;
+  for (auto& t : tries_) {
+    if (!t->open()) continue;
+    ready |= t->ready();
+    blocked |= t->blocked();
+  }
+  const bool off = wants_body_ ? false : !ready || blocked;
+  if (off == reading_off_) return;
+  reading_off_ = off;
+  down_->set_reading(!off);
+}
+
+void Exchange::finish() {
+  if (state_ == State::kFree) return;
+  const int status_class = status_ / 100 % 6;
+  connection_->slot().stats->by_class[status_class].add();
+  drop_tries();
+  down_.reset();
+  state_ = State::kFree;
+  unlink();
+  if (fault_ != nullptr) fault_->end();
+  fault_ = nullptr;
+  authz_ = nullptr;
+  sub_.reset();
+  claims_.reset();
+  key_wait_.cancel();
+  request_.reset();
+  request_trailers_.reset();
+  answer_.reset();
+  facts_ = Facts{};
+  entry_ = nullptr;
+  cluster_.reset();
+  version_.reset();
+  connection_ = nullptr;
+  winner_ = nullptr;
+  if (body_.capacity() > kKeepBodyCapacity) std::vector<uint8_t>().swap(body_);
+  body_.clear();
+  tried_.clear();
+  set_cookie_.clear();
+  detail_.clear();
+  route_deadline_ = stream_deadline_ = wake_at_ = TimePoint{};
+  idle_timeout_ = whole_timeout_ = Duration{};
+  received_ = sent_ = 0;
+  flags_ = attempts_ = policy_step_ = mirrors_ = 0;
+  cluster_index_ = 0;
+  status_ = fault_abort_ = 0;
+  fault_grpc_ = -1;
+  has_hash_ = request_ended_ = answer_ended_ = tunnel_ = keep_body_ = body_lost_ = false;
+  reading_off_ = may_retry_ = wants_body_ = cors_ = owes_continue_ = repeated_ = false;
+  worker_.give_exchange(this);
+}
+
+LogFacts Exchange::log_facts() const {
+  LogFacts facts;
+  facts.facts = &facts_;
+  facts.request = request_.get();
+  facts.response = answer_.get();
+  const auto took = worker_.loop().now() - begun_;
+  facts.duration_us = std::chrono::duration_cast<std::chrono::microseconds>(took).count();
+  facts.start = worker_.loop().clock().wall_now() -
+                std::chrono::duration_cast<std::chrono::system_clock::duration>(took);
+  facts.status = status_;
+  facts.bytes_received = received_;
+  facts.bytes_sent = sent_;
+  facts.attempts = attempts_;
+  if (winner_ != nullptr && winner_->host() != nullptr) facts.upstream = &winner_->host()->addr();
+  if (cluster_) facts.upstream_cluster = cluster_->name();
+  if (entry_ != nullptr) facts.route_name = entry_->route->name;
+  facts.response_flags = flags_text(flags_);
+  facts.details = detail_;
+  return facts;
+}
+
+void Exchange::set_deadline(TimePoint* which, TimePoint when) {
+  *which = when;
+  arm();
+}
+
+void Exchange::note_activity() {
+  last_active_ = worker_.loop().now();
+}
+
+// The earliest deadline. A timer that is earlier already is left: when it fires, it looks again. So
+// most requests never touch the heap of timers.
+void Exchange::arm() {
+  TimePoint next = TimePoint::max();
+  auto consider = [&next](TimePoint when) {
+    if (when != TimePoint{}) next = std::min(next, when);
+  };
+  consider(route_deadline_);
+  consider(stream_deadline_);
+  consider(wake_at_);
+  if (idle_timeout_ > Duration::zero()) consider(last_active_ + idle_timeout_);
+  for (auto& t : tries_)
+    if (t->open()) consider(t->deadline());
+  if (next == TimePoint::max()) return;
+  if (!timer_.active() || timer_.deadline() > next) timer_.start_at(next);
+}
+
+void Exchange::on_timer() {
+  if (state_ == State::kFree) return;
+  const TimePoint now = worker_.loop().now();
+  auto passed = [now](TimePoint when) { return when != TimePoint{} && when <= now; };
+  if (passed(stream_deadline_)) return cut_or_reply(408, flag::kMaxDuration, "max duration");
+  if (passed(route_deadline_)) {
+    worker_.stats().timeouts.add();
+    return on_route_timeout();
+  }
+  if (idle_timeout_ > Duration::zero() && last_active_ + idle_timeout_ <= now)
+    return cut_or_reply(408, flag::kStreamIdle, "stream idle timeout");
+  if (passed(wake_at_)) {
+    wake_at_ = TimePoint{};
+    if (state_ == State::kPolicies)
+      run_policies();  // a fault's delay is over
+    else
+      start_try();
+    if (state_ == State::kFree) return;
+  }
+  for (size_t i = 0; i < tries_.size() && state_ == State::kForwarding; ++i)
+    if (tries_[i]->open() && passed(tries_[i]->deadline())) on_try_timeout(*tries_[i]);
+  if (state_ != State::kFree) arm();
+}
+
+void Exchange::cut_or_reply(int status, uint32_t flags, std::string_view detail) {
+  if (state_ == State::kAnswering) return cut(flags, detail);
+  reply(status, detail, flags, detail);
+}
+
+}  // namespace edgemesh::proxy

@@ -1,0 +1,116 @@
+#include "proxy/exchange/http_connection.h"
+
+#include "proxy/http/h1_server.h"
+#include "proxy/http/h2_server.h"
+#include "proxy/route/format.h"
+
+namespace edgemesh::proxy {
+
+namespace {
+
+H1ServerOptions h1_options(const model::HttpChain& chain) {
+  H1ServerOptions options;
+  options.limits.max_head = chain.max_head_bytes;
+  options.limits.max_fields = chain.max_fields;
+  options.max_requests = chain.max_requests;
+  options.head_timeout = chain.head_timeout;
+  options.idle_timeout = chain.idle_timeout;
+  options.body_timeout = chain.stream_idle_timeout;
+  options.write_timeout = chain.stream_idle_timeout;
+  return options;
+}
+
+H2ServerOptions h2_options(const model::HttpChain& chain) {
+  H2ServerOptions options;
+  options.limits.max_streams = chain.max_streams;
+  options.limits.max_header_bytes = chain.max_head_bytes;
+  options.limits.max_fields = chain.max_fields;
+  options.idle_timeout = chain.idle_timeout;
+  return options;
+}
+
+}  // namespace
+
+void HttpConnection::start(L7Worker& worker, ChainSlotPtr slot, std::unique_ptr<io::Stream> stream,
+                           ClientInfo client, bool http2, std::string_view initial,
+                           io::Task on_closed) {
+  auto* connection =
+      new HttpConnection(worker, std::move(slot), std::move(client), std::move(on_closed));
+  connection->make_codec(std::move(stream), http2, initial);
+}
+
+HttpConnection::HttpConnection(L7Worker& worker, ChainSlotPtr slot, ClientInfo client,
+                               io::Task on_closed)
+    : worker_(worker),
+      slot_(std::move(slot)),
+      client_(std::move(client)),
+      on_closed_(std::move(on_closed)) {
+  append_ip(client_.peer.ip, &peer_text_);
+  worker_.connections().push_back(*this);
+  worker_.stats().active_connections.up();
+  const Duration age = (*slot_->version)->spec->max_duration;
+  if (age > Duration::zero()) {
+    max_age_ = std::make_unique<io::Timer>(worker_.loop(), [this] { drain(); });
+    max_age_->start(age);
+  }
+}
+
+HttpConnection::~HttpConnection() {
+  while (Exchange* exchange = exchanges_.front()) exchange->abort();
+  codec_.reset();
+  worker_.stats().active_connections.down();
+  unlink();
+  worker_.note_connection_gone();
+  if (on_closed_) on_closed_();
+}
+
+void HttpConnection::make_codec(std::unique_ptr<io::Stream> stream, bool http2,
+                                std::string_view initial) {
+  const model::HttpChain& chain = *(*slot_->version)->spec;
+  if (http2) {
+    H2ServerPeer peer;
+    peer.addr = client_.peer;
+    peer.identity = client_.identity;
+    peer.initial = initial;
+    codec_ = make_h2_server(worker_.loop(), worker_.batch(), std::move(stream), h2_options(chain),
+                            this, std::move(peer));
+    return;
+  }
+  H1ServerPeer peer;
+  peer.addr = client_.peer;
+  peer.identity = client_.identity;
+  peer.tls = client_.tls;
+  peer.initial = initial;
+  codec_ = make_h1_server(worker_.loop(), worker_.batch(), std::move(stream), h1_options(chain),
+                          this, peer);
+}
+
+void HttpConnection::close() {
+  delete this;
+}
+
+TokenBucket* HttpConnection::own_bucket(const RateLimiter& limiter) {
+  if (bucket_of_ != &limiter) {
+    bucket_ = limiter.make_bucket();
+    bucket_of_ = &limiter;
+  }
+  return bucket_.get();
+}
+
+void HttpConnection::on_request(StreamPtr stream, HeadPtr head, bool end) {
+  slot_->stats->requests.add();
+  Exchange* exchange = worker_.take_exchange();
+  exchanges_.push_back(*exchange);
+  exchange->begin(*this, std::move(stream), std::move(head), end);
+}
+
+void HttpConnection::on_bad_request(int status, std::string_view) {
+  slot_->stats->bad_requests.add();
+  slot_->stats->by_class[status / 100 % 6].add();
+}
+
+void HttpConnection::on_closed() {
+  delete this;
+}
+
+}  // namespace edgemesh::proxy

@@ -1,0 +1,67 @@
+// HttpRuntime: a filter chain that speaks HTTP, made ready to serve: its routes and policies
+// compiled. Immutable, shared by all workers. ChainSlot: what one worker's connections of that chain
+// look through to the newest runtime; a request keeps the version it began with.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/base/result.h"
+#include "core/obs/metrics.h"
+#include "proxy/model/listener.h"
+#include "proxy/route/jwt_gate.h"
+#include "proxy/route/policies.h"
+#include "proxy/route/route_table.h"
+#include "proxy/upstream/host.h"
+
+namespace edgemesh::proxy {
+
+struct HttpRuntime {
+  model::FilterChainPtr chain;
+  const model::HttpChain* spec = nullptr;  // of `chain`
+  std::string listener;                    // name
+  model::Listener::Direction direction = model::Listener::Direction::kUnspecified;
+  std::shared_ptr<const RouteTable> routes;
+  std::shared_ptr<const Policies> policies;  // of the chain itself; null: none
+  std::shared_ptr<const JwtGate> jwt;        // null: none
+};
+using HttpRuntimePtr = std::shared_ptr<const HttpRuntime>;
+
+// Errors: what RouteTable and Policies say. What `previous` counted (tokens) goes on.
+Result<HttpRuntimePtr> make_http_runtime(const model::Listener& listener,
+                                         model::FilterChainPtr chain,
+                                         std::shared_ptr<const RouteTable> routes,
+                                         const HttpRuntime* previous);
+
+// A runtime as one worker holds it: counted without atomics. Threads: that worker's loop.
+class ChainVersion {
+ public:
+  explicit ChainVersion(HttpRuntimePtr runtime) : runtime_(std::move(runtime)) {}
+  const HttpRuntime& operator*() const { return *runtime_; }
+  const HttpRuntime* operator->() const { return runtime_.get(); }
+
+ private:
+  friend class LocalRef<ChainVersion>;
+  void ref() { ++refs_; }
+  void unref() {
+    if (--refs_ == 0) delete this;
+  }
+  uint32_t refs_ = 0;
+  HttpRuntimePtr runtime_;
+};
+using ChainVersionRef = LocalRef<ChainVersion>;
+
+// One worker's counts of a listener.
+struct ListenerStats {
+  obs::Counter connections, requests, bad_requests;
+  obs::Counter by_class[6];  // answers by the first digit of the status; 0: none was sent
+  obs::Counter refused;      // connections over the limit, or that no chain takes
+};
+
+struct ChainSlot {
+  ChainVersionRef version;
+  ListenerStats* stats = nullptr;  // lives as long as the worker
+};
+using ChainSlotPtr = std::shared_ptr<ChainSlot>;
+
+}  // namespace edgemesh::proxy
