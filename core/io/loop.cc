@@ -17,6 +17,7 @@ constexpr uint64_t kUvKey = ~uint64_t{0} - 1;
 constexpr int kEventsATurn = 256;
 // With a clock that is turned by hand the loop looks again this often.
 constexpr Duration kManualPoll = std::chrono::milliseconds(2);
+constexpr size_t kSpareTasks = 1024;  // a list that grew beyond is not kept
 }  // namespace
 
 Loop::Loop(Clock& clock)
@@ -59,8 +60,9 @@ void Loop::Impl::close() {
   for (int round = 0; round < 16; ++round) {
     run_posted();
     run_deferred();
-    if (deferred.empty() && !has_posted.load()) break;
+    if (!work_waits() && !has_posted.load()) break;
   }
+  while (!end_of_turn.alone()) end_of_turn.next->leave();
   if (!uv_open) return;
   while (pool_work > 0) uv_run(&uv, UV_RUN_ONCE);
   uv_run(&uv, UV_RUN_NOWAIT);  // lets closing handles finish
@@ -140,7 +142,7 @@ bool Loop::run_until(const std::function<bool()>& done, Duration limit) {
 }
 
 Duration Loop::Impl::sleep_limit(Duration wait, bool forever) const {
-  if (!deferred.empty() || has_posted.load() || uv_touched) return Duration::zero();
+  if (work_waits() || has_posted.load() || uv_touched) return Duration::zero();
   Duration limit = forever ? std::chrono::hours(1) : wait;
   if (loop.clock_.manual()) return timers.empty() ? limit : std::min(limit, kManualPoll);
   if (!timers.empty()) limit = std::min(limit, timers.top()->deadline() - loop.clock_.now());
@@ -232,13 +234,33 @@ void Loop::Impl::run_timers() {
 }
 
 void Loop::Impl::run_deferred() {
-  if (deferred.empty()) return;
-  std::vector<Task> tasks;
-  tasks.swap(deferred);
-  for (Task& task : tasks) {
-    task();
-    task = nullptr;
+  if (!deferred.empty()) {
+    std::vector<Task> tasks = std::move(spare_tasks);
+    tasks.swap(deferred);
+    for (Task& task : tasks) {
+      task();
+      task = nullptr;
+    }
+    tasks.clear();
+    if (tasks.capacity() <= kSpareTasks) spare_tasks = std::move(tasks);
   }
+  if (!end_of_turn.alone()) run_end_of_turn();
+}
+
+void Loop::Impl::run_end_of_turn() {
+  // Those that wait now: what is scheduled meanwhile is for the next turn.
+  RingLink due;
+  due.take(end_of_turn);
+  while (!due.alone()) {
+    auto* object = static_cast<EndOfTurn*>(due.next);
+    object->cancel();
+    object->end_of_turn();
+  }
+}
+
+void EndOfTurn::schedule(Loop& loop) {
+  loop.assert_on_thread();
+  if (alone()) insert_before(loop.impl().end_of_turn);
 }
 
 FdWatch::Slot* Loop::Impl::take_slot() {

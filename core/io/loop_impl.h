@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/io/end_of_turn.h"
 #include "core/io/fd.h"
 #include "core/io/loop.h"
 
@@ -61,6 +62,8 @@ struct Loop::Impl {
   void run_posted();
   void run_timers();
   void run_deferred();
+  void run_end_of_turn();
+  bool work_waits() const { return !deferred.empty() || !end_of_turn.alone(); }
   void run_uv();
 
   FdWatch::Slot* take_slot();
@@ -79,6 +82,8 @@ struct Loop::Impl {
   std::vector<FdWatch::Slot*> free_slots;
   TimerHeap timers;
   std::vector<Task> deferred;
+  std::vector<Task> spare_tasks;  // empty; keeps its memory for the next turn
+  RingLink end_of_turn;           // of EndOfTurn objects
   std::vector<std::shared_ptr<void>> kept;  // objects that live by themselves (lingering_close)
   size_t pool_work = 0;  // offloaded tasks on their way
 

@@ -258,7 +258,8 @@ nghttp2_data_provider data_provider(Stream& s) {
   return provider;
 }
 
-nghttp2_session* make_session(Conn* conn, const H2Limits& limits, bool server) {
+nghttp2_session* make_session(Conn* conn, SessionMemory& memory, const H2Limits& limits,
+                              bool server) {
   static nghttp2_session_callbacks* const callbacks = Callbacks::make();
   nghttp2_option* option = nullptr;
   EM_CHECK(nghttp2_option_new(&option) == 0);
@@ -271,8 +272,9 @@ nghttp2_session* make_session(Conn* conn, const H2Limits& limits, bool server) {
   nghttp2_option_set_stream_reset_rate_limit(option, 10ULL * limits.reset_burst,
                                              10ULL * limits.reset_per_second);
   nghttp2_session* session = nullptr;
-  int rc = server ? nghttp2_session_server_new2(&session, callbacks, conn, option)
-                  : nghttp2_session_client_new2(&session, callbacks, conn, option);
+  auto* make = server ? nghttp2_session_server_new3 : nghttp2_session_client_new3;
+  int rc = make(&session, callbacks, conn, option, memory.functions());
+  memory.session_made();
   nghttp2_option_del(option);
   EM_CHECK(rc == 0);
   nghttp2_settings_entry entries[] = {

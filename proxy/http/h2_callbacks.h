@@ -9,7 +9,8 @@
 
 namespace edgemesh::proxy::h2 {
 
-nghttp2_session* make_session(Conn* conn, const H2Limits& limits, bool server);
+nghttp2_session* make_session(Conn* conn, SessionMemory& memory, const H2Limits& limits,
+                              bool server);
 nghttp2_data_provider data_provider(Stream& s);
 // Frames made within one send_frames(); the connections of a thread share it.
 std::vector<uint8_t>& out_frames();

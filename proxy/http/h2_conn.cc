@@ -17,7 +17,7 @@ constexpr size_t kReadBytes = 64 * 1024;
 Conn::Conn(io::Loop& loop, WriteBatch& batch, std::unique_ptr<io::Stream> io,
            const H2Limits& limits, bool server)
     : loop_(loop), batch_(batch), io_(std::move(io)), limits_(limits), server_(server) {
-  session_ = make_session(this, limits_, server_);
+  session_ = make_session(this, memory_, limits_, server_);
   io_->set_handler(this);
   last_input_ = loop_.now();
   flush_later();

@@ -14,6 +14,7 @@
 
 #include "core/io/loop.h"
 #include "core/io/stream.h"
+#include "proxy/http/h2_memory.h"
 #include "proxy/http/h2_server.h"
 #include "proxy/http/stream.h"
 #include "proxy/http/write_batch.h"
@@ -181,6 +182,7 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
   H2Limits limits_;
   SockAddr peer_;
   std::shared_ptr<const tls::PeerIdentity> identity_;
+  SessionMemory memory_;
   nghttp2_session* session_ = nullptr;
   Stream* first_ = nullptr;
   size_t streams_ = 0;

@@ -11,7 +11,7 @@ void WriteBatch::Member::leave() {
 }
 
 WriteBatch::~WriteBatch() {
-  *alive_ = false;
+  if (destroyed_ != nullptr) *destroyed_ = true;
   while (first_ != nullptr) first_->leave();
 }
 
@@ -21,22 +21,21 @@ void WriteBatch::add(Member& member) {
   member.previous_ = last_;
   (last_ != nullptr ? last_->next_ : first_) = &member;
   last_ = &member;
-  if (scheduled_) return;
-  scheduled_ = true;
-  loop_.defer([this, alive = alive_] {
-    if (*alive) run();
-  });
+  schedule(loop_);
 }
 
-void WriteBatch::run() {
-  scheduled_ = false;
+void WriteBatch::end_of_turn() {
   // Members that are added while others flush are flushed in the same turn.
-  auto alive = alive_;
-  while (*alive && first_ != nullptr) {
+  bool destroyed = false;
+  destroyed_ = &destroyed;
+  while (!destroyed && first_ != nullptr) {
     Member* member = first_;
     member->leave();
     member->flush_writes();
   }
+  if (destroyed) return;
+  destroyed_ = nullptr;
+  cancel();  // what those scheduled
 }
 
 }  // namespace edgemesh::proxy

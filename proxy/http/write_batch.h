@@ -3,13 +3,11 @@
 // Threads: the loop's.
 #pragma once
 
-#include <memory>
-
-#include "core/io/loop.h"
+#include "core/io/end_of_turn.h"
 
 namespace edgemesh::proxy {
 
-class WriteBatch {
+class WriteBatch final : private io::EndOfTurn {
  public:
   class Member {
    public:
@@ -31,20 +29,19 @@ class WriteBatch {
   };
 
   explicit WriteBatch(io::Loop& loop) : loop_(loop) {}
-  ~WriteBatch();
+  ~WriteBatch() override;
   WriteBatch(const WriteBatch&) = delete;
   WriteBatch& operator=(const WriteBatch&) = delete;
 
   void add(Member& member);  // does nothing when it is in already
 
  private:
-  void run();
+  void end_of_turn() override;
 
   io::Loop& loop_;
   Member* first_ = nullptr;
   Member* last_ = nullptr;
-  bool scheduled_ = false;
-  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  bool* destroyed_ = nullptr;  // while members flush: the destructor reports there
 };
 
 }  // namespace edgemesh::proxy

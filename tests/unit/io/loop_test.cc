@@ -6,6 +6,8 @@
 
 #include <thread>
 
+#include "core/io/end_of_turn.h"
+
 namespace edgemesh::io {
 namespace {
 
@@ -128,6 +130,50 @@ TEST(LoopTest, DeferredTasksRunAfterTheTurnAndMayDeferAgain) {
   });
   EXPECT_TRUE(loop->run_until([&] { return order.size() == 3; }, seconds(5)));
   EXPECT_EQ(order, "123");
+}
+
+TEST(LoopTest, EndOfTurnRunsAfterTheTasksOnceATurn) {
+  struct Call final : EndOfTurn {
+    ~Call() override = default;
+    void end_of_turn() override {
+      *order += name;
+      if (then) then();
+    }
+    std::string* order = nullptr;
+    char name = 0;
+    std::function<void()> then;
+  };
+  auto loop = *Loop::create();
+  std::string order;
+  Call a, b;
+  auto c = std::make_unique<Call>();
+  auto d = std::make_unique<Call>();
+  for (auto [call, name] : {std::pair{&a, 'a'}, {&b, 'b'}, {c.get(), 'c'}, {d.get(), 'd'}}) {
+    call->order = &order;
+    call->name = name;
+    call->schedule(*loop);
+    call->schedule(*loop);
+  }
+  loop->defer([&] { order += 't'; });
+  a.then = [&] {
+    a.schedule(*loop);  // for the next turn
+    b.cancel();
+  };
+  c->then = [&] {
+    d.reset();
+    c.reset();
+  };
+  loop->run_once();
+  EXPECT_EQ(order, "tac");
+  a.then = nullptr;
+  loop->run_once(std::chrono::hours(1));  // it does not sleep while something waits
+  EXPECT_EQ(order, "taca");
+  loop->run_once();
+  EXPECT_EQ(order, "taca");
+  a.schedule(*loop);
+  loop.reset();  // before the object
+  EXPECT_EQ(order, "tacaa");
+  a.cancel();
 }
 
 TEST(LoopTest, OffloadedWorkComesBackToTheLoop) {
