@@ -77,17 +77,40 @@ DirectLink::DirectLink(io::Loop& loop, Owner& owner, std::string peer, std::stri
       owner_(owner),
       peer_(std::move(peer)),
       trust_domain_(std::move(trust_domain)),
-      mark_(mark) {}
+      mark_(mark),
+      stagger_(loop, [this] { dial_next(); }) {}
 
 DirectLink::~DirectLink() { *alive_ = false; }
 
-void DirectLink::dial(const std::vector<SockAddr>& addresses,
-                      const std::shared_ptr<tls::Context>& context) {
-  if (session_ != nullptr || dialing()) return;
-  for (size_t i = 0; i < addresses.size() && attempts_.size() < kMaxAttempts; ++i) {
-    auto attempt = std::make_unique<Attempt>(*this, addresses[i]);
-    if (attempt->start(context)) attempts_.push_back(std::move(attempt));
+void DirectLink::dial(std::vector<SockAddr> addresses, std::shared_ptr<tls::Context> context) {
+  if (session_ != nullptr || dialing() || addresses.empty()) return;
+  untried_.assign(addresses.begin(), addresses.end());
+  context_ = std::move(context);
+  failure_.reset();
+  dial_next();
+  // The second, of the other family if there is one, costs little and is the likeliest to be needed.
+  if (!untried_.empty()) dial_next();
+}
+
+// Begins the next attempt that can be begun.
+void DirectLink::dial_next() {
+  while (!untried_.empty()) {
+    auto attempt = std::make_unique<Attempt>(*this, untried_.front());
+    untried_.pop_front();
+    auto begun = attempt->start(context_);
+    if (begun) {
+      attempts_.push_back(std::move(attempt));
+      if (!untried_.empty()) stagger_.start(kStagger);
+      return;
+    }
+    note_failure(begun.error());  // no route, mostly
   }
+  if (attempts_.empty() && session_ == nullptr && failure_) owner_.direct_closed(*failure_);
+}
+
+// Someone else who answers tells more than a silent address.
+void DirectLink::note_failure(const Error& error) {
+  if (!failure_ || failure_->code != ErrorCode::kUnauthenticated) failure_ = error;
 }
 
 void DirectLink::drop(Attempt* attempt) {
@@ -103,13 +126,15 @@ void DirectLink::attempt_done(Attempt* attempt, Result<> result) {
     EM_LOG(kDebug, "p2p", "direct path to {} by {}: {}", peer_, attempt->addr.to_string(),
            result.error().message);
     drop(attempt);
-    if (attempts_.empty() && session_ == nullptr) owner_.direct_closed(result.error());
-    return;
+    note_failure(result.error());
+    return dial_next();
   }
   remote_ = attempt->addr;
   std::unique_ptr<io::Stream> stream = std::move(attempt->stream);
   for (auto& other : attempts_) loop_.defer([gone = std::shared_ptr<Attempt>(std::move(other))] {});
   attempts_.clear();
+  untried_.clear();
+  stagger_.stop();
   http::H2Options options;
   auto session = http::H2Session::client(loop_, std::move(stream), this, options);
   if (!session) return owner_.direct_closed(session.error());

@@ -1,10 +1,12 @@
 // The direct path: HTTP/2 CONNECT over mutual TLS on TCP (Istio's HBONE). DirectLink dials a peer's
-// addresses at once and keeps the first that proves to be the peer; DirectListener takes those of
-// peers. Threads: the worker loop.
+// addresses one shortly after the other, each as soon as one before it failed, and keeps the first that
+// proves to be the peer; DirectListener takes those of peers. Threads: the worker loop.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,8 +37,9 @@ class DirectLink final : private http::H2Session::Handler {
   DirectLink(io::Loop& loop, Owner& owner, std::string peer, std::string trust_domain, uint32_t mark);
   ~DirectLink() override;
 
-  void dial(const std::vector<SockAddr>& addresses, const std::shared_ptr<tls::Context>& context);
-  bool dialing() const { return !attempts_.empty(); }
+  // In the order given; see dial_order().
+  void dial(std::vector<SockAddr> addresses, std::shared_ptr<tls::Context> context);
+  bool dialing() const { return !attempts_.empty() || !untried_.empty(); }
   bool ready() const { return session_ != nullptr && session_->accepts_streams(); }
   Result<std::unique_ptr<io::Stream>> open(const SockAddr& target);
   void close();
@@ -47,14 +50,16 @@ class DirectLink final : private http::H2Session::Handler {
   void measure();  // a PING
   const SockAddr& remote() const { return remote_; }
 
-  static constexpr size_t kMaxAttempts = 4;
+  static constexpr Duration kStagger = std::chrono::milliseconds(100);
 
  private:
   struct Attempt;
   void on_connect(std::unique_ptr<http::H2Connect>) override {}  // servers open no streams
   void on_goaway() override {}
   void on_close(const Error& error) override;
+  void dial_next();
   void attempt_done(Attempt* attempt, Result<> result);
+  void note_failure(const Error& error);
   void drop(Attempt* attempt);
 
   io::Loop& loop_;
@@ -63,6 +68,10 @@ class DirectLink final : private http::H2Session::Handler {
   const std::string trust_domain_;
   const uint32_t mark_;
   std::vector<std::unique_ptr<Attempt>> attempts_;
+  std::deque<SockAddr> untried_;
+  std::shared_ptr<tls::Context> context_;
+  io::Timer stagger_;
+  std::optional<Error> failure_;  // of this round: what tells most
   std::unique_ptr<http::H2Session> session_;
   SockAddr remote_;
   Duration rtt_{};

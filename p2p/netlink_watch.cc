@@ -50,7 +50,12 @@ std::vector<IpAddr> local_addresses() {
   freeifaddrs(list);
   std::stable_sort(out.begin(), out.end(),
                    [](const IpAddr& a, const IpAddr& b) { return !a.is_v6() && b.is_v6(); });
-  if (out.size() > kMaxAddresses) out.resize(kMaxAddresses);
+  // Many addresses of the one family must not push out all of the other.
+  while (out.size() > kMaxAddresses) {
+    auto v6 = std::find_if(out.begin(), out.end(), [](const IpAddr& ip) { return ip.is_v6(); });
+    bool keep_v6 = out.end() - v6 <= std::ssize(out) / 2;
+    out.erase(keep_v6 ? v6 - 1 : out.end() - 1);
+  }
   return out;
 }
 

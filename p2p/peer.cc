@@ -4,6 +4,7 @@
 
 #include "core/base/log.h"
 #include "core/tls/x509.h"
+#include "p2p/dial_order.h"
 
 namespace edgemesh::p2p {
 
@@ -130,7 +131,7 @@ void Peer::ensure_connecting() {
       !direct_addresses_.empty() && now >= next_direct_) {
     next_direct_ = now + direct_backoff_;
     direct_backoff_ = std::min(2 * direct_backoff_, kDirectRetryMax);
-    direct_.dial(direct_addresses_, shared_.contexts.client);
+    direct_.dial(dial_order(direct_addresses_, shared_.local, direct_.remote()), shared_.contexts.client);
   }
   if (shared_.ice != nullptr && !live() && pending_ == nullptr && now >= next_attempt_) start_session();
 }
@@ -267,6 +268,7 @@ void Peer::on_address_change() {
 }
 
 void Peer::set_direct(std::vector<SockAddr> addresses) {
+  if (addresses.size() > kMaxSignalAddresses) addresses.resize(kMaxSignalAddresses);
   if (addresses == direct_addresses_) return;
   direct_addresses_ = std::move(addresses);
   next_direct_ = {};

@@ -1,5 +1,7 @@
 #include <atomic>
 
+#include "core/io/fd.h"
+#include "core/io/socket_name.h"
 #include "tests/integration/p2p_fixture.h"
 
 #if defined(__SANITIZE_THREAD__)
@@ -55,6 +57,41 @@ TEST_F(MeshTest, DirectPathWorksWithoutIceOnceTheAddressIsKnown) {
   EXPECT_FALSE(c->failed) << c->error.message;
   EXPECT_EQ(a.mesh->dialer().path_kind("b"), PathKind::kDirect);
   EXPECT_EQ(b.acceptor.peers[0], "a");
+}
+
+// Takes the TCP handshake of whoever connects, and says nothing.
+class SilentPort {
+ public:
+  SilentPort() {
+    sockaddr_storage sa;
+    socklen_t len = SockAddr{IpAddr::loopback(), 0}.to_sockaddr(&sa);
+    EXPECT_EQ(bind(fd_.get(), reinterpret_cast<sockaddr*>(&sa), len), 0);  // NOLINT
+    EXPECT_EQ(listen(fd_.get(), 8), 0);
+    addr = test::TestPki::take(io::local_name(fd_.get()));
+  }
+  SockAddr addr;
+
+ private:
+  io::Fd fd_{socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+};
+
+TEST_F(MeshTest, DirectPathIsFoundBehindAddressesThatLeadNowhere) {
+  auto& a = add("a", false, true);
+  auto& b = add("b", false, true);
+  drop_signals = true;
+  std::vector<SilentPort> silent(8);
+  std::vector<SockAddr> addresses;
+  for (const auto& port : silent) addresses.push_back(port.addr);
+  for (uint16_t port = 1; port <= 7; ++port) addresses.push_back({IpAddr::loopback(), port});  // refused
+  addresses.push_back(b.mesh->direct_addresses()[0]);
+  a.mesh->known_peers({{"b", addresses}});
+  until([] { return false; }, 20ms);
+
+  auto c = open(a, "b", 1000);
+
+  ASSERT_TRUE(until([&] { return c->done() || c->failed; }, 3s));
+  EXPECT_FALSE(c->failed) << c->error.message;
+  EXPECT_EQ(a.mesh->dialer().path_kind("b"), PathKind::kDirect);
 }
 
 TEST_F(MeshTest, RefusalSaysNodePathAndReason) {
