@@ -38,8 +38,8 @@ bool has_label(const Endpoint& endpoint, std::string_view label) {
   return dashed(endpoint.addr.ip, buffer) == label;
 }
 
-// Calls visit(endpoint) for each ready endpoint of a headless service, once an address. The ports of a
-// service mostly list the same addresses in the same order, which makes the check cheap.
+// Calls visit(endpoint) for each ready endpoint of a headless service, once an address and node. The
+// ports of a service mostly list the same addresses in the same order, which makes the check cheap.
 template <class Visit>
 void each_address(const ServiceEntry& service, uint32_t turn, Visit visit) {
   auto seen_before = [&](size_t port, size_t at, const IpAddr& ip) {
@@ -192,6 +192,8 @@ Zone::Found Zone::find_pod(const Lookup& l, const ServiceEntry& service, std::st
   each_address(service, 0, [&](const Endpoint& e) {
     if (!has_label(e, label)) return;
     any = true;
+    // Pods of two sites may share an address; by different host names they are found both.
+    if (e.same_ip && e.hostname.empty()) return;
     if (wants(l.type, e.addr.ip)) l.out.address(Section::kAnswer, l.owner, ttl_, e.addr.ip);
   });
   return any ? Found::kName : Found::kNoName;
@@ -204,7 +206,8 @@ void Zone::add_addresses(const Lookup& l, const ServiceEntry& service) {
     return;
   }
   each_address(service, turn_, [&](const Endpoint& e) {
-    if (wants(l.type, e.addr.ip)) l.out.address(Section::kAnswer, l.owner, ttl_, e.addr.ip);
+    if (!e.same_ip && wants(l.type, e.addr.ip))
+      l.out.address(Section::kAnswer, l.owner, ttl_, e.addr.ip);
   });
 }
 
@@ -243,7 +246,7 @@ void Zone::add_srv(const Lookup& l, const ServiceEntry& service, const Port& por
              });
     };
     for (const Endpoint& e : port.endpoints) {
-      if (!e.ready || is_twin(e)) continue;
+      if (!e.ready || is_twin(e) || (e.same_ip && e.hostname.empty())) continue;
       auto target = name_of(service, &e);
       if (!target || !l.out.srv(l.owner, ttl_, 0, weight, e.addr.port, *target, &at)) continue;
       if (extra < kMaxExtra && at < 0x4000) extras[extra++] = {at, &e.addr.ip};

@@ -37,12 +37,12 @@ int Picker::tier(const Endpoint& endpoint) const {
 
 bool Picker::blocked(const Endpoint& endpoint, TimePoint now) const {
   if (failed_ == 0) return false;
-  auto it = endpoints_.find(endpoint.addr);
+  auto it = endpoints_.find(endpoint);
   return it != endpoints_.end() && it->second.blocked_until > now;
 }
 
 uint32_t Picker::active(const Endpoint& endpoint) const {
-  auto it = endpoints_.find(endpoint.addr);
+  auto it = endpoints_.find(endpoint);
   return it == endpoints_.end() ? 0 : it->second.active;
 }
 
@@ -106,7 +106,7 @@ const Endpoint* Picker::sticky(const Snapshot::Target& target, const IpAddr& cli
   auto it = affinity_.find({client, target.service->id << 16 | target.port->index});
   if (it == affinity_.end() || it->second.until <= now) return nullptr;
   for (const Endpoint& e : target.port->endpoints) {
-    if (e.addr != it->second.endpoint) continue;
+    if (!has_key(e, it->second.endpoint)) continue;
     if (blocked(e, now) || std::find(exclude.begin(), exclude.end(), &e) != exclude.end()) return nullptr;
     it->second.until = now + std::chrono::seconds(target.service->affinity_timeout_s);
     return &e;
@@ -121,31 +121,36 @@ void Picker::remember(const Snapshot::Target& target, const IpAddr& client, cons
     if (affinity_.size() >= kMaxAffinity) affinity_.clear();
   }
   affinity_[{client, target.service->id << 16 | target.port->index}] = {
-      endpoint.addr, now + std::chrono::seconds(target.service->affinity_timeout_s)};
+      key_of(endpoint), now + std::chrono::seconds(target.service->affinity_timeout_s)};
+}
+
+Picker::EndpointState& Picker::state(const Endpoint& endpoint) {
+  auto it = endpoints_.find(endpoint);
+  if (it != endpoints_.end()) return it->second;
+  if (endpoints_.size() >= kMaxEndpoints) sweep_endpoints();
+  return endpoints_[key_of(endpoint)];
 }
 
 void Picker::on_start(const Endpoint& endpoint) {
-  if (endpoints_.size() >= kMaxEndpoints) sweep_endpoints();
-  ++endpoints_[endpoint.addr].active;
+  ++state(endpoint).active;
 }
 
 void Picker::on_end(const Endpoint& endpoint) {
-  auto it = endpoints_.find(endpoint.addr);
+  auto it = endpoints_.find(endpoint);
   if (it != endpoints_.end() && it->second.active > 0) --it->second.active;
 }
 
 void Picker::on_failure(const Endpoint& endpoint) {
-  if (endpoints_.size() >= kMaxEndpoints) sweep_endpoints();
-  EndpointState& state = endpoints_[endpoint.addr];
-  if (state.failures == 0) ++failed_;
-  Duration block = kFirstBlock * (1 << std::min(state.failures, kMaxDoublings));
-  ++state.failures;
-  state.blocked_until = clock_.now() + std::min(block, kLongestBlock);
+  EndpointState& s = state(endpoint);
+  if (s.failures == 0) ++failed_;
+  Duration block = kFirstBlock * (1 << std::min(s.failures, kMaxDoublings));
+  ++s.failures;
+  s.blocked_until = clock_.now() + std::min(block, kLongestBlock);
 }
 
 void Picker::on_success(const Endpoint& endpoint) {
   if (failed_ == 0) return;
-  auto it = endpoints_.find(endpoint.addr);
+  auto it = endpoints_.find(endpoint);
   if (it == endpoints_.end() || it->second.failures == 0) return;
   it->second.failures = 0;
   it->second.blocked_until = {};

@@ -47,13 +47,14 @@ class Picker {
     }
   };
   struct Affinity {
-    SockAddr endpoint;
+    EndpointKey endpoint;
     TimePoint until{};
   };
 
   int tier(const Endpoint& endpoint) const;
   bool blocked(const Endpoint& endpoint, TimePoint now) const;
   uint32_t active(const Endpoint& endpoint) const;
+  EndpointState& state(const Endpoint& endpoint);
   const Endpoint* nth(const Port& port, int wanted_tier, bool use_blocked, uint32_t n, TimePoint now,
                       const std::vector<const Endpoint*>& exclude) const;
   const Endpoint* choose(const Snapshot::Target& target, int wanted_tier, bool use_blocked,
@@ -69,7 +70,7 @@ class Picker {
   Clock& clock_;
   uint64_t seed_;
   size_t failed_ = 0;  // endpoints with failures; 0 skips all look-ups
-  std::unordered_map<SockAddr, EndpointState> endpoints_;
+  std::unordered_map<EndpointKey, EndpointState, EndpointHash, EndpointEqual> endpoints_;
   std::unordered_map<uint64_t, uint32_t> turns_;  // round robin, by service id and port
   std::unordered_map<AffinityKey, Affinity, AffinityHash> affinity_;
 };

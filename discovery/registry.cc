@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <tuple>
-#include <unordered_set>
+#include <unordered_map>
 
 namespace edgemesh::discovery {
 
@@ -49,23 +49,38 @@ std::string key_of(const std::string& ns, const std::string& name) { return ns +
 // Below this many endpoints a look through the list is cheaper than a set.
 constexpr size_t kSmallList = 32;
 
+// Endpoints in the order in which they come, each once.
 class EndpointList {
  public:
   void add(const SockAddr& addr, const Text& node, const Text& zone, const Text& hostname, bool ready) {
+    bool same_ip = false;
     if (list.size() < kSmallList) {
       for (const Endpoint& e : list)
-        if (e.addr == addr) return;
+        if (!compare(e, addr, node, same_ip)) return;
     } else {
-      if (seen_.empty())
-        for (const Endpoint& e : list) seen_.insert(e.addr);
-      if (!seen_.insert(addr).second) return;
+      if (by_ip_.empty())
+        for (const Endpoint& e : list) by_ip_.emplace(e.addr.ip, by_ip_.size());
+      auto [from, to] = by_ip_.equal_range(addr.ip);
+      for (; from != to; ++from)
+        if (!compare(list[from->second], addr, node, same_ip)) return;
+      by_ip_.emplace(addr.ip, list.size());
     }
-    list.push_back({addr, node, zone, hostname, ready});
+    list.push_back({addr, node, zone, hostname, ready, same_ip});
   }
   std::vector<Endpoint> list;
 
  private:
-  std::unordered_set<SockAddr> seen_;
+  // False: `known` is the same endpoint.
+  static bool compare(const Endpoint& known, const SockAddr& addr, const Text& node, bool& same_ip) {
+    if (known.addr.ip != addr.ip) return true;
+    if (known.node != node)
+      same_ip = true;
+    else if (known.addr.port == addr.port)
+      return false;
+    return true;
+  }
+
+  std::unordered_multimap<IpAddr, size_t> by_ip_;  // places in the list, once it is long
 };
 
 // The endpoints of all slices that pass `wanted`, at the number that belongs to `port`; null: at 0.

@@ -60,6 +60,17 @@ const Endpoint* Snapshot::endpoint(const SockAddr& addr) const {
   return it != rows.end() && it->addr == addr ? it->endpoint : nullptr;
 }
 
+const Endpoint* Snapshot::endpoint_on(const SockAddr& addr, std::string_view node) const {
+  const auto& shard = shards_[ip_shard(addr.ip)];
+  if (!shard) return nullptr;
+  const auto& rows = shard->endpoints;
+  auto it = std::lower_bound(rows.begin(), rows.end(), addr,
+                             [](const EndpointRow& row, const SockAddr& key) { return row.addr < key; });
+  for (; it != rows.end() && it->addr == addr; ++it)
+    if (it->endpoint->node.empty() || it->endpoint->node == node) return it->endpoint;
+  return nullptr;
+}
+
 std::optional<Snapshot::Reverse> Snapshot::by_endpoint_ip(const IpAddr& ip) const {
   const auto& shard = shards_[ip_shard(ip)];
   if (!shard) return std::nullopt;

@@ -24,6 +24,41 @@ struct Endpoint {
   Text zone;
   Text hostname;  // of a headless service's pod, may be empty
   bool ready = true;     // false: terminating, used because nothing better is left
+  // One before it in its list has the same IP, and is on another node.
+  bool same_ip = false;
+};
+
+// What tells endpoints apart. An address alone does not: sites have private networks of their own,
+// and two of them may use the same one.
+struct EndpointKey {
+  SockAddr addr;
+  Text node;
+  friend bool operator==(const EndpointKey&, const EndpointKey&) = default;
+};
+inline EndpointKey key_of(const Endpoint& endpoint) { return {endpoint.addr, endpoint.node}; }
+inline bool has_key(const Endpoint& endpoint, const EndpointKey& key) {
+  return endpoint.addr == key.addr && endpoint.node == key.node;
+}
+inline bool same_endpoint(const Endpoint& a, const Endpoint& b) {
+  return a.addr == b.addr && a.node == b.node;
+}
+
+// Tables by EndpointKey can be asked with an Endpoint, without a copy of its node's name.
+struct EndpointHash {
+  using is_transparent = void;
+  size_t operator()(const Endpoint& e) const noexcept { return mix(e.addr, e.node); }
+  size_t operator()(const EndpointKey& k) const noexcept { return mix(k.addr, k.node); }
+
+ private:
+  static size_t mix(const SockAddr& addr, const Text& node) noexcept {
+    return std::hash<SockAddr>()(addr) ^ node.hash() * 0x9e3779b97f4a7c15ULL;
+  }
+};
+struct EndpointEqual {
+  using is_transparent = void;
+  bool operator()(const EndpointKey& a, const EndpointKey& b) const { return a == b; }
+  bool operator()(const Endpoint& a, const EndpointKey& b) const { return has_key(a, b); }
+  bool operator()(const EndpointKey& a, const Endpoint& b) const { return has_key(b, a); }
 };
 
 enum class LbPolicy { kRoundRobin, kRandom, kLeastRequest };
@@ -66,9 +101,11 @@ class Snapshot {
   const ServiceEntry* by_vip(const IpAddr& vip) const;
   bool has_namespace(std::string_view ns) const;
 
-  // The endpoint at exactly this address, of any service; null: none. This is what keeps an agent from
-  // being an open proxy.
+  // An endpoint at exactly this address, of any service, on any node; null: none. This is what keeps
+  // an agent from being an open proxy.
   const Endpoint* endpoint(const SockAddr& addr) const;
+  // One of those that is on this node, or on none in particular; null: none.
+  const Endpoint* endpoint_on(const SockAddr& addr, std::string_view node) const;
   bool is_endpoint(const SockAddr& addr) const { return endpoint(addr) != nullptr; }
   // A headless service with an endpoint of that IP, for PTR.
   struct Reverse {
@@ -94,7 +131,7 @@ class Snapshot {
     uint16_t index;
     EntryPtr service;
   };
-  struct EndpointRow {  // one a (address, service)
+  struct EndpointRow {  // one a (address, node, service)
     SockAddr addr;
     const Endpoint* endpoint;
     EntryPtr service;

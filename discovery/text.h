@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -36,6 +37,8 @@ class Text {
   }
   operator const std::string&() const { return str(); }  // NOLINT
   bool empty() const { return body_ == nullptr; }
+  // Of the characters; made once.
+  size_t hash() const { return body_ != nullptr ? body_->hash : 0; }
   // Nobody else holds it.
   bool only_owner() const { return body_ != nullptr && body_->owners.load(std::memory_order_acquire) == 1; }
 
@@ -48,8 +51,10 @@ class Text {
 
  private:
   struct Body {
-    explicit Body(std::string_view t) : text(t) {}
+    explicit Body(std::string_view t)
+        : hash(static_cast<uint32_t>(std::hash<std::string_view>()(t))), text(t) {}
     std::atomic<uint32_t> owners{1};
+    const uint32_t hash;  // fills a gap that would be there anyway
     std::string text;
   };
   Body* body_ = nullptr;

@@ -25,7 +25,7 @@ struct Handover {
   SockAddr destination;
   std::string early;            // what the client had sent
   bool client_ended = false;    // and that it ended its direction
-  std::vector<SockAddr> tried;  // endpoints that failed
+  std::vector<discovery::EndpointKey> tried;  // endpoints that failed
   TimePoint opened{};
 };
 

@@ -86,15 +86,15 @@ void Inbound::on_connect(std::unique_ptr<p2p::IncomingConnect> incoming) {
     incoming->reject(503, "this node has not learned of any service yet");
     return;
   }
-  const discovery::Endpoint* endpoint = worker_.snapshot->endpoint(incoming->target());
-  // An endpoint without a node name is reached from here as well as from anywhere.
-  bool here =
-      endpoint != nullptr && (endpoint->node.empty() || endpoint->node == worker_.options.node);
-  if (!here) {
+  // Other nodes may have endpoints at the same address: one that is ours is enough. An endpoint
+  // without a node name is reached from here as well as from anywhere.
+  const SockAddr& target = incoming->target();
+  if (worker_.snapshot->endpoint_on(target, worker_.options.node) == nullptr) {
     worker_.metrics.inbound_refused.add();
     worker_.metrics.count_end(EndReason::kRefused);
-    incoming->reject(403, endpoint == nullptr ? "the target is no endpoint of a known service"
-                                              : "the target is an endpoint of another node");
+    incoming->reject(403, worker_.snapshot->is_endpoint(target)
+                              ? "the target is an endpoint of another node"
+                              : "the target is no endpoint of a known service");
     return;
   }
   if (worker_.connections >= worker_.options.max_connections) {

@@ -94,8 +94,8 @@ void L4Connection::resume(WorkerContext& worker, Handover handover) {
   if (!handover.tried.empty()) {
     self->failures_ = std::make_unique<Failures>();
     for (const auto& endpoint : self->port_->endpoints)
-      if (std::find(handover.tried.begin(), handover.tried.end(), endpoint.addr) !=
-          handover.tried.end())
+      if (std::any_of(handover.tried.begin(), handover.tried.end(),
+                      [&](const auto& key) { return discovery::has_key(endpoint, key); }))
         self->failures_->endpoints.push_back(&endpoint);
   }
   if (!self->attempt()) return;
@@ -172,7 +172,7 @@ void L4Connection::hand_over() {
   if (early_)
     handover.early.assign(reinterpret_cast<char*>(early_->data.get()), early_->end);  // NOLINT
   if (failures_)
-    for (const auto* endpoint : failures_->endpoints) handover.tried.push_back(endpoint->addr);
+    for (const auto* endpoint : failures_->endpoints) handover.tried.push_back(discovery::key_of(*endpoint));
   auto& context = worker();
   context.hand_over(std::move(handover));
   delete this;

@@ -72,6 +72,20 @@ TEST_F(InboundTest, RefusesEndpointsOfOtherNodes) {
   EXPECT_NE(answer->reason.find("another node"), std::string::npos);
 }
 
+// Sites with overlapping private networks: of several endpoints at the address one is ours.
+TEST_F(InboundTest, AnEndpointOfAnotherNodeAtTheSameAddressDoesNotHideOurs) {
+  Server server(*loop, Server::echo);
+  for (const char* other : {"aaa", "zzz"}) {
+    serve({{server.address(), other}, {server.address(), "here"}, {server.address(), "far"}});
+    auto answer = connect(server.address());
+    ASSERT_TRUE(wait([&] { return answer->status != 0; }));
+    EXPECT_EQ(answer->status, 200) << answer->reason;
+    context->abort_all();
+  }
+  serve({{server.address(), "far"}, {server.address(), "elsewhere"}});
+  EXPECT_EQ(connect(server.address())->status, 403);
+}
+
 TEST_F(InboundTest, TellsWhyTheEndpointCannotBeReached) {
   SockAddr dead;
   {

@@ -304,6 +304,17 @@ TEST_F(L4TunnelTest, EarlyBytesAreGivenToTheNextEndpoint) {
   ASSERT_TRUE(wait([&] { return tunnel.streams[1]->written == "GETMORE"; }));
 }
 
+TEST_F(L4TunnelTest, AFailedEndpointDoesNotExcludeTheSameAddressOnAnotherNode) {
+  serve({{addr("192.168.1.10:8080"), "far"}, {addr("192.168.1.10:8080"), "farther"}});
+  client();
+  ASSERT_TRUE(wait([&] { return tunnel.streams.size() == 1; }));
+
+  tunnel.streams[0]->fail(Error{ErrorCode::kUnavailable, "node far, relayed: 503", 0});
+
+  ASSERT_TRUE(wait([&] { return tunnel.streams.size() == 2; }));
+  EXPECT_NE(tunnel.opened[0].first, tunnel.opened[1].first);
+}
+
 TEST_F(L4TunnelTest, OnlyAsMuchAsCanBeReplayedIsReadEarly) {
   serve({{addr("10.1.0.5:8080"), "far"}});
   Peer& peer = client();

@@ -142,6 +142,20 @@ TEST_F(ZoneTest, HeadlessServiceWithTwoPortsNamesEachPodOnce) {
   EXPECT_EQ(ask("multi.default.svc.cluster.local").answers.size(), 2u);
 }
 
+TEST_F(ZoneTest, SaysAnAddressThatTwoNodesHaveOnce) {
+  registry_.upsert_service(service("site", {}));
+  registry_.upsert_slice(slice("site", {{"192.168.1.10", "a", "cam-a"}, {"192.168.1.10", "b", "cam-b"},
+                                        {"192.168.1.11", "a"}, {"192.168.1.11", "b"}}));
+  snapshot_ = registry_.snapshot();
+
+  EXPECT_THAT(ask("site.default.svc.cluster.local").answers,
+              UnorderedElementsAre("site.default.svc.cluster.local. A 192.168.1.10",
+                                   "site.default.svc.cluster.local. A 192.168.1.11"));
+  for (std::string host : {"cam-a", "cam-b", "192-168-1-11"})
+    EXPECT_EQ(ask(host + ".site.default.svc.cluster.local").answers.size(), 1u) << host;
+  EXPECT_EQ(ask("_http._tcp.site.default.svc.cluster.local", dns::kSrv).answers.size(), 3u);
+}
+
 TEST_F(ZoneTest, FollowsExternalNames) {
   auto r = ask("ext.default.svc.cluster.local");
   EXPECT_EQ(outcome_, Zone::Outcome::kChase);

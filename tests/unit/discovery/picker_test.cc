@@ -125,6 +125,32 @@ TEST_F(PickerTest, AffinityMovesOnFromAFailedEndpoint) {
   EXPECT_EQ(pick("10.9.0.1"), second);
 }
 
+TEST_F(PickerTest, AFailureOnOneNodeSaysNothingOfTheSameAddressOnAnother) {
+  make({{"192.168.1.10", "site-a"}, {"192.168.1.10", "site-b"}});
+  const Endpoint* bad = pick();
+  picker_.on_failure(*bad);
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_NE(pick(), bad);
+    EXPECT_NE(pick()->node, bad->node);
+  }
+}
+
+TEST_F(PickerTest, CountsConnectionsOfTheSameAddressByNode) {
+  make({{"192.168.1.10", "site-a"}, {"192.168.1.10", "site-b"}}, "least_request");
+  const Endpoint* busy = pick();
+  picker_.on_start(*busy);
+  for (int i = 0; i < 20; ++i) EXPECT_NE(pick(), busy);
+}
+
+TEST_F(PickerTest, AffinityIsToTheNodeToo) {
+  make({{"192.168.1.10", "site-a"}, {"192.168.1.10", "site-b"}}, "", true);
+  for (int client = 1; client < 20; ++client) {
+    std::string ip = "10.9.0." + std::to_string(client);
+    const Endpoint* first = pick(ip.c_str());
+    for (int i = 0; i < 4; ++i) EXPECT_EQ(pick(ip.c_str()), first);
+  }
+}
+
 TEST_F(PickerTest, HasNothingForAServiceWithoutEndpoints) {
   make({});
   EXPECT_EQ(pick(), nullptr);

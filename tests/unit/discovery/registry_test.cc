@@ -88,6 +88,49 @@ TEST_F(RegistryTest, KeepsEndpointWhileAnotherServiceHasIt) {
   EXPECT_EQ(registry_.snapshot()->endpoints(), 0u);
 }
 
+// Sites with overlapping private networks.
+TEST_F(RegistryTest, TellsTheSameAddressOnTwoNodesApart) {
+  registry_.upsert_service(service("cam", {"10.96.0.10"}));
+  registry_.upsert_slice(slice("cam", {{"192.168.1.10", "site-a"}, {"192.168.1.10", "site-a"}}, 0));
+  registry_.upsert_slice(slice("cam", {{"192.168.1.10", "site-b"}}, 1));
+  auto both = registry_.snapshot();
+
+  EXPECT_THAT(endpoints_at("10.96.0.10"), ElementsAre("192.168.1.10:8080", "192.168.1.10:8080"));
+  for (const char* node : {"site-a", "site-b"}) {
+    const Endpoint* found = both->endpoint_on(addr("192.168.1.10:8080"), node);
+    ASSERT_NE(found, nullptr) << node;
+    EXPECT_EQ(found->node, node);
+  }
+  EXPECT_EQ(both->endpoint_on(addr("192.168.1.10:8080"), "site-c"), nullptr);
+  EXPECT_TRUE(both->is_endpoint(addr("192.168.1.10:8080")));
+
+  registry_.remove_slice("default", "cam-0");
+  auto one = registry_.snapshot();
+  EXPECT_EQ(one->endpoint_on(addr("192.168.1.10:8080"), "site-a"), nullptr);
+  EXPECT_NE(one->endpoint_on(addr("192.168.1.10:8080"), "site-b"), nullptr);
+}
+
+TEST_F(RegistryTest, AnEndpointOfNoNodeIsOnEveryNode) {
+  registry_.upsert_service(service("ext", {"10.96.0.10"}));
+  registry_.upsert_slice(slice("ext", {{"192.168.1.10", ""}}));
+  EXPECT_NE(registry_.snapshot()->endpoint_on(addr("192.168.1.10:8080"), "site-a"), nullptr);
+}
+
+TEST_F(RegistryTest, LongListsKeepOneEndpointANode) {
+  registry_.upsert_service(service("cam", {"10.96.0.10"}));
+  std::vector<Pod> pods;
+  for (int copy = 0; copy < 2; ++copy)
+    for (int node = 0; node < 3; ++node)
+      for (int i = 0; i < 50; ++i)
+        pods.push_back({"10.1.0." + std::to_string(i), "n" + std::to_string(node)});
+  registry_.upsert_slice(slice("cam", pods));
+
+  EXPECT_EQ(endpoints_at("10.96.0.10").size(), 150u);
+  auto snapshot = registry_.snapshot();
+  auto list = snapshot->find(ip("10.96.0.10"), 80)->port->endpoints;
+  EXPECT_EQ(std::count_if(list.begin(), list.end(), [](auto& e) { return e.same_ip; }), 100);
+}
+
 TEST_F(RegistryTest, MatchesPortsByNameAndProtocol) {
   auto s = service("multi", {"10.96.0.3"});
   s.ports.push_back(s.ports[0]);
