@@ -40,6 +40,7 @@ struct QuicCallbacks {
     if (!stream->error) {
       if (auto ok = stream->reader.feed({data, size}, *stream); !ok) {
         stream->fail_with(ok.error());
+        c.note_dropped(*stream);
         c.drop_stream(*stream, kH3FrameUnexpected);
       }
     }
@@ -52,6 +53,7 @@ struct QuicCallbacks {
         stream->rx_fin = true;
       } else {
         stream->fail_with({ErrorCode::kProtocol, "the peer's stream ended in the middle", 0});
+        c.note_dropped(*stream);
         c.drop_stream(*stream, kH3MessageError);
       }
     }
@@ -107,17 +109,20 @@ struct QuicCallbacks {
     return 0;
   }
 
-  static int stream_reset(ngtcp2_conn*, int64_t, uint64_t, uint64_t code, void*, void* stream_user) {
+  static int stream_reset(ngtcp2_conn*, int64_t, uint64_t, uint64_t code, void* user, void* stream_user) {
     auto* stream = static_cast<StreamCore*>(stream_user);
-    if (stream == nullptr || stream->rx_fin) return 0;
+    if (stream == nullptr) return 0;
+    self(user).note_dropped(*stream);
+    if (stream->rx_fin) return 0;
     stream->fail_with(
         {ErrorCode::kConnectionReset, fmt::format("the peer reset the stream (code {:#x})", code), 0});
     return 0;
   }
 
-  static int stop_sending(ngtcp2_conn*, int64_t, uint64_t, void*, void* stream_user) {
+  static int stop_sending(ngtcp2_conn*, int64_t, uint64_t, void* user, void* stream_user) {
     auto* stream = static_cast<StreamCore*>(stream_user);
     if (stream == nullptr) return 0;
+    self(user).note_dropped(*stream);
     // A refusal asks us to stop and then says why: that answer is what the user should get.
     stream->write_closed = true;
     if (stream->answered && !stream->fin_sent)

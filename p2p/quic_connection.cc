@@ -63,7 +63,9 @@ QuicConn::QuicConn(io::Loop& loop, std::shared_ptr<const QuicIdentity> identity,
       server_(server),
       path_(constant_path()),
       timer_(loop, [this] { on_timer(); }),
-      budget_(std::make_shared<io::SendBudget>(options_.send_budget, *options_.send_pool)) {}
+      budget_(std::make_shared<io::SendBudget>(options_.send_budget, *options_.send_pool)),
+      drops_left_(options_.reset_burst),
+      drops_refilled_(loop.now()) {}
 
 QuicConn::~QuicConn() {
   *alive_ = false;
@@ -208,6 +210,14 @@ void QuicConn::receive(std::span<const uint8_t> datagram) {
   if (closed_) return;
   ngtcp2_pkt_info info{};
   int rv = ngtcp2_conn_read_pkt(conn_, &path_.path, &info, datagram.data(), datagram.size(), now_ns());
+  if (too_many_drops_) {
+    ngtcp2_connection_close_error load;
+    ngtcp2_connection_close_error_default(&load);
+    ngtcp2_connection_close_error_set_application_error(&load, kH3ExcessiveLoad, nullptr, 0);
+    EM_LOG(kWarn, "p2p", "node {} opens streams and drops them at once, too often", peer_node_);
+    fail_connection({ErrorCode::kResourceExhausted, "the peer dropped too many new streams", 0}, &load);
+    return;
+  }
   if (rv == 0) return;
   if (rv == NGTCP2_ERR_DRAINING) {
     ngtcp2_connection_close_error peer;

@@ -8,7 +8,8 @@
 // - Flow control: a stream's window grows from 1 MiB to 16 MiB while its reader keeps up; a stream that
 //   is not read holds at most its window. Credit of the connection is given back on arrival until
 //   64 MiB wait unread, so that slow readers do not stop the others.
-// - Peer errors end the stream or the connection, never more.
+// - Peer errors end the stream or the connection, never more. A peer that opens and resets streams
+//   without end is closed with H3_EXCESSIVE_LOAD.
 // Threads: the loop that made it.
 #pragma once
 
@@ -35,6 +36,9 @@ struct QuicOptions {
   size_t held_limit = 16 << 20;     // and with what is on its way and not acknowledged
   size_t send_budget = 64 << 20;    // of all streams together, as held_limit; see io::SendBudget
   io::SendPool* send_pool = &io::SendPool::process();  // and of all connections
+  // Streams that the peer opens and drops within a second (rapid reset): what it may do at once, and the
+  // rate that refills that.
+  unsigned reset_burst = 1000, reset_per_second = 200;
   size_t max_datagram = 1452;  // UDP payload; what the path carries up to that is found by probing
   Duration handshake_timeout = std::chrono::seconds(10);
   Duration idle_timeout = std::chrono::seconds(30);

@@ -46,6 +46,7 @@ struct StreamCore final : H3StreamReader::Sink, std::enable_shared_from_this<Str
 
   bool open = true;              // QUIC has not closed it
   bool answered = false;         // client: 2xx came; server: 2xx was sent
+  bool refused = false;          // client: another answer came
   bool user_gone = false;        // the io::Stream (or IncomingConnect) was destroyed
   bool fin_wanted = false;       // shutdown_write()
   bool fin_sent = false;
@@ -64,6 +65,8 @@ struct StreamCore final : H3StreamReader::Sink, std::enable_shared_from_this<Str
   std::optional<Error> error;    // to be told, once
   bool error_told = false;
   SockAddr target;               // server side
+  TimePoint opened{};            // server side
+  bool drop_noted = false;       // by note_dropped()
   size_t turn_bytes = 0;         // sent since it came to the front of the send list
 
  private:
@@ -81,6 +84,7 @@ class QuicStream final : public io::Stream {
   io::IoResult write(std::span<const uint8_t> data) override;
   void shutdown_write() override;
   void reset() override { reset_ = true; }
+  bool nothing_delivered() const override { return core_->refused || core_->id < 0; }
   io::Stream::Handler* handler() const { return handler_; }
 
  private:
@@ -139,6 +143,7 @@ class QuicConn final : public QuicConnection {
   void on_timer();
   void run_events();
   void tell(const StreamPtr& stream);
+  void note_dropped(StreamCore& stream);  // the peer gave its stream up
   void fail_connection(Error error, const ngtcp2_connection_close_error* to_send);
   void end(Error error);
   Error read_error(int rv);
@@ -187,6 +192,9 @@ class QuicConn final : public QuicConnection {
   std::vector<StreamPtr> events_;
   SendBuffer control_;               // our control stream
   int64_t control_id_ = -1;
+  double drops_left_;                // of the allowance for rapid resets...
+  TimePoint drops_refilled_;         // ...and up to when it was refilled
+  bool too_many_drops_ = false;
   size_t unread_ = 0;                // payload that waits for readers
   size_t owed_ = 0;                  // connection credit not given back for it
   uint64_t tx_bytes_ = 0;

@@ -100,6 +100,7 @@ void StreamCore::on_h3_headers(H3Fields fields) {
     }
     int number = std::atoi(std::string(status.substr(0, 3)).c_str());
     std::string reason = clean_text(field(fields, "x-edgemesh-reason"));
+    refused = true;
     fail_with({code_of_status(number), fmt::format("{} {}", number, reason), 0});
     return;
   }
@@ -163,8 +164,23 @@ StreamPtr QuicConn::accept_stream(int64_t id) {
   if (auto it = streams_.find(id); it != streams_.end()) return it->second;
   auto stream = std::make_shared<StreamCore>(this, alive_, budget_, false);
   stream->id = id;
+  stream->opened = loop_.now();
   streams_.emplace(id, stream);
   return stream;
+}
+
+// A stream that ends young has cost us more than the peer (a dial, a lookup). That many old ones end
+// together is no offence: their server may have died. Nor is the end of one that we refused or ended.
+void QuicConn::note_dropped(StreamCore& stream) {
+  constexpr Duration kYoung = std::chrono::seconds(1);
+  TimePoint now = loop_.now();
+  if (stream.client || stream.drop_noted || stream.fin_wanted || now - stream.opened > kYoung) return;
+  stream.drop_noted = true;
+  double seconds = std::chrono::duration<double>(now - drops_refilled_).count();
+  drops_left_ = std::min<double>(options_.reset_burst, drops_left_ + seconds * options_.reset_per_second);
+  drops_refilled_ = now;
+  drops_left_ -= 1;
+  if (drops_left_ < 0) too_many_drops_ = true;  // receive() sees it
 }
 
 void QuicConn::want_send(StreamCore& stream) {
@@ -210,6 +226,7 @@ void QuicConn::consumed(StreamCore& stream, size_t n) {
 
 void QuicConn::drop_stream(StreamCore& stream, uint64_t error) {
   if (closed_ || stream.id < 0 || !stream.open) return;
+  stream.drop_noted = true;  // the peer's reset that answers ours is not its doing
   ngtcp2_conn_shutdown_stream(conn_, stream.id, error);
   flush_later();
 }

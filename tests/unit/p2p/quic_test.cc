@@ -165,6 +165,51 @@ TEST_F(QuicTest, DestroyedStreamResetsTheOtherEnd) {
   EXPECT_TRUE(until([&] { return b->accepted[0]->failed || b->accepted[0]->eof; }));
 }
 
+TEST_F(QuicTest, PeerThatOpensAndResetsStreamsIsCutOff) {
+  QuicOptions o;
+  o.reset_burst = 20;
+  o.reset_per_second = 1;
+  make_sides(o);
+  over_memory();
+  b->answer_bytes = 1 << 20;
+  size_t resets = 0;
+  for (; resets < 60 && !b->closed; ++resets) {
+    auto t = open(0);
+    t->stream->reset();
+    ASSERT_TRUE(until([&] { return b->targets.size() == resets + 1 || b->closed; }));
+  }
+
+  EXPECT_GE(resets, 20U);
+  ASSERT_TRUE(until([&] { return a->closed && b->closed; }));
+  EXPECT_EQ(b->error.message, "the peer dropped too many new streams");
+  EXPECT_EQ(a->error.message, "the peer closed the tunnel: code 0x107");
+  // Who behaves is served again.
+  b->accepted.clear();
+  b->answer_bytes = 0;
+  auto t = open(10);
+  ASSERT_TRUE(until([&] { return !b->accepted.empty() && b->accepted[0]->done(10); }));
+}
+
+TEST_F(QuicTest, StreamsThatWeRefuseOrDropAreNotHeldAgainstThePeer) {
+  QuicOptions o;
+  o.reset_burst = 5;
+  o.reset_per_second = 1;
+  make_sides(o);
+  over_memory();
+  b->answer_bytes = 1 << 20;
+  for (size_t i = 0; i < 20; ++i) {
+    b->refuse = i % 2 == 0 ? 503 : 0;
+    auto t = open(10);
+    ASSERT_TRUE(until([&] { return b->targets.size() == i + 1; }));
+    b->accepted.clear();
+    ASSERT_TRUE(until([&] { return t->failed; }));
+    t.reset();
+    until([&] { return false; }, 10ms);  // the answers to our resets
+  }
+
+  EXPECT_FALSE(b->closed) << b->error.message;
+}
+
 TEST_F(QuicTest, WrongAuthorityIsRefused) {
   test::TestPki other("another CA");
   id_a = identity(node_cert(other, "a"), pki.ca().cert_pem);
