@@ -1,0 +1,212 @@
+#include "proxy/udp/udp_listener.h"
+
+#include <algorithm>
+
+#include "core/base/log.h"
+#include "proxy/udp/udp_flow.h"
+
+namespace edgemesh::proxy {
+
+namespace {
+constexpr int kBatchesATurn = 8;
+constexpr size_t kEndsATurn = 512;
+// A flow that was used more lately is not idle, and a new one has to wait.
+constexpr Duration kIdleEnough = std::chrono::seconds(1);
+}  // namespace
+
+struct UdpListener::Waiting {
+  List<UdpFlow, ReadyTag> flows;
+};
+
+UdpListener::UdpListener(UdpContext& context, UdpListenOptions options,
+                         std::unique_ptr<UdpDirectory> directory, io::Fd fd, SockAddr local)
+    : context_(context),
+      options_(options),
+      directory_(std::move(directory)),
+      fd_(std::move(fd)),
+      local_(local),
+      table_(options.idle_timeout, options.answered_timeout,
+             static_cast<uint64_t>(context.loop.clock().wall_now().time_since_epoch().count()) ^
+                 reinterpret_cast<uintptr_t>(this)),  // NOLINT
+      waiting_(std::make_unique<Waiting>()),
+      again_(context.loop, [this] { run_again(); }),
+      expiry_(context.loop, [this] { expire(); }) {}
+
+UdpListener::~UdpListener() {
+  while (FlowNode* flow = table_.oldest()) end(static_cast<UdpFlow&>(*flow), FlowEnd::kShutdown);
+  watch_.stop(true);
+}
+
+Result<std::unique_ptr<UdpListener>> UdpListener::listen(UdpContext& context,
+                                                         UdpListenOptions options,
+                                                         std::unique_ptr<UdpDirectory> directory) {
+  DatagramSocketOptions socket;
+  socket.transparent = options.transparent;
+  socket.reuse_addr = options.transparent;
+  socket.reuse_port = options.reuse_port;
+  socket.destinations = true;
+  socket.gro = true;
+  socket.receive_bytes = options.receive_bytes;
+  EM_TRY(io::Fd fd, open_datagram_socket(options.listen.ip.is_v6(), socket));
+  EM_TRY(SockAddr local, bind_datagram_socket(fd.get(), options.listen));
+  const int raw = fd.get();
+  std::unique_ptr<UdpListener> listener(
+      new UdpListener(context, options, std::move(directory), std::move(fd), local));
+  EM_TRY_VOID(listener->watch_.start(context.loop, raw, listener.get()));
+  return listener;
+}
+
+void UdpListener::on_fd(bool readable, bool) {
+  if (!readable) return;
+  more_ = receive_some();
+  if (more_) again_.start(Duration::zero());
+}
+
+bool UdpListener::receive_some() {
+  for (int i = 0; i < kBatchesATurn; ++i) {
+    auto got = context_.batch.receive(fd_.get(), true);
+    if (got.n == 0) return got.error != EAGAIN && got.error != EWOULDBLOCK;
+    take_batch(got.n);
+    if (got.n < DatagramBatch::kMax) return false;
+  }
+  return true;
+}
+
+void UdpListener::take_batch(size_t n) {
+  auto key_of = [this](size_t i) {
+    DatagramEnds ends = context_.batch.ends(i);
+    return FlowKey{ends.from, ends.to.port != 0 ? ends.to : local_};
+  };
+  // Neighbours of one flow go on together.
+  FlowKey key = key_of(0);
+  size_t first = 0;
+  for (size_t i = 1; i <= n; ++i) {
+    FlowKey next = i < n ? key_of(i) : FlowKey{};
+    if (i < n && next == key) continue;
+    // Nothing can be answered to port 0.
+    if (key.client.port != 0) dispatch(key, context_.batch.all(n).subspan(first, i - first));
+    first = i;
+    key = next;
+  }
+}
+
+void UdpListener::dispatch(const FlowKey& key, std::span<const Datagram> items) {
+  auto* flow = static_cast<UdpFlow*>(table_.find(key));
+  if (flow == nullptr) flow = open(key, items);
+  if (flow == nullptr) return;
+  table_.touch(*flow, context_.loop.now());
+  auto over = flow->send(items);
+  if (!over) return;
+  UdpDrop drop = *over == FlowEnd::kNoEndpoint ? UdpDrop::kNoEndpoint : UdpDrop::kFailed;
+  for (const Datagram& item : items) context_.metrics.count_drop(drop, item.count());
+  end(*flow, *over);
+}
+
+UdpFlow* UdpListener::open(const FlowKey& key, std::span<const Datagram> items) {
+  auto drop = [&](UdpDrop why) {
+    for (const Datagram& item : items) context_.metrics.count_drop(why, item.count());
+    return nullptr;
+  };
+  auto route = directory_->find(key.client, key.destination);
+  if (route == nullptr) return drop(UdpDrop::kNoService);
+  if (!make_room()) return drop(UdpDrop::kTooMany);
+  auto made = std::make_unique<UdpFlow>(*this, key, std::move(route));
+  UdpFlow* flow = made.get();
+  table_.insert(std::move(made), context_.loop.now());
+  context_.metrics.opened.add();
+  context_.metrics.active.add(1);
+  if (!expiry_.active()) arm(options_.idle_timeout);
+  return flow;
+}
+
+bool UdpListener::make_room() {
+  if (table_.size() < options_.max_flows) return true;
+  FlowNode* oldest = table_.oldest();
+  if (oldest == nullptr || context_.loop.now() - oldest->last_used() < kIdleEnough) return false;
+  end(static_cast<UdpFlow&>(*oldest), FlowEnd::kEvicted);
+  return true;
+}
+
+void UdpListener::end(UdpFlow& flow, FlowEnd reason) {
+  auto owned = table_.take(flow);
+  flow.log_end(reason);
+  context_.metrics.count_end(reason);
+  context_.metrics.active.add(-1);
+}
+
+void UdpListener::reply(UdpFlow& flow, std::span<const Datagram> items) {
+  const FlowKey& key = flow.key();
+  int fd = fd_.get();
+  if (options_.transparent) {
+    auto socket = context_.replies.get(key.destination);
+    if (!socket) {
+      EM_LOG(kDebug, "udp", "answers of {}: {}", key.destination.to_string(),
+             socket.error().message);
+      for (const Datagram& item : items)
+        context_.metrics.count_drop(UdpDrop::kFailed, item.count());
+      return;
+    }
+    fd = *socket;
+  }
+  const bool any = !options_.transparent && local_.ip.is_unspecified();
+  SendOutcome out = send_datagrams(fd, items, &key.client, any ? &key.destination.ip : nullptr);
+  flow.count_reply(out);
+  context_.metrics.to_client.add(out.datagrams);
+  context_.metrics.bytes_to_client.add(out.bytes);
+  if (out.dropped > 0) context_.metrics.count_drop(UdpDrop::kSend, out.dropped);
+  constexpr uint16_t kDns = 53;
+  const bool answered = key.destination.port == kDns && flow.question_answered();
+  table_.touch(flow, context_.loop.now(), answered);
+  if (answered) arm(options_.answered_timeout);
+}
+
+void UdpListener::go_on_later(UdpFlow& flow) {
+  waiting_->flows.push_back(flow);
+  again_.start(Duration::zero());
+}
+
+void UdpListener::run_again() {
+  // Those that have still more come again in the next turn.
+  List<UdpFlow, ReadyTag> now;
+  while (UdpFlow* flow = waiting_->flows.front()) now.push_back(*flow);
+  while (UdpFlow* flow = now.front()) {
+    static_cast<ListNode<UdpFlow, ReadyTag>*>(flow)->unlink();
+    if (flow->receive_some()) waiting_->flows.push_back(*flow);
+  }
+  if (std::exchange(more_, false)) more_ = receive_some();
+  if (more_ || !waiting_->flows.empty()) again_.start(Duration::zero());
+}
+
+void UdpListener::expire() {
+  const TimePoint now = context_.loop.now();
+  size_t ended = 0;
+  for (; ended < kEndsATurn; ++ended) {
+    FlowNode* flow = table_.expired(now);
+    if (flow == nullptr) break;
+    end(static_cast<UdpFlow&>(*flow), FlowEnd::kIdle);
+  }
+  if (ended == kEndsATurn) {
+    expiry_.start(Duration::zero());
+    return;
+  }
+  // Flows that become idle one after the other are ended in groups.
+  const Duration pace = std::min(options_.idle_timeout, options_.answered_timeout) / 64;
+  if (auto next = table_.next_deadline()) expiry_.start_at(std::max(*next, now + pace));
+}
+
+void UdpListener::arm(Duration within) {
+  const TimePoint at = context_.loop.now() + within;
+  if (!expiry_.active() || expiry_.deadline() > at) expiry_.start_at(at);
+}
+
+void UdpListener::deliver(const UdpParcel& parcel) {
+  std::vector<Datagram> items;
+  size_t at = 0;
+  for (auto [size, segment] : parcel.items) {
+    items.push_back({std::span(parcel.bytes).subspan(at, size), segment});
+    at += size;
+  }
+  dispatch(parcel.key, items);
+}
+
+}  // namespace edgemesh::proxy
