@@ -39,6 +39,7 @@ class PeerStream final : public io::Stream, private io::Stream::Handler {
   io::IoResult write(std::span<const uint8_t> data) override;
   void shutdown_write() override;
   void reset() override;
+  bool nothing_delivered() const override { return below_ == nullptr || below_->nothing_delivered(); }
 
  private:
   void on_connected() override;

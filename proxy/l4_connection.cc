@@ -98,9 +98,7 @@ void L4Connection::resume(WorkerContext& worker, Handover handover) {
                       [&](const auto& key) { return discovery::has_key(endpoint, key); }))
         self->failures_->endpoints.push_back(&endpoint);
   }
-  if (!self->attempt()) return;
-  self->feed_upstream();
-  self->read_early();
+  if (self->attempt() && self->feed_upstream()) self->read_early();
 }
 
 bool L4Connection::attempt() {
@@ -214,12 +212,15 @@ bool L4Connection::read_early_once() {
   return true;
 }
 
-void L4Connection::feed_upstream() {
+bool L4Connection::feed_upstream() {
   while (early_ && early_sent_ < early_->end) {
     auto written = upstream()->write({early_->data.get() + early_sent_, early_->end - early_sent_});
     if (written.status != io::IoResult::kOk) break;
     early_sent_ += static_cast<uint32_t>(written.n);
   }
+  if (remote_ || early_sent_ == 0) return true;
+  established();  // a socket takes bytes only when it is connected
+  return false;
 }
 
 void L4Connection::established() {
@@ -236,6 +237,10 @@ void L4Connection::established() {
 }
 
 void L4Connection::endpoint_failed(const Error& error) {
+  if (early_sent_ > 0 && !upstream()->nothing_delivered()) {
+    lost(error);
+    return;
+  }
   if (!failures_) failures_ = std::make_unique<Failures>();
   failures_->endpoints.push_back(endpoint_);
   failures_->last = error;
@@ -244,6 +249,18 @@ void L4Connection::endpoint_failed(const Error& error) {
   drop_upstream();
   start_connect_timer();
   if (attempt()) feed_upstream();
+}
+
+// Client bytes left towards an endpoint, and nobody knows whether they arrived. A second endpoint
+// might do for the second time what they ask for: the client has to decide.
+void L4Connection::lost(const Error& error) {
+  worker().picker.on_failure(*endpoint_);
+  count_to_upstream(early_sent_);
+  Error told = error;
+  told.message += "; not tried elsewhere, for the endpoint may have received the client's bytes";
+  on_pump_end(told.code == ErrorCode::kTimeout ? EndReason::kConnectTimeout
+                                               : EndReason::kUpstreamReset,
+              &told);
 }
 
 void L4Connection::on_pump_end(EndReason reason, const Error* error) {

@@ -39,6 +39,7 @@ struct H2State {
   bool has_user = true;    // a Stream or an H2Connect refers to it
   bool answered = false;   // server side: accept() or reject() was called
   bool connected = false;  // 2xx seen or sent
+  bool refused = false;    // client side: an answer other than 2xx, or not processed at all
   bool tell_connected = false;
   bool eof_received = false;
   bool eof_read = false;
@@ -154,6 +155,7 @@ class H2StreamImpl final : public io::Stream {
   io::IoResult write(std::span<const uint8_t> data) override;
   void shutdown_write() override;
   void reset() override { reset_ = true; }
+  bool nothing_delivered() const override { return state_->refused; }
 
  private:
   std::shared_ptr<H2State> state_;

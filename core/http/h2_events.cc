@@ -273,6 +273,7 @@ void H2Core::response_done(H2State& state) {
     note(state);
     return;
   }
+  state.refused = true;
   fail_state(state, error_of_status(state.status, state.reason));
   nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, state.id, NGHTTP2_CANCEL);
 }
@@ -280,6 +281,8 @@ void H2Core::response_done(H2State& state) {
 void H2Core::stream_closed(H2State& state, uint32_t code) {
   bool whole = code == NGHTTP2_NO_ERROR && state.eof_received && state.end_sent &&
                (server_ || state.connected);
+  // RFC 9113 8.7: then no byte of it was processed.
+  if (code == NGHTTP2_REFUSED_STREAM && !state.connected) state.refused = true;
   if (!whole) fail_state(state, error_of_reset(code));
   state.closed = true;
   note(state);

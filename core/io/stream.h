@@ -63,6 +63,10 @@ class Stream {
   virtual void reset() = 0;
   // The descriptor when bytes may be moved around this object with splice(2); else -1.
   virtual int splice_fd() const { return -1; }
+  // Of an open that failed or is given up: true where it is certain that the far end got nothing of
+  // what was written here, because it never left or the open was refused. Then, and only then, the
+  // same bytes may be given to another stream.
+  virtual bool nothing_delivered() const { return false; }
 };
 
 inline std::span<const uint8_t> as_bytes(std::string_view text) {

@@ -103,6 +103,7 @@ TEST_F(MeshTest, RefusalSaysNodePathAndReason) {
   ASSERT_TRUE(until([&] { return c->failed; }));
   EXPECT_EQ(c->error.code, ErrorCode::kPermissionDenied);
   EXPECT_EQ(c->error.message, "node b, punched: 403 not an endpoint");
+  EXPECT_TRUE(c->stream->nothing_delivered());
 }
 
 TEST_F(MeshTest, NodeThatIsNotConnectedFailsAtOnce) {
@@ -112,6 +113,7 @@ TEST_F(MeshTest, NodeThatIsNotConnectedFailsAtOnce) {
 
   ASSERT_TRUE(until([&] { return c->failed; }, 2s));
   EXPECT_EQ(c->error.message, "node gone: node gone is not connected");
+  EXPECT_TRUE(c->stream->nothing_delivered());
 }
 
 TEST_F(MeshTest, UnansweredOfferEndsInTimeout) {

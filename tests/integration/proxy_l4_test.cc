@@ -293,7 +293,7 @@ TEST_F(L4TunnelTest, EarlyBytesAreGivenToTheNextEndpoint) {
   peer.send_text("GET");
   ASSERT_TRUE(wait([&] { return !tunnel.streams.empty() && tunnel.streams[0]->written == "GET"; }));
 
-  tunnel.streams[0]->fail(Error{ErrorCode::kUnavailable, "node far, relayed: 503", 0});
+  tunnel.streams[0]->refuse(Error{ErrorCode::kUnavailable, "node far, relayed: 503", 0});
 
   ASSERT_TRUE(
       wait([&] { return tunnel.streams.size() == 2 && tunnel.streams[1]->written == "GET"; }));
@@ -304,12 +304,43 @@ TEST_F(L4TunnelTest, EarlyBytesAreGivenToTheNextEndpoint) {
   ASSERT_TRUE(wait([&] { return tunnel.streams[1]->written == "GETMORE"; }));
 }
 
+// The first endpoint may have got them, and done what they ask for.
+TEST_F(L4TunnelTest, EarlyBytesAreNotSentTwiceWhenTheTunnelBreaks) {
+  serve({{addr("10.1.0.5:8080"), "far"}, {addr("10.2.0.5:8080"), "farther"}});
+  Peer& peer = client();
+  peer.send_text("POST");
+  ASSERT_TRUE(
+      wait([&] { return !tunnel.streams.empty() && tunnel.streams[0]->written == "POST"; }));
+
+  tunnel.streams[0]->fail(Error{ErrorCode::kUnavailable, "node far: the tunnel was closed", 0});
+
+  ASSERT_TRUE(wait([&] { return peer.failed; }));
+  EXPECT_EQ(tunnel.streams.size(), 1u);
+  EXPECT_EQ(ended(EndReason::kUpstreamReset), 1u);
+  EXPECT_EQ(context->metrics.to_upstream.value(), 4u);
+  EXPECT_EQ(context->metrics.retries.value(), 0u);
+}
+
+TEST_F(L4TunnelTest, EarlyBytesThatNeverLeftAreGivenToTheNextEndpoint) {
+  serve({{addr("10.1.0.5:8080"), "far"}, {addr("10.2.0.5:8080"), "farther"}});
+  Peer& peer = client();
+  peer.send_text("POST");
+  ASSERT_TRUE(
+      wait([&] { return !tunnel.streams.empty() && tunnel.streams[0]->written == "POST"; }));
+
+  tunnel.streams[0]->left = false;
+  tunnel.streams[0]->fail(Error{ErrorCode::kTimeout, "no path to the node was found in time", 0});
+
+  ASSERT_TRUE(
+      wait([&] { return tunnel.streams.size() == 2 && tunnel.streams[1]->written == "POST"; }));
+}
+
 TEST_F(L4TunnelTest, AFailedEndpointDoesNotExcludeTheSameAddressOnAnotherNode) {
   serve({{addr("192.168.1.10:8080"), "far"}, {addr("192.168.1.10:8080"), "farther"}});
   client();
   ASSERT_TRUE(wait([&] { return tunnel.streams.size() == 1; }));
 
-  tunnel.streams[0]->fail(Error{ErrorCode::kUnavailable, "node far, relayed: 503", 0});
+  tunnel.streams[0]->refuse(Error{ErrorCode::kUnavailable, "node far, relayed: 503", 0});
 
   ASSERT_TRUE(wait([&] { return tunnel.streams.size() == 2; }));
   EXPECT_NE(tunnel.opened[0].first, tunnel.opened[1].first);
@@ -388,6 +419,20 @@ TEST_F(L4TimeTest, GivesUpOnEndpointsThatDoNotAnswer) {
   clock.advance(5s);
 
   ASSERT_TRUE(wait([&] { return peer.failed; }));
+  EXPECT_EQ(ended(EndReason::kConnectTimeout), 1u);
+}
+
+TEST_F(L4TimeTest, ASilentEndpointThatMayHaveGotBytesIsTheLast) {
+  serve({{addr("10.1.0.5:8080"), "far"}, {addr("10.2.0.5:8080"), "farther"}});
+  Peer& peer = client();
+  peer.send_text("POST");
+  ASSERT_TRUE(
+      wait([&] { return !tunnel.streams.empty() && tunnel.streams[0]->written == "POST"; }));
+
+  clock.advance(5s);
+
+  ASSERT_TRUE(wait([&] { return peer.failed; }));
+  EXPECT_EQ(tunnel.streams.size(), 1u);
   EXPECT_EQ(ended(EndReason::kConnectTimeout), 1u);
 }
 

@@ -196,6 +196,7 @@ class TunnelStream final : public io::Stream {
     std::string written;   // by the user of the stream
     std::string incoming;  // to be read by it
     bool eof = false, write_ended = false, destroyed = false, waiting = true;
+    bool left = true;  // the open went out; then only refuse() is certain
     size_t write_limit = 1 << 20;
     io::Stream::Handler* handler = nullptr;
 
@@ -208,7 +209,13 @@ class TunnelStream final : public io::Stream {
       eof = true;
       wake();
     }
+    // The tunnel broke.
     void fail(const Error& error) { handler->on_error(error); }
+    // The far agent answered, and not with 200.
+    void refuse(const Error& error) {
+      left = false;
+      handler->on_error(error);
+    }
     void wake() {
       if (std::exchange(waiting, false) && handler != nullptr) handler->on_readable();
     }
@@ -238,6 +245,7 @@ class TunnelStream final : public io::Stream {
   }
   void shutdown_write() override { state_->write_ended = true; }
   void reset() override {}
+  bool nothing_delivered() const override { return !state_->left; }
 
  private:
   std::shared_ptr<State> state_;

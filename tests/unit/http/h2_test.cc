@@ -250,8 +250,22 @@ TEST_F(H2Test, RefusalIsAnErrorWithStatusAndReason) {
     EXPECT_EQ(client->error.code, code);
     EXPECT_EQ(client->error.message, fmt::format("HTTP {}: not an endpoint", status));
     EXPECT_FALSE(client->connected);
+    EXPECT_TRUE(client->stream().nothing_delivered());
   }
   ASSERT_TRUE(until([&] { return client_->active_streams() + server_->active_streams() == 0; }));
+}
+
+TEST_F(H2Test, NobodyKnowsWhatWasDeliveredWhenTheConnectionBreaks) {
+  start();
+  auto client = open();
+  client->send("bytes that somebody may have got");
+  ASSERT_TRUE(until([&] { return !at_server_.connects.empty(); }));
+  EXPECT_FALSE(client->stream().nothing_delivered());
+
+  pipe_->break_connection();
+
+  ASSERT_TRUE(until([&] { return client->failed; }));
+  EXPECT_FALSE(client->stream().nothing_delivered());
 }
 
 TEST_F(H2Test, ForgottenConnectIsRefused) {
