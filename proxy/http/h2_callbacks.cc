@@ -78,12 +78,21 @@ struct Callbacks {
     return 0;
   }
 
+  static int begin_frame(nghttp2_session* session, const nghttp2_frame_hd* head, void* user) {
+    Conn& c = conn(user);
+    if (!c.server_ || head->type != NGHTTP2_HEADERS || head->stream_id % 2 == 0) return 0;
+    if (nghttp2_session_find_stream(session, head->stream_id) != nullptr) return 0;
+    if (!c.closed_.begin(head->stream_id)) c.judge_closed(head->stream_id);
+    return 0;
+  }
+
   static int begin_headers(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
     Conn& c = conn(user);
     Stream* s = stream(session, frame->hd.stream_id);
     if (c.server_ && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
       s = Stream::take(&c);
       s->id = frame->hd.stream_id;
+      c.closed_.opened(s->id);
       s->open = true;
       s->released = true;  // until a user gets it
       nghttp2_session_set_stream_user_data(session, s->id, s);
@@ -149,7 +158,10 @@ struct Callbacks {
         if (c.abandoned_) return NGHTTP2_ERR_CALLBACK_FAILURE;
         s = stream(session, frame->hd.stream_id);
         return s == nullptr ? 0 : headers_received(c, *s, end);
-      case NGHTTP2_RST_STREAM: c.glitch(); break;
+      case NGHTTP2_RST_STREAM:
+        if (c.server_) c.closed_.reset(frame->hd.stream_id, true);
+        c.glitch();
+        break;
       case NGHTTP2_SETTINGS:
         if (!ack) {
           c.settings_received_ = true;
@@ -196,8 +208,10 @@ struct Callbacks {
   }
 
   static int stream_closed(nghttp2_session* session, int32_t id, uint32_t code, void* user) {
+    Conn& c = conn(user);
     Stream* s = stream(session, id);
-    if (s != nullptr) conn(user).stream_closed(*s, code);
+    if (c.server_ && (s == nullptr || !s->in_end)) c.closed_.reset(id, false);
+    if (s != nullptr) c.stream_closed(*s, code);
     return result(user);
   }
 
@@ -239,6 +253,7 @@ struct Callbacks {
     EM_CHECK(nghttp2_session_callbacks_new(&cb) == 0);
     nghttp2_session_callbacks_set_send_callback(cb, send);
     nghttp2_session_callbacks_set_send_data_callback(cb, send_data);
+    nghttp2_session_callbacks_set_on_begin_frame_callback(cb, begin_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(cb, begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(cb, header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(cb, frame_received);

@@ -41,9 +41,39 @@ void Conn::abandon() {
 
 // ---- input
 
+// A frame on a stream that is closed: nghttp2 is told to forget those, and would ignore it.
+void Conn::judge_closed(int32_t id) {
+  switch (closed_.judge(id)) {
+    case ClosedStreams::kIgnore: break;
+    case ClosedStreams::kStreamError:
+      nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, id, NGHTTP2_STREAM_CLOSED);
+      break;
+    case ClosedStreams::kClosed: terminate(NGHTTP2_STREAM_CLOSED); break;
+    case ClosedStreams::kNeverOpened: terminate(NGHTTP2_PROTOCOL_ERROR); break;
+  }
+}
+
+ssize_t Conn::receive(std::span<const uint8_t> data) {
+  if (!server_) return nghttp2_session_mem_recv(session_, data.data(), data.size());
+  while (!data.empty()) {
+    bool whole = false;
+    size_t n = scanner_.next(data, &whole);
+    if (ssize_t rc = nghttp2_session_mem_recv(session_, data.data(), n); rc < 0) return rc;
+    if (abandoned_) break;
+    data = data.subspan(n);
+    nghttp2_frame_hd head = scanner_.head();
+    if (whole && head.type == NGHTTP2_DATA && head.stream_id % 2 == 1 &&
+        nghttp2_session_find_stream(session_, head.stream_id) == nullptr)
+      judge_closed(head.stream_id);
+    flush_pending(false);
+    if (abandoned_) break;
+  }
+  return 0;
+}
+
 void Conn::feed(std::span<const uint8_t> data) {
   last_input_ = loop_.now();
-  ssize_t n = nghttp2_session_mem_recv(session_, data.data(), data.size());
+  ssize_t n = receive(data);
   if (abandoned_) return;
   flush_pending(false);
   if (over() || n >= 0) return;

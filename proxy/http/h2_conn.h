@@ -14,7 +14,9 @@
 
 #include "core/io/loop.h"
 #include "core/io/stream.h"
+#include "proxy/http/h2_closed.h"
 #include "proxy/http/h2_memory.h"
+#include "proxy/http/h2_scanner.h"
 #include "proxy/http/h2_server.h"
 #include "proxy/http/stream.h"
 #include "proxy/http/write_batch.h"
@@ -155,6 +157,8 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
   bool over() const { return finished_ || abandoned_; }
   void submit(Stream& s, const Head& head, bool end);
   void feed(std::span<const uint8_t> data);
+  ssize_t receive(std::span<const uint8_t> data);
+  void judge_closed(int32_t id);
   bool write_out();
   void send_frames();
   void run_ready();
@@ -190,6 +194,8 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
   Bytes out_;  // frames that the stream below did not take
   Stream* pending_ = nullptr;  // data in the input that may be the last of it
   std::span<const uint8_t> pending_data_;
+  ClosedStreams closed_;  // server
+  FrameScanner scanner_;  // server
   Bucket resets_;
   Bucket control_;
   TimePoint last_input_{};

@@ -43,6 +43,7 @@ class ServerConn final : public h2::Conn {
     }
     Stream* s = Stream::take(this);
     s->id = 1;
+    closed_.opened(1);
     s->open = s->released = s->in_end = true;
     nghttp2_session_set_stream_user_data(session_, 1, s);
     s->head = std::move(upgrade_);
