@@ -95,6 +95,11 @@ Proxy::~Proxy() {
 io::Loop& Proxy::tunnel_loop() {
   return impl_->workers.front()->loop();
 }
+std::vector<io::Loop*> Proxy::worker_loops() {
+  std::vector<io::Loop*> loops;
+  for (auto& worker : impl_->workers) loops.push_back(&worker->loop());
+  return loops;
+}
 p2p::Acceptor& Proxy::acceptor() {
   return impl_->workers.front()->acceptor();
 }

@@ -29,6 +29,8 @@ class Proxy {
 
   // The loop on which tunnels live (the first worker's).
   io::Loop& tunnel_loop();
+  // Those of all workers, the first one's first.
+  std::vector<io::Loop*> worker_loops();
   // Receives the CONNECTs of peers; called on tunnel_loop().
   p2p::Acceptor& acceptor();
   // The way to other nodes, used on tunnel_loop(); null takes it away. Borrowed. Until there is

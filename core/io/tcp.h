@@ -97,6 +97,9 @@ struct ListenOptions {
   std::string congestion;  // TCP_CONGESTION; ignored where the kernel lacks it
 };
 
+// A listening socket that no loop watches yet: any thread may make one.
+Result<Fd> open_tcp_listener(const SockAddr& addr, const ListenOptions& options = {});
+
 class TcpListener final : private FdWatch::Handler {
  public:
   using OnAccept = std::function<void(Fd fd, const SockAddr& peer)>;
@@ -104,6 +107,9 @@ class TcpListener final : private FdWatch::Handler {
   static Result<std::unique_ptr<TcpListener>> listen(Loop& loop, const SockAddr& addr,
                                                      OnAccept on_accept,
                                                      const ListenOptions& options = {});
+  // A socket that is bound and listens already: open_tcp_listener(), or one that another process
+  // handed over.
+  static Result<std::unique_ptr<TcpListener>> adopt(Loop& loop, Fd socket, OnAccept on_accept);
   ~TcpListener() override;
   SockAddr local_addr() const { return local_; }
   // Stops and starts taking new connections (they wait in the backlog).

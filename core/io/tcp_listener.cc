@@ -16,7 +16,9 @@ constexpr int kAcceptsATurn = 64;  // then other connections get their turn
 constexpr int kOriginalDst = 80;
 constexpr Duration kRetryAfter = std::chrono::milliseconds(100);
 
-Result<Fd> open_listener(const SockAddr& addr, const ListenOptions& options) {
+}  // namespace
+
+Result<Fd> open_tcp_listener(const SockAddr& addr, const ListenOptions& options) {
   Fd fd(socket(addr.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return fail_errno("socket", errno);
   int one = 1;
@@ -54,8 +56,6 @@ Result<Fd> open_listener(const SockAddr& addr, const ListenOptions& options) {
   return fd;
 }
 
-}  // namespace
-
 TcpListener::TcpListener(Loop& loop, Fd fd, OnAccept on_accept, SockAddr local)
     : loop_(loop),
       fd_(std::move(fd)),
@@ -71,7 +71,11 @@ TcpListener::~TcpListener() {
 Result<std::unique_ptr<TcpListener>> TcpListener::listen(Loop& loop, const SockAddr& addr,
                                                          OnAccept on_accept,
                                                          const ListenOptions& options) {
-  EM_TRY(Fd fd, open_listener(addr, options));
+  EM_TRY(Fd fd, open_tcp_listener(addr, options));
+  return adopt(loop, std::move(fd), std::move(on_accept));
+}
+
+Result<std::unique_ptr<TcpListener>> TcpListener::adopt(Loop& loop, Fd fd, OnAccept on_accept) {
   EM_TRY(SockAddr local, local_name(fd.get()));
   int raw = fd.get();
   std::unique_ptr<TcpListener> listener(

@@ -18,40 +18,44 @@ uint64_t seed_of(const L7WorkerOptions& options, io::Loop& loop) {
   return static_cast<uint64_t>(wall) * 31 + static_cast<uint64_t>(options.index);
 }
 
-PoolOptions pool_options(io::Loop& loop, WriteBatch& batch, Connector& connector) {
-  auto h1 = [&loop, &batch](std::unique_ptr<io::Stream> stream, const ClientTarget& target,
-                            HttpClientConnection::Handler& handler) {
+}  // namespace
+
+MakeClient L7Worker::make_h1() {
+  return [this](std::unique_ptr<io::Stream> stream, const ClientTarget& target,
+                HttpClientConnection::Handler& handler) {
     H1ClientOptions options;
     options.addr = target.addr;
     options.identity = target.identity;
-    return make_h1_client(loop, batch, std::move(stream), options, &handler);
+    return make_h1_client(loop_, batch_, std::move(stream), options, &handler);
   };
-  auto h2 = [&loop, &batch](std::unique_ptr<io::Stream> stream, const ClientTarget& target,
-                            HttpClientConnection::Handler& handler) {
+}
+
+MakeClient L7Worker::make_h2() {
+  return [this](std::unique_ptr<io::Stream> stream, const ClientTarget& target,
+                HttpClientConnection::Handler& handler) {
     H2ClientOptions options;
     options.addr = target.addr;
     options.identity = target.identity;
     options.limits.max_streams = target.cluster.max_streams;
-    return make_h2_client(loop, batch, std::move(stream), options, &handler);
+    return make_h2_client(loop_, batch_, std::move(stream), options, &handler);
   };
-  return PoolOptions{loop, connector, h1, h2};
 }
 
-}  // namespace
-
-L7Worker::L7Worker(io::Loop& loop, L7WorkerOptions options, std::unique_ptr<Connector> connector)
+L7Worker::L7Worker(io::Loop& loop, L7WorkerOptions options, L7Stats& stats,
+                   std::unique_ptr<Connector> connector)
     : loop_(loop),
       options_(std::move(options)),
       batch_(loop),
       clusters_(options_.index, loop.clock()),
       connector_(std::move(connector)),
-      random_(seed_of(options_, loop)) {
+      random_(seed_of(options_, loop)),
+      stats_(stats) {
   if (connector_ == nullptr) {
     auto mesh = std::make_unique<MeshConnector>(loop, options_.connector);
     mesh_connector_ = mesh.get();
     connector_ = std::move(mesh);
   }
-  pool_ = std::make_unique<UpstreamPool>(pool_options(loop, batch_, *connector_));
+  pool_ = std::make_unique<UpstreamPool>(PoolOptions{loop, *connector_, make_h1(), make_h2()});
 }
 
 L7Worker::~L7Worker() {

@@ -42,8 +42,9 @@ struct L7Stats {
 
 class L7Worker {
  public:
-  // `connector` empty: a MeshConnector. Tests give their own.
-  L7Worker(io::Loop& loop, L7WorkerOptions options, std::unique_ptr<Connector> connector = nullptr);
+  // `connector` empty: a MeshConnector. Tests give their own. `stats` is borrowed.
+  L7Worker(io::Loop& loop, L7WorkerOptions options, L7Stats& stats,
+           std::unique_ptr<Connector> connector = nullptr);
   ~L7Worker();
   L7Worker(const L7Worker&) = delete;
   L7Worker& operator=(const L7Worker&) = delete;
@@ -59,6 +60,9 @@ class L7Worker {
   // Null when tests gave a connector.
   void set_dialer(p2p::Dialer* dialer);
 
+  // Codecs of connections to endpoints.
+  MakeClient make_h1();
+  MakeClient make_h2();
   RemoteKeys& keys() { return keys_; }
   // A request whose answer nobody waits for. False: too many are open; it was not sent.
   bool send_in_background(const SubRequestOptions& options, HeadPtr head,
@@ -83,7 +87,7 @@ class L7Worker {
   MeshConnector* mesh_connector_ = nullptr;
   std::unique_ptr<UpstreamPool> pool_;
   Random random_;
-  L7Stats stats_;
+  L7Stats& stats_;
   List<HttpConnection> connections_;
   std::vector<std::unique_ptr<Exchange>> free_;
   RemoteKeys keys_{*this};

@@ -56,11 +56,14 @@ struct ListenerStats {
   obs::Counter connections, requests, bad_requests;
   obs::Counter by_class[6];  // answers by the first digit of the status; 0: none was sent
   obs::Counter refused;      // connections over the limit, or that no chain takes
+  obs::Counter tls_errors, tcp_failures;
 };
 
 struct ChainSlot {
   ChainVersionRef version;
-  ListenerStats* stats = nullptr;  // lives as long as the worker
+  ListenerStats* stats = nullptr;
+  std::shared_ptr<const void> keep;  // owns `stats`
+  const void* owner = nullptr;       // the listener, to find its connections
 };
 using ChainSlotPtr = std::shared_ptr<ChainSlot>;
 

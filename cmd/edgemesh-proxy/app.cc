@@ -1,0 +1,62 @@
+#include "cmd/edgemesh-proxy/app.h"
+
+#include "core/base/log.h"
+#include "proxy/upstream/cluster_report.h"
+
+namespace edgemesh::cmd {
+
+Result<std::unique_ptr<ProxyApp>> ProxyApp::create(io::Loop& loop, const ProxyFlags& flags) {
+  std::unique_ptr<ProxyApp> app(new ProxyApp(loop, flags));
+  EM_TRY(app->resolver_, io::Resolver::create(loop, {}));
+  proxy::ProxyOptions threads;
+  threads.workers = flags.workers;
+  threads.l4.node = flags.node;
+  EM_TRY(app->threads_, proxy::Proxy::create(loop, threads, app->registry_));
+  proxy::L7ProxyOptions options;
+  options.place.node = flags.node;
+  options.place.locality.zone = flags.zone;
+  options.connector.node = flags.node;
+  options.lookup = proxy::lookup_by(*app->resolver_);
+  options.drain_timeout = std::chrono::seconds(flags.drain_seconds);
+  EM_TRY(app->l7_, proxy::L7Proxy::create(loop, app->threads_->worker_loops(), options));
+  EM_TRY_VOID(app->reload());
+  if (!flags.admin.empty()) {
+    auto listen = SockAddr::parse(flags.admin);
+    if (!listen)
+      return fail(ErrorCode::kInvalidArgument, "--admin: '{}' is no address (want IP:PORT)",
+                  flags.admin);
+    EM_TRY(app->admin_, Admin::create(loop, *listen, app->registry_, app->sources()));
+  }
+  app->threads_->start();
+  for (const auto& [name, addr] : app->l7_->listen_addrs())
+    EM_LOG(kInfo, "proxy", "{} listens on {}", name, addr.to_string());
+  return app;
+}
+
+ProxyApp::~ProxyApp() {
+  admin_.reset();
+  if (l7_) l7_->stop();
+  if (threads_) threads_->stop();
+}
+
+Result<> ProxyApp::reload() {
+  EM_TRY(auto config, proxy::model::load_config(flags_.config));
+  return l7_->apply(std::move(config));
+}
+
+AdminSources ProxyApp::sources() {
+  AdminSources out;
+  out.l7 = l7_.get();
+  out.draining = [this] { return draining_; };
+  out.drain = [this] { shut_down(); };
+  out.reload = [this] { return reload(); };
+  return out;
+}
+
+void ProxyApp::shut_down() {
+  if (std::exchange(draining_, true)) return loop_.stop();
+  EM_LOG(kInfo, "proxy", "draining");
+  l7_->drain([this] { loop_.stop(); });
+}
+
+}  // namespace edgemesh::cmd

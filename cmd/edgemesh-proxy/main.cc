@@ -1,0 +1,83 @@
+// edgemesh-proxy: the data plane on its own, steered by a file: a gateway, a load balancer, a sidecar.
+#include <signal.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <thread>
+
+#include "cmd/edgemesh-proxy/app.h"
+#include "core/base/log.h"
+#include "core/base/version.h"
+
+namespace {
+
+int run(const edgemesh::cmd::ProxyFlags& flags) {
+  using namespace edgemesh;  // NOLINT
+  auto loop = io::Loop::create();
+  if (!loop) {
+    std::fprintf(stderr, "edgemesh-proxy: %s\n", loop.error().message.c_str());
+    return 1;
+  }
+  auto app = cmd::ProxyApp::create(**loop, flags);
+  if (!app) {
+    std::fprintf(stderr, "edgemesh-proxy: %s\n", app.error().message.c_str());
+    return 1;
+  }
+  auto stop = [&] { (*app)->shut_down(); };
+  auto term = io::SignalWatch::start(**loop, SIGTERM, stop);
+  auto interrupt = io::SignalWatch::start(**loop, SIGINT, stop);
+  auto hup = io::SignalWatch::start(**loop, SIGHUP, [&] {
+    if (auto done = (*app)->reload(); !done)
+      EM_LOG(kError, "proxy", "{}; the configuration before stays", done.error().message);
+    else
+      EM_LOG(kInfo, "proxy", "{} was read again", flags.config);
+  });
+  if (!term || !interrupt || !hup) return 1;
+  EM_LOG(kInfo, "proxy", "edgemesh-proxy {} runs", kVersion);
+  (*loop)->run();
+  app->reset();
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace edgemesh;  // NOLINT
+  CLI::App cli{"EdgeMesh proxy: the data plane on its own, steered by a file."};
+  cmd::ProxyFlags flags;
+  std::string level = "info", format = "text";
+  bool check = false;
+  cli.add_option("--config", flags.config, "listeners, routes and clusters (YAML)")
+      ->capture_default_str();
+  cli.add_option("--workers", flags.workers, "threads that serve; 0: one for each processor")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 256));
+  cli.add_option("--admin", flags.admin, "address of the admin endpoint; empty: none")
+      ->capture_default_str();
+  cli.add_option("--node", flags.node, "name of this node, for locality");
+  cli.add_option("--zone", flags.zone, "zone of this node, for locality");
+  cli.add_option("--drain-seconds", flags.drain_seconds, "longest wait for requests at the end")
+      ->capture_default_str();
+  cli.add_option("--log-level", level, "error, warn, info, debug or trace")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"error", "warn", "info", "debug", "trace"}));
+  cli.add_option("--log-format", format, "text or json")->check(CLI::IsMember({"text", "json"}));
+  cli.add_flag("--check-config", check, "check the configuration file and end");
+  cli.set_version_flag("--version", std::string("edgemesh-proxy ") + kVersion);
+  CLI11_PARSE(cli, argc, argv);
+  signal(SIGPIPE, SIG_IGN);
+  if (flags.workers == 0) flags.workers = static_cast<int>(std::thread::hardware_concurrency());
+  log::set_level(*log::parse_level(level));
+  if (format == "json") log::set_format(log::Format::kJson);
+  if (check) {
+    auto config = proxy::model::load_config(flags.config);
+    auto checked = config ? proxy::check_config(**config) : Result<>(fail(config.error()));
+    if (!checked) {
+      std::fprintf(stderr, "edgemesh-proxy: %s\n", checked.error().message.c_str());
+      return 2;
+    }
+    std::printf("%s: ok\n", flags.config.c_str());
+    return 0;
+  }
+  return run(flags);
+}

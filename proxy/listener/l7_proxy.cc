@@ -1,0 +1,284 @@
+#include <future>
+#include <set>
+
+#include "core/base/log.h"
+#include "proxy/exchange/http_connection.h"
+#include "proxy/listener/l7_side.h"
+#include "proxy/upstream/outlier.h"
+
+namespace edgemesh::proxy {
+
+namespace {
+
+constexpr Duration kSweepEvery = std::chrono::milliseconds(500);
+
+bool same_addresses(const model::Listener& a, const model::Listener& b) {
+  return a.kind == b.kind && a.address == b.address && a.more_addresses == b.more_addresses &&
+         a.transparent == b.transparent && a.backlog == b.backlog;
+}
+
+}  // namespace
+
+L7Proxy::L7Proxy(io::Loop& main, std::vector<io::Loop*> workers, L7ProxyOptions options)
+    : main_(main),
+      loops_(std::move(workers)),
+      options_(std::move(options)),
+      sweep_timer_(main, [this] { sweep(); }),
+      drain_timer_(main, [this] {
+        if (auto done = std::exchange(on_drained_, nullptr)) done();
+      }) {}
+
+Result<std::unique_ptr<L7Proxy>> L7Proxy::create(io::Loop& main, std::vector<io::Loop*> workers,
+                                                 L7ProxyOptions options) {
+  if (workers.empty()) return fail(ErrorCode::kInvalidArgument, "an L7 proxy needs a worker");
+  std::unique_ptr<L7Proxy> proxy(new L7Proxy(main, std::move(workers), std::move(options)));
+  const int count = static_cast<int>(proxy->loops_.size());
+  for (int i = 0; i < count; ++i) {
+    L7WorkerOptions one;
+    one.index = i;
+    one.connector = proxy->options_.connector;
+    one.max_requests = proxy->options_.max_requests;
+    one.seed = proxy->options_.seed;
+    proxy->sides_.push_back(
+        std::make_shared<Side>(*proxy->loops_[static_cast<size_t>(i)], std::move(one)));
+  }
+  Side& first = *proxy->sides_.front();
+  L7Worker& l7 = first.worker->l7;
+  first.health = std::make_unique<HealthChecker>(
+      HealthCheckerOptions{l7.loop(), l7.connector(), l7.make_h1(), l7.make_h2(), 256, 0});
+  ClusterManagerOptions manager{main, count, {}, {}, {}};
+  manager.place = proxy->options_.place;
+  manager.lookup = proxy->options_.lookup;
+  manager.publish = [p = proxy.get()](ClusterUpdates updates) { p->publish(updates); };
+  proxy->manager_ = std::make_unique<ClusterManager>(std::move(manager));
+  proxy->sweep_timer_.start_repeating(kSweepEvery);
+  return proxy;
+}
+
+L7Proxy::~L7Proxy() {
+  *alive_ = false;
+  stop();
+}
+
+void L7Proxy::each_side(const std::function<void(Side&)>& task) {
+  for (auto& side : sides_)
+    loops_[static_cast<size_t>(&side - sides_.data())]->post([side, task] {
+      if (side->worker != nullptr) task(*side);
+    });
+}
+
+// ---- Configuration.
+
+Result<L7Proxy::Sockets> L7Proxy::open_sockets(const model::Listener& spec,
+                                               std::vector<SockAddr>* addrs) const {
+  Sockets out(loops_.size());
+  if (spec.kind != model::Listener::Kind::kTcp) return out;
+  std::vector<SockAddr> wanted{spec.address};
+  wanted.insert(wanted.end(), spec.more_addresses.begin(), spec.more_addresses.end());
+  for (SockAddr addr : wanted) {
+    for (size_t i = 0; i < loops_.size(); ++i) {
+      io::ListenOptions options;
+      options.backlog = static_cast<int>(spec.backlog);
+      options.reuse_port = loops_.size() > 1;
+      options.transparent = spec.transparent;
+      options.no_delay = true;
+      auto fd = io::open_tcp_listener(addr, options);
+      if (!fd) return fail(fd.error().with_context(fmt::format("listener {}", spec.name)));
+      if (i == 0) {
+        EM_TRY(addr, io::original_dst(fd->get(), false));
+        addrs->push_back(addr);
+      }
+      out[i].push_back(std::move(*fd));
+    }
+  }
+  return out;
+}
+
+Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config) {
+  EM_TRY(RouteTables tables, RouteTables::build(*config, tables_));
+  struct Change {
+    ListenerRuntimePtr runtime;
+    bool opens = false;
+    Sockets sockets;
+    std::vector<SockAddr> addrs;
+  };
+  std::map<std::string, Change> changes;
+  for (const auto& [name, spec] : config->listeners) {
+    Change change;
+    const auto before = listeners_.find(name);
+    const bool is_new = before == listeners_.end();
+    EM_TRY(change.runtime,
+           build_listener(spec, tables, is_new ? nullptr : before->second.runtime.get()));
+    change.opens = is_new || !same_addresses(*before->second.runtime->spec, *spec);
+    if (change.opens) {
+      EM_TRY(change.sockets, open_sockets(*spec, &change.addrs));
+    }
+    changes.emplace(name, std::move(change));
+  }
+  std::vector<std::shared_ptr<const model::Cluster>> clusters;
+  for (const auto& [name, cluster] : config->clusters) clusters.push_back(cluster);
+  EM_TRY_VOID(manager_->apply(clusters));  // the last that can fail
+
+  tables_ = std::move(tables);
+  config_ = std::move(config);
+  std::set<std::string> gone;
+  for (const auto& [name, listening] : listeners_)
+    if (!changes.contains(name)) gone.insert(name);
+  for (const std::string& name : gone) remove_listener(name);
+  for (auto& [name, change] : changes) {
+    Listening& listening = listeners_[name];
+    if (listening.shared == nullptr)
+      listening.shared = std::make_shared<ListenerShared>(name, static_cast<int>(loops_.size()));
+    listening.runtime = change.runtime;
+    if (change.opens) listening.addrs = change.addrs;
+    for (size_t i = 0; i < sides_.size(); ++i) {
+      auto sockets = std::make_shared<std::vector<io::Fd>>();
+      if (change.opens) *sockets = std::move(change.sockets[i]);
+      loops_[i]->post([side = sides_[i], name = name, shared = listening.shared,
+                       runtime = change.runtime, opens = change.opens, sockets] {
+        if (side->worker != nullptr) side->set_listener(name, shared, runtime, opens, *sockets);
+      });
+    }
+  }
+  return {};
+}
+
+void L7Proxy::Side::end() {
+  look_timer.reset();
+  health.reset();
+  for (auto& [name, listener] : listeners) listener->close_all();
+  draining.clear();
+  listeners.clear();
+  worker.reset();
+}
+
+size_t L7Proxy::Side::connections() const {
+  size_t sum = 0;
+  for (const auto& [name, listener] : listeners) sum += listener->connections();
+  for (const auto& listener : draining) sum += listener->connections();
+  return sum;
+}
+
+void L7Proxy::Side::set_listener(const std::string& name, std::shared_ptr<ListenerShared> shared,
+                                 ListenerRuntimePtr runtime, bool opens,
+                                 std::vector<io::Fd>& sockets) {
+  auto& listener = listeners[name];
+  if (listener == nullptr)
+    listener = std::make_unique<WorkerListener>(*worker, std::move(shared), std::move(runtime));
+  else
+    listener->update(std::move(runtime));
+  if (!opens) return;
+  listener->stop_accepting();
+  for (io::Fd& socket : sockets)
+    if (auto adopted = listener->adopt(std::move(socket)); !adopted)
+      EM_LOG(kError, "proxy", "listener {}: {}", name, adopted.error().message);
+}
+
+void L7Proxy::remove_listener(const std::string& name) {
+  listeners_.erase(name);
+  each_side([name](Side& side) {
+    const auto found = side.listeners.find(name);
+    if (found == side.listeners.end()) return;
+    found->second->drain();
+    side.draining.push_back(std::move(found->second));
+    side.listeners.erase(found);
+    std::erase_if(side.draining, [](const auto& listener) { return listener->connections() == 0; });
+  });
+}
+
+void L7Proxy::publish(const ClusterUpdates& updates) {
+  for (const ClusterUpdate& update : *updates) {
+    if (update.set != nullptr && update.set->cluster().outlier.get() != nullptr)
+      swept_[update.name].first = update.set;
+    else
+      swept_.erase(update.name);
+  }
+  each_side([updates](Side& side) {
+    side.worker->l7.clusters().apply(updates);
+    if (side.health == nullptr) return;
+    for (const ClusterUpdate& update : *updates) {
+      if (update.set != nullptr)
+        side.health->set(update.set);
+      else
+        side.health->remove(update.name);
+    }
+  });
+}
+
+void L7Proxy::sweep() {
+  const TimePoint now = main_.now();
+  for (auto& [name, entry] : swept_) {
+    auto& [set, last] = entry;
+    if (now - last < set->cluster().outlier->interval) continue;
+    last = now;
+    sweep_outliers(*set, now);
+  }
+}
+
+void L7Proxy::set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot) {
+  manager_->set_snapshot(std::move(snapshot));
+}
+
+void L7Proxy::set_dialer(p2p::Dialer* dialer) {
+  loops_.front()->post([side = sides_.front(), dialer] {
+    if (side->worker != nullptr) side->worker->l7.set_dialer(dialer);
+  });
+}
+
+// ---- The end.
+
+void L7Proxy::drain(io::Task done) {
+  on_drained_ = std::move(done);
+  busy_ = sides_.size();
+  drain_timer_.start(options_.drain_timeout);
+  auto one_done = [this, alive = alive_] {
+    if (*alive && --busy_ == 0 && on_drained_) drain_timer_.start(Duration::zero());
+  };
+  each_side([this, alive = alive_, one_done, &main = main_](Side& side) {
+    for (auto& [name, listener] : side.listeners) listener->drain();
+    side.wait_empty([&main, one_done] { main.post(one_done); });
+  });
+}
+
+// Looks now and then: a drain lasts seconds, and the hot path need not know of it.
+void L7Proxy::Side::wait_empty(io::Task done) {
+  on_empty = std::move(done);
+  auto look = [this] {
+    if (connections() != 0 || !on_empty) return;
+    look_timer->stop();
+    auto task = std::exchange(on_empty, nullptr);
+    task();
+  };
+  look_timer = std::make_unique<io::Timer>(worker->l7.loop(), look);
+  look_timer->start_repeating(std::chrono::milliseconds(20));
+}
+
+void L7Proxy::stop() {
+  if (std::exchange(stopped_, true)) return;
+  on_drained_ = nullptr;
+  sweep_timer_.stop();
+  drain_timer_.stop();
+  for (size_t i = 0; i < sides_.size(); ++i) {
+    if (loops_[i]->on_thread()) {  // it never ran, or it is the main loop itself (tests)
+      sides_[i]->end();
+      continue;
+    }
+    auto ended = std::make_shared<std::promise<void>>();
+    loops_[i]->post([side = sides_[i], ended] {
+      side->end();
+      ended->set_value();
+    });
+    ended->get_future().wait();
+  }
+}
+
+// ---- Reports.
+
+std::vector<std::pair<std::string, SockAddr>> L7Proxy::listen_addrs() const {
+  std::vector<std::pair<std::string, SockAddr>> out;
+  for (const auto& [name, listening] : listeners_)
+    for (const SockAddr& addr : listening.addrs) out.emplace_back(name, addr);
+  return out;
+}
+
+}  // namespace edgemesh::proxy

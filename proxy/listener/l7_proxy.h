@@ -1,0 +1,104 @@
+// L7Proxy: listeners, routes and clusters of a configuration, running on a set of worker loops. Made
+// and used on the main loop; what crosses to a worker goes by post.
+//
+// Start-up: create() before the worker loops run -> apply() for every configuration -> set_dialer().
+// Shut-down: drain() -> set_dialer(nullptr) -> stop() while the loops still run -> the loops end.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "discovery/snapshot.h"
+#include "proxy/listener/listener_runtime.h"
+#include "proxy/listener/route_tables.h"
+#include "proxy/model/config.h"
+#include "proxy/upstream/cluster_manager.h"
+#include "proxy/upstream/health_checker.h"
+
+namespace edgemesh::proxy {
+
+struct L7ProxyOptions {
+  Place place;                 // where this node is
+  ConnectorOptions connector;  // how endpoints are connected to
+  DnsLookup lookup;            // empty: DNS clusters stay without endpoints
+  size_t max_requests = 100'000;  // open at a time in one worker
+  Duration drain_timeout = std::chrono::seconds(10);
+  uint64_t seed = 0;  // 0: from the clock
+};
+
+// What is read of a configuration by operators.
+struct L7Totals {
+  uint64_t requests = 0, active_requests = 0, connections = 0, active_connections = 0;
+};
+
+class L7Proxy {
+ public:
+  static Result<std::unique_ptr<L7Proxy>> create(io::Loop& main, std::vector<io::Loop*> workers,
+                                                 L7ProxyOptions options);
+  ~L7Proxy();
+  L7Proxy(const L7Proxy&) = delete;
+  L7Proxy& operator=(const L7Proxy&) = delete;
+
+  // This configuration instead of the one before. All or nothing: on an error nothing has changed.
+  // Connections stay; each of their next requests follows the new one.
+  Result<> apply(std::shared_ptr<const model::Config> config);
+  void set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot);
+  // The way to other nodes, used on the first worker's loop.
+  void set_dialer(p2p::Dialer* dialer);
+
+  // Listeners close, requests are finished; `done` runs on the main loop when the last connection
+  // ended or the drain timeout passed.
+  void drain(io::Task done);
+  // Ends everything on the workers. Blocking, idempotent; the loops must run, or never have.
+  void stop();
+
+  const std::shared_ptr<const model::Config>& config() const { return config_; }
+  // Listener and address: of one with port 0 the port that the system chose.
+  std::vector<std::pair<std::string, SockAddr>> listen_addrs() const;
+  std::vector<std::shared_ptr<const HostSet>> clusters() const { return manager_->sets(); }
+  L7Totals totals() const;
+  // Prometheus text (0.0.4).
+  void append_metrics(std::string& out) const;
+
+ private:
+  struct Side;      // one worker's
+  struct Listening  // a listener's sockets
+  {
+    std::shared_ptr<ListenerShared> shared;
+    ListenerRuntimePtr runtime;
+    std::vector<SockAddr> addrs;
+  };
+  using Sockets = std::vector<std::vector<io::Fd>>;  // by worker
+
+  L7Proxy(io::Loop& main, std::vector<io::Loop*> workers, L7ProxyOptions options);
+  Result<Sockets> open_sockets(const model::Listener& spec, std::vector<SockAddr>* addrs) const;
+  void publish(const ClusterUpdates& updates);
+  void remove_listener(const std::string& name);
+  void sweep();
+  // Runs `task` on the loop of each side.
+  void each_side(const std::function<void(Side&)>& task);
+
+  io::Loop& main_;
+  std::vector<io::Loop*> loops_;
+  L7ProxyOptions options_;
+  std::vector<std::shared_ptr<Side>> sides_;
+  std::unique_ptr<ClusterManager> manager_;
+  std::shared_ptr<const model::Config> config_;
+  RouteTables tables_;
+  std::map<std::string, Listening> listeners_;
+  std::map<std::string, std::pair<std::shared_ptr<const HostSet>, TimePoint>> swept_;
+  io::Timer sweep_timer_;
+  io::Timer drain_timer_;
+  io::Task on_drained_;
+  size_t busy_ = 0;
+  bool stopped_ = false;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+// What apply() would say of this configuration, without opening a socket: for --check-config.
+Result<> check_config(const model::Config& config);
+
+}  // namespace edgemesh::proxy

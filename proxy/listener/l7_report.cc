@@ -1,0 +1,102 @@
+// What an L7Proxy counts, for operators.
+#include "proxy/listener/l7_side.h"
+#include "proxy/upstream/cluster_report.h"
+
+namespace edgemesh::proxy {
+
+namespace {
+
+uint64_t sum(const ListenerShared& shared, obs::Counter ListenerStats::*counter) {
+  uint64_t total = 0;
+  for (const auto& stats : shared.stats) total += ((*stats).*counter).value();
+  return total;
+}
+
+void head(std::string& out, std::string_view name, std::string_view type, std::string_view help) {
+  out += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
+}
+
+}  // namespace
+
+L7Totals L7Proxy::totals() const {
+  L7Totals totals;
+  for (const auto& side : sides_) {
+    const L7Stats& stats = side->stats;
+    totals.requests += stats.requests.value();
+    totals.active_requests += stats.active_requests.value();
+    totals.active_connections += stats.active_connections.value();
+  }
+  for (const auto& [name, listening] : listeners_)
+    totals.connections += sum(*listening.shared, &ListenerStats::connections);
+  return totals;
+}
+
+void L7Proxy::append_metrics(std::string& out) const {
+  struct Row {
+    const char* name;
+    const char* help;
+    obs::Counter ListenerStats::*counter;
+  };
+  static constexpr Row kRows[] = {
+      {"edgemesh_listener_connections_total", "Connections taken.", &ListenerStats::connections},
+      {"edgemesh_listener_refused_total", "Connections over a limit or that no chain takes.",
+       &ListenerStats::refused},
+      {"edgemesh_listener_tls_errors_total", "TLS handshakes that failed.",
+       &ListenerStats::tls_errors},
+      {"edgemesh_listener_tcp_failures_total", "Connections of bytes that failed.",
+       &ListenerStats::tcp_failures},
+      {"edgemesh_http_requests_total", "Requests.", &ListenerStats::requests},
+      {"edgemesh_http_bad_requests_total", "Requests that could not be read.",
+       &ListenerStats::bad_requests},
+  };
+  for (const Row& row : kRows) {
+    head(out, row.name, "counter", row.help);
+    for (const auto& [name, listening] : listeners_)
+      out += fmt::format("{}{{listener=\"{}\"}} {}\n", row.name, name,
+                         sum(*listening.shared, row.counter));
+  }
+  head(out, "edgemesh_http_answers_total", "counter", "Answers by the first digit of the status.");
+  for (const auto& [name, listening] : listeners_) {
+    for (int i = 0; i < 6; ++i) {
+      uint64_t total = 0;
+      for (const auto& stats : listening.shared->stats) total += stats->by_class[i].value();
+      out += fmt::format("edgemesh_http_answers_total{{listener=\"{}\",class=\"{}\"}} {}\n", name,
+                         i == 0 ? "none" : fmt::format("{}xx", i), total);
+    }
+  }
+  struct Total {
+    const char* name;
+    const char* help;
+    obs::Counter L7Stats::*counter;
+  };
+  static constexpr Total kTotals[] = {
+      {"edgemesh_http_retries_total", "Tries after the first.", &L7Stats::retries},
+      {"edgemesh_http_timeouts_total", "Requests and tries that timed out.", &L7Stats::timeouts},
+      {"edgemesh_http_overloaded_total", "Requests refused as too many are open.",
+       &L7Stats::overloaded},
+      {"edgemesh_http_mirrored_total", "Requests that were mirrored.", &L7Stats::mirrored},
+      {"edgemesh_http_mirrors_dropped_total", "Mirrors that could not be sent.",
+       &L7Stats::mirrors_dropped},
+      {"edgemesh_http_hedged_total", "Tries beside another one.", &L7Stats::hedged},
+      {"edgemesh_http_rbac_denied_total", "Requests refused by RBAC.", &L7Stats::rbac_denied},
+      {"edgemesh_http_rbac_shadow_denied_total", "Requests that shadow rules would refuse.",
+       &L7Stats::rbac_shadow_denied},
+      {"edgemesh_http_rate_limited_total", "Requests over a rate limit.", &L7Stats::rate_limited},
+      {"edgemesh_http_jwt_denied_total", "Requests refused for their token.",
+       &L7Stats::jwt_denied},
+      {"edgemesh_http_authz_denied_total", "Requests refused by external authorization.",
+       &L7Stats::authz_denied},
+      {"edgemesh_http_authz_failed_total", "External authorizations without a verdict.",
+       &L7Stats::authz_failed},
+  };
+  for (const Total& row : kTotals) {
+    uint64_t total = 0;
+    for (const auto& side : sides_) total += (side->stats.*row.counter).value();
+    head(out, row.name, "counter", row.help);
+    out += fmt::format("{} {}\n", row.name, total);
+  }
+  const auto sets = clusters();
+  append_clusters_prometheus(out, sets);
+}
+
+}  // namespace edgemesh::proxy

@@ -1,0 +1,30 @@
+// L7Proxy::Side: one worker's part of an L7Proxy. Private to l7_*.cc. Everything in it belongs to the
+// worker's loop, but `stats`, which are atomics and live as long as the side.
+#pragma once
+
+#include "proxy/listener/l7_proxy.h"
+#include "proxy/listener/worker_listener.h"
+
+namespace edgemesh::proxy {
+
+struct L7Proxy::Side {
+  Side(io::Loop& loop, L7WorkerOptions options) {
+    worker = std::make_unique<ListenerWorker>(loop, std::move(options), stats);
+  }
+  void set_listener(const std::string& name, std::shared_ptr<ListenerShared> shared,
+                    ListenerRuntimePtr runtime, bool opens, std::vector<io::Fd>& sockets);
+  // `done` once there is no connection.
+  void wait_empty(io::Task done);
+  void end();
+  size_t connections() const;
+
+  L7Stats stats;
+  std::unique_ptr<ListenerWorker> worker;  // null after end()
+  std::map<std::string, std::unique_ptr<WorkerListener>> listeners;
+  std::vector<std::unique_ptr<WorkerListener>> draining;  // that a configuration removed
+  std::unique_ptr<HealthChecker> health;                  // the first side's
+  std::unique_ptr<io::Timer> look_timer;
+  io::Task on_empty;
+};
+
+}  // namespace edgemesh::proxy
