@@ -6,12 +6,19 @@ namespace edgemesh::discovery {
 
 namespace {
 constexpr size_t kMaxEndpoints = 65'536;
+constexpr size_t kMaxFailures = 16'384;
 constexpr size_t kMaxTurns = 65'536;
 constexpr size_t kMaxAffinity = 65'536;
 constexpr Duration kFirstBlock = std::chrono::seconds(1);
 constexpr uint32_t kMaxDoublings = 5;  // 32 s, cut to 30
 constexpr Duration kLongestBlock = std::chrono::seconds(30);
+// After the end of a block. Longer than the longest one, so that an endpoint that fails whenever it is
+// tried again goes on from where it was.
+constexpr Duration kRemember = std::chrono::seconds(60);
+constexpr Duration kForgetPace = std::chrono::seconds(1);  // the table is not looked through more often
 constexpr int kTiers = 3;
+
+bool old(TimePoint blocked_until, TimePoint now) { return now >= blocked_until + kRemember; }
 }  // namespace
 
 Picker::Picker(std::string node, std::string zone, Clock& clock)
@@ -36,14 +43,14 @@ int Picker::tier(const Endpoint& endpoint) const {
 }
 
 bool Picker::blocked(const Endpoint& endpoint, TimePoint now) const {
-  if (failed_ == 0) return false;
-  auto it = endpoints_.find(endpoint);
-  return it != endpoints_.end() && it->second.blocked_until > now;
+  if (failures_.empty()) return false;
+  auto it = failures_.find(endpoint);
+  return it != failures_.end() && it->second.blocked_until > now;
 }
 
 uint32_t Picker::active(const Endpoint& endpoint) const {
-  auto it = endpoints_.find(endpoint);
-  return it == endpoints_.end() ? 0 : it->second.active;
+  auto it = active_.find(endpoint);
+  return it == active_.end() ? 0 : it->second;
 }
 
 const Endpoint* Picker::nth(const Port& port, int wanted_tier, bool use_blocked, uint32_t n,
@@ -81,7 +88,9 @@ const Endpoint* Picker::choose(const Snapshot::Target& target, int wanted_tier, 
 
 const Endpoint* Picker::pick(const Snapshot::Target& target, const IpAddr& client,
                              const std::vector<const Endpoint*>& exclude) {
-  TimePoint now = failed_ > 0 || target.service->client_ip_affinity ? clock_.now() : TimePoint{};
+  bool needs_time = !failures_.empty() || target.service->client_ip_affinity;
+  TimePoint now = needs_time ? clock_.now() : TimePoint{};
+  if (!failures_.empty() && now >= next_forget_) forget_failures(now);
   if (target.service->client_ip_affinity)
     if (const Endpoint* e = sticky(target, client, now, exclude)) return e;
   for (bool use_blocked : {false, true}) {
@@ -124,47 +133,53 @@ void Picker::remember(const Snapshot::Target& target, const IpAddr& client, cons
       key_of(endpoint), now + std::chrono::seconds(target.service->affinity_timeout_s)};
 }
 
-Picker::EndpointState& Picker::state(const Endpoint& endpoint) {
-  auto it = endpoints_.find(endpoint);
-  if (it != endpoints_.end()) return it->second;
-  if (endpoints_.size() >= kMaxEndpoints) sweep_endpoints();
-  return endpoints_[key_of(endpoint)];
-}
-
 void Picker::on_start(const Endpoint& endpoint) {
-  ++state(endpoint).active;
+  auto it = active_.find(endpoint);
+  if (it == active_.end()) {
+    if (active_.size() >= kMaxEndpoints)
+      std::erase_if(active_, [](const auto& item) { return item.second == 0; });
+    it = active_.emplace(key_of(endpoint), 0).first;
+  }
+  ++it->second;
 }
 
 void Picker::on_end(const Endpoint& endpoint) {
-  auto it = endpoints_.find(endpoint);
-  if (it != endpoints_.end() && it->second.active > 0) --it->second.active;
+  auto it = active_.find(endpoint);
+  if (it != active_.end() && it->second > 0) --it->second;
 }
 
 void Picker::on_failure(const Endpoint& endpoint) {
-  EndpointState& s = state(endpoint);
-  if (s.failures == 0) ++failed_;
-  Duration block = kFirstBlock * (1 << std::min(s.failures, kMaxDoublings));
-  ++s.failures;
-  s.blocked_until = clock_.now() + std::min(block, kLongestBlock);
+  TimePoint now = clock_.now();
+  auto it = failures_.find(endpoint);
+  if (it == failures_.end()) {
+    if (failures_.size() >= kMaxFailures) forget_failures(now);
+    if (failures_.size() >= kMaxFailures) failures_.clear();  // that many: it is not the endpoints
+    if (failures_.empty()) next_forget_ = now + kRemember;
+    it = failures_.try_emplace(key_of(endpoint)).first;
+  }
+  Failures& f = it->second;
+  if (f.in_a_row > 0 && old(f.blocked_until, now)) f = {};
+  Duration block = kFirstBlock * (1 << std::min(f.in_a_row, kMaxDoublings));
+  ++f.in_a_row;
+  f.blocked_until = now + std::min(block, kLongestBlock);
 }
 
 void Picker::on_success(const Endpoint& endpoint) {
-  if (failed_ == 0) return;
-  auto it = endpoints_.find(endpoint);
-  if (it == endpoints_.end() || it->second.failures == 0) return;
-  it->second.failures = 0;
-  it->second.blocked_until = {};
-  --failed_;
+  if (failures_.empty()) return;
+  auto it = failures_.find(endpoint);
+  if (it != failures_.end()) failures_.erase(it);
 }
 
-void Picker::sweep_endpoints() {
-  TimePoint now = clock_.now();
-  std::erase_if(endpoints_, [&](const auto& item) {
-    const EndpointState& s = item.second;
-    if (s.active > 0 || s.blocked_until > now) return false;
-    if (s.failures > 0) --failed_;
-    return true;
+// Endpoints that nobody picks any more (their service is gone, nearer ones are back) never succeed:
+// what is known of them ends here.
+void Picker::forget_failures(TimePoint now) {
+  TimePoint next = TimePoint::max();
+  std::erase_if(failures_, [&](const auto& item) {
+    if (old(item.second.blocked_until, now)) return true;
+    next = std::min(next, item.second.blocked_until + kRemember);
+    return false;
   });
+  next_forget_ = std::max(next, now + kForgetPace);
 }
 
 }  // namespace edgemesh::discovery

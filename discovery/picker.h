@@ -3,7 +3,8 @@
 //
 // Order: ClientIP affinity; then the nearest tier that has a usable endpoint (same node, same zone,
 // the rest); within it the service's policy. An endpoint that failed is passed over for a time that
-// doubles from 1 s to 30 s; when all failed, that is not looked at.
+// doubles from 1 s to 30 s; when all failed, that is not looked at. A success ends it, and so does a
+// minute without another failure.
 #pragma once
 
 #include <cstdint>
@@ -26,16 +27,19 @@ class Picker {
   // Around each connection to an endpoint.
   void on_start(const Endpoint& endpoint);
   void on_end(const Endpoint& endpoint);
+  // Endpoints whose failures are remembered.
+  size_t failed() const { return failures_.size(); }
   // A connect failed, or succeeded.
   void on_failure(const Endpoint& endpoint);
   void on_success(const Endpoint& endpoint);
 
  private:
-  struct EndpointState {
-    uint32_t active = 0;
-    uint32_t failures = 0;  // in a row
+  struct Failures {
+    uint32_t in_a_row = 0;
     TimePoint blocked_until{};
   };
+  template <class Value>
+  using EndpointMap = std::unordered_map<EndpointKey, Value, EndpointHash, EndpointEqual>;
   struct AffinityKey {
     IpAddr client;
     uint64_t service = 0;
@@ -54,7 +58,6 @@ class Picker {
   int tier(const Endpoint& endpoint) const;
   bool blocked(const Endpoint& endpoint, TimePoint now) const;
   uint32_t active(const Endpoint& endpoint) const;
-  EndpointState& state(const Endpoint& endpoint);
   const Endpoint* nth(const Port& port, int wanted_tier, bool use_blocked, uint32_t n, TimePoint now,
                       const std::vector<const Endpoint*>& exclude) const;
   const Endpoint* choose(const Snapshot::Target& target, int wanted_tier, bool use_blocked,
@@ -64,13 +67,14 @@ class Picker {
   void remember(const Snapshot::Target& target, const IpAddr& client, const Endpoint& endpoint,
                 TimePoint now);
   uint32_t random(uint32_t below);
-  void sweep_endpoints();
+  void forget_failures(TimePoint now);
 
   std::string node_, zone_;
   Clock& clock_;
   uint64_t seed_;
-  size_t failed_ = 0;  // endpoints with failures; 0 skips all look-ups
-  std::unordered_map<EndpointKey, EndpointState, EndpointHash, EndpointEqual> endpoints_;
+  EndpointMap<Failures> failures_;  // empty nearly always, which skips all look-ups
+  TimePoint next_forget_{};         // when the first of them may have become old
+  EndpointMap<uint32_t> active_;    // connections; 0 is kept until the table is full
   std::unordered_map<uint64_t, uint32_t> turns_;  // round robin, by service id and port
   std::unordered_map<AffinityKey, Affinity, AffinityHash> affinity_;
 };

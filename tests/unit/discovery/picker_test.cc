@@ -91,6 +91,42 @@ TEST_F(PickerTest, SkipsFailedEndpointForAWhileThatGrows) {
   EXPECT_EQ(picks(10).size(), 2u);
 }
 
+TEST_F(PickerTest, ForgetsFailuresOfEndpointsThatAreNotPickedAnyMore) {
+  make({{"10.1.0.1"}, {"10.1.0.2"}, {"10.1.0.3"}});
+  Endpoint gone = *pick();
+  picker_.on_failure(gone);
+  picker_.on_failure(gone);
+  Endpoint other = *pick();
+  picker_.on_failure(other);
+  EXPECT_EQ(picker_.failed(), 2u);
+  picker_.on_success(other);
+  EXPECT_EQ(picker_.failed(), 1u);
+  picker_.on_success(other);
+  EXPECT_EQ(picker_.failed(), 1u);
+
+  clock_.advance(60s);
+  pick();
+  EXPECT_EQ(picker_.failed(), 1u) << "its block ended 58 s ago";
+  clock_.advance(3s);
+  pick();
+  EXPECT_EQ(picker_.failed(), 0u);
+
+  picker_.on_failure(gone);  // the time begins at 1 s again
+  clock_.advance(1100ms);
+  EXPECT_EQ(picks(10).size(), 3u);
+}
+
+TEST_F(PickerTest, RemembersABoundedNumberOfFailures) {
+  make({{"10.1.0.1"}});
+  Endpoint e = *pick();
+  for (uint32_t i = 0; i < 40'000; ++i) {
+    e.addr.ip = IpAddr::v4(0x0b000000 + i);
+    picker_.on_failure(e);
+  }
+  EXPECT_LE(picker_.failed(), 16'384u);
+  EXPECT_GT(picker_.failed(), 0u);
+}
+
 TEST_F(PickerTest, UsesFailedEndpointsWhenAllFailed) {
   make({{"10.1.0.1"}});
   picker_.on_failure(*pick());
