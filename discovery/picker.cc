@@ -18,6 +18,15 @@ constexpr Duration kRemember = std::chrono::seconds(60);
 constexpr Duration kForgetPace = std::chrono::seconds(1);  // the table is not looked through more often
 constexpr int kTiers = 3;
 
+// Every bit of the result depends on every bit of x (the finalizer of splitmix64).
+uint64_t mix(uint64_t x) {
+  x ^= x >> 30;
+  x *= 0xbf58476d1ce4e5b9ULL;
+  x ^= x >> 27;
+  x *= 0x94d049bb133111ebULL;
+  return x ^ (x >> 31);
+}
+
 bool old(TimePoint blocked_until, TimePoint now) { return now >= blocked_until + kRemember; }
 }  // namespace
 
@@ -102,12 +111,31 @@ const Endpoint* Picker::pick(const Snapshot::Target& target, const IpAddr& clien
     }
     for (int t = 0; t < kTiers; ++t) {
       if (counts[t] == 0) continue;
-      const Endpoint* e = choose(target, t, use_blocked, counts[t], now, exclude);
-      if (e != nullptr && target.service->client_ip_affinity) remember(target, client, *e, now);
+      if (!target.service->client_ip_affinity)
+        return choose(target, t, use_blocked, counts[t], now, exclude);
+      const Endpoint* e = computed(target, client, t, use_blocked, now, exclude);
+      if (e != nullptr) remember(target, client, *e, now);
       return e;
     }
   }
   return nullptr;
+}
+
+const Endpoint* Picker::computed(const Snapshot::Target& target, const IpAddr& client, int wanted_tier,
+                                 bool use_blocked, TimePoint now,
+                                 const std::vector<const Endpoint*>& exclude) const {
+  const uint64_t from = mix(std::hash<IpAddr>()(client) + 0x9e3779b97f4a7c15ULL);
+  const Endpoint* best = nullptr;
+  uint64_t best_weight = 0;
+  for (const Endpoint& e : target.port->endpoints) {
+    if (tier(e) != wanted_tier || (!use_blocked && blocked(e, now))) continue;
+    if (std::find(exclude.begin(), exclude.end(), &e) != exclude.end()) continue;
+    uint64_t weight = mix(from ^ EndpointHash()(e));
+    if (best != nullptr && weight <= best_weight) continue;
+    best = &e;
+    best_weight = weight;
+  }
+  return best;
 }
 
 const Endpoint* Picker::sticky(const Snapshot::Target& target, const IpAddr& client, TimePoint now,

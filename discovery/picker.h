@@ -1,10 +1,18 @@
 // Picker: chooses an endpoint for a connection. One a worker: no locks. What it remembers of a service
 // or an endpoint is forgotten when it grew over its limit and is not in use.
 //
-// Order: ClientIP affinity; then the nearest tier that has a usable endpoint (same node, same zone,
+// Order: the endpoint that a client of a service with ClientIP affinity had last; then the nearest tier that has a usable endpoint (same node, same zone,
 // the rest); within it the service's policy. An endpoint that failed is passed over for a time that
 // doubles from 1 s to 30 s; when all failed, that is not looked at. A success ends it, and so does a
 // minute without another failure.
+//
+// ClientIP affinity: pickers of several workers know nothing of each other, so the first choice is
+// computed from the client's address and the endpoints' keys (rendezvous hashing, in place of the
+// policy) and is the same for all of them. Each then keeps the client where it is for the service's
+// timeout after its last connection, when endpoints come, or when a failure moved it. After that the
+// client has its computed choice again, which is the endpoint that it had if nothing changed: unlike
+// with kube-proxy a timeout alone moves nobody. Two workers differ for a client only while one of
+// them remembers it from before a change of the endpoints, or saw a failure that the other did not.
 #pragma once
 
 #include <cstdint>
@@ -62,6 +70,9 @@ class Picker {
                       const std::vector<const Endpoint*>& exclude) const;
   const Endpoint* choose(const Snapshot::Target& target, int wanted_tier, bool use_blocked,
                          uint32_t count, TimePoint now, const std::vector<const Endpoint*>& exclude);
+  const Endpoint* computed(const Snapshot::Target& target, const IpAddr& client, int wanted_tier,
+                           bool use_blocked, TimePoint now,
+                           const std::vector<const Endpoint*>& exclude) const;
   const Endpoint* sticky(const Snapshot::Target& target, const IpAddr& client, TimePoint now,
                          const std::vector<const Endpoint*>& exclude);
   void remember(const Snapshot::Target& target, const IpAddr& client, const Endpoint& endpoint,

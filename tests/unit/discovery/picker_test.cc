@@ -134,21 +134,42 @@ TEST_F(PickerTest, UsesFailedEndpointsWhenAllFailed) {
   EXPECT_EQ(pick("10.9.0.1", {pick()}), nullptr);
 }
 
-TEST_F(PickerTest, KeepsClientsAtTheirEndpoint) {
-  make({{"10.1.0.1"}, {"10.1.0.2"}, {"10.1.0.3"}}, "random", true);
-  const Endpoint* first = pick("10.9.0.1");
-  for (int i = 0; i < 50; ++i) EXPECT_EQ(pick("10.9.0.1"), first);
-  for (int i = 0; i < 9; ++i) {  // each use starts the time anew
-    clock_.advance(50s);
-    EXPECT_EQ(pick("10.9.0.1"), first);
+TEST_F(PickerTest, PickersAgreeOnTheEndpointOfAClient) {
+  make({{"10.1.0.1"}, {"10.1.0.2"}, {"10.1.0.3"}, {"10.1.0.4"}}, "random", true);
+  Picker other("here", "z1", clock_);
+  std::map<const Endpoint*, int> counts;
+  for (uint32_t i = 0; i < 400; ++i) {
+    IpAddr client = IpAddr::v4(0x0a090000 + i);
+    const Endpoint* e = picker_.pick(target_, client);
+    EXPECT_EQ(other.pick(target_, client), e);
+    ++counts[e];
   }
+  EXPECT_EQ(counts.size(), 4u);
+  for (auto [e, n] : counts) EXPECT_GT(n, 60) << "clients are spread";
+}
+
+TEST_F(PickerTest, AClientStaysWhereItIsUntilTheTimeoutWhenEndpointsCome) {
+  std::vector<Pod> pods = {{"10.1.0.1"}, {"10.1.0.2"}};
+  make(pods, "", true);
+  std::map<uint32_t, SockAddr> had;
+  for (uint32_t i = 0; i < 100; ++i) had[i] = picker_.pick(target_, IpAddr::v4(i))->addr;
+  pods.push_back({"10.1.0.3"});
+  make(pods, "", true);
+
+  clock_.advance(50s);
+  for (auto& [i, addr] : had) EXPECT_EQ(picker_.pick(target_, IpAddr::v4(i))->addr, addr);
+  clock_.advance(50s);  // each use starts the time anew
+  for (auto& [i, addr] : had) EXPECT_EQ(picker_.pick(target_, IpAddr::v4(i))->addr, addr);
   clock_.advance(61s);
-  bool moved = false;
-  for (int i = 0; i < 40 && !moved; ++i) {
-    moved = pick("10.9.0.1") != first;
-    clock_.advance(61s);
+  int moved = 0;
+  for (auto& [i, addr] : had) {
+    SockAddr now = picker_.pick(target_, IpAddr::v4(i))->addr;
+    if (now == addr) continue;
+    ++moved;
+    EXPECT_EQ(now.ip.to_string(), "10.1.0.3") << "nobody moves between the others";
   }
-  EXPECT_TRUE(moved);
+  EXPECT_GT(moved, 15);
+  EXPECT_LT(moved, 55);
 }
 
 TEST_F(PickerTest, AffinityMovesOnFromAFailedEndpoint) {
