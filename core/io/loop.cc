@@ -282,7 +282,16 @@ void Loop::Impl::give_slot(FdWatch::Slot* slot) {
   free_slots.push_back(slot);
 }
 
-Result<> FdWatch::start(Loop& loop, int fd, Handler* handler) {
+namespace {
+epoll_event edge_event(const FdWatch::Slot& slot, bool writable) {
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET | (writable ? uint32_t{EPOLLOUT} : 0U);
+  event.data.u64 = (uint64_t{slot.generation} << 32) | slot.index;
+  return event;
+}
+}  // namespace
+
+Result<> FdWatch::start(Loop& loop, int fd, Handler* handler, bool writable) {
   loop.assert_on_thread();
   EM_CHECK(slot_ == nullptr);
   Slot* slot = loop.impl().take_slot();
@@ -290,9 +299,7 @@ Result<> FdWatch::start(Loop& loop, int fd, Handler* handler) {
   slot->fd = fd;
   slot->peer_ended = false;
   slot->unclear = false;
-  epoll_event event{};
-  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
-  event.data.u64 = (uint64_t{slot->generation} << 32) | slot->index;
+  epoll_event event = edge_event(*slot, writable);
   if (epoll_ctl(loop.impl().epoll.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
     int err = errno;
     loop.impl().give_slot(slot);
@@ -300,6 +307,12 @@ Result<> FdWatch::start(Loop& loop, int fd, Handler* handler) {
   }
   slot_ = slot;
   return {};
+}
+
+void FdWatch::watch_writable(bool on) {
+  if (slot_ == nullptr) return;
+  epoll_event event = edge_event(*slot_, on);
+  epoll_ctl(slot_->owner->epoll.get(), EPOLL_CTL_MOD, slot_->fd, &event);
 }
 
 void FdWatch::stop(bool fd_closed_by_caller) {

@@ -117,7 +117,10 @@ class FdWatch {
   FdWatch(const FdWatch&) = delete;
   FdWatch& operator=(const FdWatch&) = delete;
 
-  Result<> start(Loop& loop, int fd, Handler* handler);
+  // `writable`: tells of room to write from the beginning; else only while watch_writable(true).
+  Result<> start(Loop& loop, int fd, Handler* handler, bool writable = true);
+  // On: on_fd comes at once if there is room, else with the next edge.
+  void watch_writable(bool on);
   // `fd_closed_by_caller`: the caller closes fd next, so that no epoll_ctl is needed.
   void stop(bool fd_closed_by_caller = false);
   bool active() const { return slot_ != nullptr; }

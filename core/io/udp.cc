@@ -23,6 +23,9 @@ namespace {
 constexpr int kReadsATurn = 64;
 constexpr size_t kMaxTrainBytes = 65507;
 constexpr size_t kMaxSegments = 64;
+constexpr Duration kNoBufferPause = std::chrono::milliseconds(1);
+
+bool is_no_room(int error) { return error == EAGAIN || error == ENOBUFS || error == ENOMEM; }
 
 size_t gro_segment(const msghdr& message) {
   for (auto* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(const_cast<msghdr*>(&message), c)) {
@@ -38,6 +41,7 @@ size_t gro_segment(const msghdr& message) {
 
 UdpSocket::UdpSocket(Loop& loop, Fd fd, OnDatagram on_datagram, bool gro, SockAddr local)
     : loop_(loop), fd_(std::move(fd)), on_datagram_(std::move(on_datagram)), gro_(gro), local_(local),
+      room_(loop, [this] { tell_writable(); }),
       again_(loop, [this] { on_fd(true, false); }) {}
 
 UdpSocket::~UdpSocket() {
@@ -79,7 +83,7 @@ Result<std::unique_ptr<UdpSocket>> UdpSocket::adopt(Loop& loop, Fd fd, OnDatagra
   int raw = fd.get();
   std::unique_ptr<UdpSocket> socket(
       new UdpSocket(loop, std::move(fd), std::move(on_datagram), gro, local));
-  EM_TRY_VOID(socket->watch_.start(loop, raw, socket.get()));
+  EM_TRY_VOID(socket->watch_.start(loop, raw, socket.get(), false));
   return socket;
 }
 
@@ -112,11 +116,28 @@ void UdpSocket::on_fd(bool readable, bool writable) {
   }
   // The edge is used up although more may wait: look again in the next turn.
   if (readable) again_.start(Duration::zero());
-  if (writable && on_writable_) {
-    on_writable_();
+  if (writable && !room_.active()) {
+    tell_writable();
     if (destroyed) return;
   }
   destroyed_ = nullptr;
+}
+
+// The kernel wakes whoever watches for room at each datagram that leaves: it is watched only when needed.
+void UdpSocket::no_room(int error) {
+  if (blocked_ || !on_writable_) return;
+  blocked_ = true;
+  if (error == EAGAIN)
+    watch_.watch_writable(true);
+  else
+    room_.start(kNoBufferPause);  // the socket itself has room: its edge would come at once, again and again
+}
+
+void UdpSocket::tell_writable() {
+  if (!blocked_) return;
+  blocked_ = false;
+  watch_.watch_writable(false);
+  on_writable_();
 }
 
 Result<bool> UdpSocket::send_to(std::span<const uint8_t> data, const SockAddr& to) {
@@ -125,12 +146,18 @@ Result<bool> UdpSocket::send_to(std::span<const uint8_t> data, const SockAddr& t
   ssize_t n = sendto(fd_.get(), data.data(), data.size(), MSG_NOSIGNAL,
                      reinterpret_cast<sockaddr*>(&sa), len);  // NOLINT
   if (n >= 0) return true;
-  if (errno == EAGAIN || errno == ENOBUFS) return false;
+  if (is_no_room(errno)) {
+    no_room(errno);
+    return false;
+  }
   // A refusal that an earlier datagram met is reported here, and this one was not sent: once more.
   n = sendto(fd_.get(), data.data(), data.size(), MSG_NOSIGNAL, reinterpret_cast<sockaddr*>(&sa),  // NOLINT
              len);
   if (n >= 0) return true;
-  if (errno == EAGAIN || errno == ENOBUFS) return false;
+  if (is_no_room(errno)) {
+    no_room(errno);
+    return false;
+  }
   return fail_errno(fmt::format("send to {}", to.to_string()), errno);
 }
 
@@ -163,7 +190,10 @@ Result<size_t> UdpSocket::send_train(std::span<const uint8_t> data, size_t segme
       sent += static_cast<size_t>(n);
       continue;
     }
-    if (errno == EAGAIN || errno == ENOBUFS) return sent;
+    if (is_no_room(errno)) {
+      no_room(errno);
+      return sent;
+    }
     if (take > segment && (errno == EINVAL || errno == EMSGSIZE)) {
       // Segments beyond the device's MTU, or no offload: one of them alone tells.
       EM_TRY(bool ok, send_to(data.subspan(sent, segment), to));  // too large: what is left is lost

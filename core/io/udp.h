@@ -31,11 +31,13 @@ class UdpSocket final : private FdWatch::Handler {
   static Result<std::unique_ptr<UdpSocket>> adopt(Loop& loop, Fd fd, OnDatagram on_datagram, bool gro);
   ~UdpSocket() override;
 
-  // One datagram. kWouldBlock: the socket's buffer is full (drop it, or wait for on_writable).
+  // One datagram. False: there is no room (drop it, or wait for on_writable).
   Result<bool> send_to(std::span<const uint8_t> data, const SockAddr& to);  // false: would block
   // A train of datagrams of `segment` bytes (UDP_SEGMENT); at most 64 segments and 65507 bytes. Where
   // the kernel refuses GSO the datagrams are sent one by one. Returns bytes taken.
   Result<size_t> send_train(std::span<const uint8_t> data, size_t segment, const SockAddr& to);
+  // Called once after a send that took less than it was given: when the socket has room again, or after
+  // a moment when the device had none (ENOBUFS), of which the kernel does not tell.
   void set_on_writable(std::function<void()> callback) { on_writable_ = std::move(callback); }
 
   SockAddr local_addr() const { return local_; }
@@ -44,6 +46,8 @@ class UdpSocket final : private FdWatch::Handler {
  private:
   UdpSocket(Loop& loop, Fd fd, OnDatagram on_datagram, bool gro, SockAddr local);
   void on_fd(bool readable, bool writable) override;
+  void no_room(int error);
+  void tell_writable();
 
   Loop& loop_;
   Fd fd_;
@@ -54,6 +58,8 @@ class UdpSocket final : private FdWatch::Handler {
   std::function<void()> on_writable_;
   FdWatch watch_;
   bool* destroyed_ = nullptr;
+  bool blocked_ = false;  // on_writable_ is owed
+  Timer room_;            // after ENOBUFS
   Timer again_;  // reads go on in the next turn
 };
 

@@ -41,18 +41,24 @@ Bytes reply_to(std::span<const uint8_t> from, uint8_t rcode, bool truncated = fa
 class ResolverTest : public testing::Test, public Stream::Handler {
  protected:
   void SetUp() override {
-    udp_ = *UdpSocket::bind(*loop_, {IpAddr::loopback(), 0},
-                            [this](auto data, size_t, const SockAddr& from) {
-                              ++udp_queries_;
-                              if (mute_) return;
-                              (void)udp_->send_to(reply_to(data, rcode_, truncate_), from);
-                            },
-                            {});
-    listener_ = *TcpListener::listen(*loop_, udp_->local_addr(), [this](Fd fd, const SockAddr&) {
-      stream_ = *TcpStream::adopt(*loop_, std::move(fd));
-      stream_->set_handler(this);
-      on_readable();
-    });
+    // Both have the same port; one that is free for UDP may be taken for TCP.
+    for (int i = 0; i < 100 && listener_ == nullptr; ++i) {
+      udp_ = *UdpSocket::bind(*loop_, {IpAddr::loopback(), 0},
+                              [this](auto data, size_t, const SockAddr& from) {
+                                ++udp_queries_;
+                                if (mute_) return;
+                                (void)udp_->send_to(reply_to(data, rcode_, truncate_), from);
+                              },
+                              {});
+      auto listener =
+          TcpListener::listen(*loop_, udp_->local_addr(), [this](Fd fd, const SockAddr&) {
+            stream_ = *TcpStream::adopt(*loop_, std::move(fd));
+            stream_->set_handler(this);
+            on_readable();
+          });
+      if (listener) listener_ = std::move(*listener);
+    }
+    ASSERT_NE(listener_, nullptr);
   }
   // The TCP server: one byte of the answer a write.
   void on_readable() override {
