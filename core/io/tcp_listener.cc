@@ -2,6 +2,7 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include <atomic>
 #include <cerrno>
 
 #include "core/base/log.h"
@@ -15,6 +16,21 @@ constexpr int kAcceptsATurn = 64;  // then other connections get their turn
 // From linux/netfilter_ipv4.h and ip6_tables.h, which clash with netinet/in.h.
 constexpr int kOriginalDst = 80;
 constexpr Duration kRetryAfter = std::chrono::milliseconds(100);
+
+// Of one connection, or of the network that it came from (accept(2)): says nothing about the next.
+bool is_of_one_connection(int error) {
+  return error == ECONNABORTED || error == EINTR || error == EPROTO || error == EPERM ||
+         error == ENETDOWN || error == ENOPROTOOPT || error == EHOSTDOWN || error == ENONET ||
+         error == EHOSTUNREACH || error == EOPNOTSUPP || error == ENETUNREACH;
+}
+
+// Once a second for the whole process: a lack of descriptors hits all listeners together.
+bool may_warn(TimePoint now) {
+  static std::atomic<int64_t> next{INT64_MIN};
+  int64_t at = now.time_since_epoch().count();
+  int64_t due = next.load(std::memory_order_relaxed);
+  return at >= due && next.compare_exchange_strong(due, at + Duration(std::chrono::seconds(1)).count());
+}
 
 }  // namespace
 
@@ -61,7 +77,10 @@ TcpListener::TcpListener(Loop& loop, Fd fd, OnAccept on_accept, SockAddr local)
       fd_(std::move(fd)),
       on_accept_(std::move(on_accept)),
       local_(local),
-      retry_(loop, [this] { accept_some(); }) {}
+      retry_(loop, [this] {
+        exhausted_ = false;
+        accept_some();
+      }) {}
 
 TcpListener::~TcpListener() {
   *alive_ = false;
@@ -93,7 +112,7 @@ void TcpListener::resume() {
 }
 
 void TcpListener::on_fd(bool readable, bool) {
-  if (readable) accept_some();
+  if (readable && !exhausted_) accept_some();
 }
 
 void TcpListener::accept_some() {
@@ -106,11 +125,8 @@ void TcpListener::accept_some() {
     int fd = accept4(fd_.get(), sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
       if (errno == EAGAIN) return;
-      if (errno == ECONNABORTED || errno == EINTR || errno == EPROTO) continue;
-      EM_LOG(kWarn, "io", "accept on {}: {}; trying again in 100 ms", local_.to_string(),
-             Error::from_errno("accept4", errno).message);
-      retry_.start(kRetryAfter);
-      return;
+      if (is_of_one_connection(errno)) continue;
+      return pause_exhausted(errno);
     }
     Fd owned(fd);
     auto peer = SockAddr::from_sockaddr(sa, len);
@@ -120,13 +136,23 @@ void TcpListener::accept_some() {
   retry_.start(Duration::zero());
 }
 
+void TcpListener::pause_exhausted(int error) {
+  if (may_warn(loop_.now()))
+    EM_LOG(kWarn, "io", "accept on {}: {}; new connections wait", local_.to_string(),
+           Error::from_errno("accept4", error).message);
+  exhausted_ = true;
+  retry_.start(kRetryAfter);
+}
+
 Result<SockAddr> original_dst(int fd, bool redirected) {
   sockaddr_storage storage{};
   socklen_t len = sizeof storage;
   auto* sa = reinterpret_cast<sockaddr*>(&storage);  // NOLINT
   if (getsockname(fd, sa, &len) != 0) return fail_errno("getsockname", errno);
   if (!redirected) return SockAddr::from_sockaddr(sa, len);
-  bool v6 = sa->sa_family == AF_INET6;
+  // NAT of the connection is that of its packets: IPv4 also where the socket is a dual-stack one.
+  EM_TRY(SockAddr local, SockAddr::from_sockaddr(sa, len));
+  bool v6 = local.ip.is_v6();
   len = sizeof storage;
   int rc = v6 ? getsockopt(fd, IPPROTO_IPV6, kOriginalDst, sa, &len)
               : getsockopt(fd, IPPROTO_IP, kOriginalDst, sa, &len);

@@ -42,13 +42,17 @@ Peek text_header(std::string_view data, ProxyHeader* out) {
     return Peek::kYes;
   }
   if (family != "TCP4" && family != "TCP6") return bad(out, "PROXY line: want TCP4, TCP6 or UNKNOWN");
-  auto source = IpAddr::parse(word(line));
-  auto destination = IpAddr::parse(word(line));
+  // By the words: an IPv4 address in IPv6 form ("::ffff:1.2.3.4"), as senders with dual-stack sockets
+  // have them, is of TCP6, and the same client as 1.2.3.4 to all that comes after.
+  std::string_view texts[2] = {word(line), word(line)};
+  auto is_v6 = [](std::string_view text) { return text.find(':') != std::string_view::npos; };
+  auto source = IpAddr::parse(texts[0]);
+  auto destination = IpAddr::parse(texts[1]);
   uint16_t ports[2] = {};
   bool ports_good = port_of(word(line), &ports[0]);
   ports_good = port_of(line, &ports[1]) && ports_good;  // nothing may follow
   bool v6 = family == "TCP6";
-  if (!source || !destination || source->is_v6() != v6 || destination->is_v6() != v6)
+  if (!source || !destination || is_v6(texts[0]) != v6 || is_v6(texts[1]) != v6)
     return bad(out, "PROXY line: the addresses are not of its family");
   if (!ports_good) return bad(out, "PROXY line: bad port");
   out->source = {*source, ports[0]};

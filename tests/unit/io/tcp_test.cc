@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <numeric>
+#include <optional>
 
 #include "core/io/process.h"
+#include "core/io/socket_name.h"
 #include "core/io/udp.h"
 
 namespace edgemesh::io {
@@ -130,6 +132,28 @@ TEST_F(TcpTest, RefusedConnectionIsAnErrorInWords) {
   ASSERT_TRUE(wait([&] { return recorder.errors == 1; }));
   EXPECT_EQ(recorder.error.code, ErrorCode::kConnectionRefused);
   EXPECT_EQ(recorder.connected, 0);
+}
+
+TEST_F(TcpTest, Ipv4PeersOfADualStackListenerAreIpv4) {
+  std::optional<SockAddr> peer, destination, again;
+  ListenOptions options;
+  options.v6_only = false;
+  auto listener = TcpListener::listen(
+      *loop_, {IpAddr::any(true), 0},
+      [&](Fd fd, const SockAddr& from) {
+        peer = from;
+        again = *peer_name(fd.get());
+        destination = *original_dst(fd.get(), false);
+      },
+      options);
+  if (!listener) GTEST_SKIP() << "no IPv6 here: " << listener.error().message;
+  uint16_t port = (*listener)->local_addr().port;
+  auto client = *TcpStream::connect(*loop_, {IpAddr::loopback(), port});
+  ASSERT_TRUE(loop_->run_until([&] { return peer.has_value(); }, seconds(5)));
+
+  EXPECT_EQ(peer->ip, IpAddr::loopback());
+  EXPECT_EQ(*again, *peer);
+  EXPECT_EQ(*destination, (SockAddr{IpAddr::loopback(), port}));
 }
 
 TEST_F(TcpTest, APortInUseIsNamed) {

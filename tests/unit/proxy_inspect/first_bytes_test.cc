@@ -46,6 +46,22 @@ TEST(ProxyHeaderTest, ReadsWhatOurOwnSideWrites) {
   }
 }
 
+TEST(ProxyHeaderTest, Ipv4InIpv6FormIsIpv4) {
+  std::string mapped("\0\0\0\0\0\0\0\0\0\0\xff\xff\x0a\x00\x00\x07", 16);
+  std::string binary = std::string("\r\n\r\n\0\r\nQUIT\n\x21\x21\x00\x24", 16) + mapped + mapped +
+                       std::string("\x30\x39\x00\x50", 4);
+  for (const std::string& header :
+       {std::string("PROXY TCP6 ::ffff:10.0.0.7 ::ffff:10.0.0.7 12345 80\r\n"), binary}) {
+    ProxyHeader out;
+    ASSERT_EQ(peek_proxy_header(bytes(header), &out), Peek::kYes) << out.error;
+    EXPECT_EQ(out.source.to_string(), "10.0.0.7:12345");
+    EXPECT_EQ(out.destination.to_string(), "10.0.0.7:80");
+    EXPECT_FALSE(out.source.ip.is_v6());
+  }
+  ProxyHeader out;
+  EXPECT_EQ(peek_proxy_header(bytes("PROXY TCP4 ::ffff:10.0.0.7 10.0.0.8 1 2\r\n"), &out), Peek::kBad);
+}
+
 TEST(ProxyHeaderTest, OtherBytesAreNoHeader) {
   ProxyHeader out;
   for (const char* text : {"GET / HTTP/1.1\r\n", "PROXX", "\r\n\r\nx", "\x16\x03\x01"})
