@@ -120,6 +120,7 @@ class TcpListener final : private FdWatch::Handler {
   TcpListener(Loop& loop, Fd fd, OnAccept on_accept, SockAddr local);
   void on_fd(bool readable, bool writable) override;
   void accept_some();
+  void pause_exhausted(int error);
 
   Loop& loop_;
   Fd fd_;
@@ -127,7 +128,8 @@ class TcpListener final : private FdWatch::Handler {
   SockAddr local_;
   FdWatch watch_;
   bool paused_ = false;
-  Timer retry_;  // out of descriptors: try again later
+  bool exhausted_ = false;  // out of descriptors: arrivals wait until retry_ is due
+  Timer retry_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
