@@ -74,6 +74,8 @@ struct Callbacks {
       s.out.consume(size);
     }
     Conn& c = conn(user);
+    s.waits_since = c.loop_.now();
+    c.updates_.give(c.limits_.updates_per_data);
     if (s.blocked && s.out.size() <= c.limits_.high_water / 2) c.note(s);
     return 0;
   }
@@ -114,7 +116,7 @@ struct Callbacks {
     s->header_bytes += name_size + value_size + 32;
     ++s->header_fields;
     if (s->header_bytes > 4 * c.limits_.max_header_bytes) {
-      c.terminate(NGHTTP2_ENHANCE_YOUR_CALM);
+      c.calm("the header fields are far too large");
       return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     if (s->header_bytes > c.limits_.max_header_bytes || s->header_fields > c.limits_.max_fields) {
@@ -146,7 +148,7 @@ struct Callbacks {
     switch (frame->hd.type) {
       case NGHTTP2_DATA:
         s = stream(session, frame->hd.stream_id);
-        if (frame->hd.length == 0 && !end) c.control_frame();
+        if (frame->hd.length <= frame->data.padlen && !end) c.control_frame();
         if (s != nullptr && end) s->in_end = true;
         if (s != nullptr && end && c.pending_ == nullptr)
           c.deliver(*s, {}, true);
@@ -167,28 +169,25 @@ struct Callbacks {
           c.settings_received_ = true;
           c.available_ = true;
           c.on_settings();
-          c.control_frame();
         }
         break;
       case NGHTTP2_PING:
-        if (ack)
-          c.on_ping_ack();
-        else
-          c.control_frame();
+        if (ack) c.on_ping_ack();
         break;
       case NGHTTP2_GOAWAY:
         c.goaway_received_ = true;
         c.goaway_code_ = frame->goaway.error_code;
         c.flush_later();
         break;
-      case NGHTTP2_PRIORITY: c.control_frame(); break;
       default: break;
     }
     return result(user);
   }
 
   static int invalid_frame(nghttp2_session*, const nghttp2_frame*, int error, void* user) {
-    conn(user).tell_bad(nghttp2_strerror(error));
+    Conn& c = conn(user);
+    c.tell_bad(nghttp2_strerror(error));
+    if (!c.abandoned_) c.control_frame();
     return result(user);
   }
 
@@ -221,7 +220,7 @@ struct Callbacks {
       uint32_t code = frame->rst_stream.error_code;
       if (code != NGHTTP2_NO_ERROR && code != NGHTTP2_CANCEL && code != NGHTTP2_REFUSED_STREAM)
         c.glitch();  // the peer made us reset it
-      return 0;
+      return result(user);
     }
     if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) return 0;
     if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0 || !c.server_) return 0;

@@ -17,12 +17,11 @@ class ClientConn final : public h2::Conn {
       : Conn(loop, batch, std::move(io), options.limits, false),
         handler_(handler),
         interval_(options.ping_interval),
-        timeout_(options.ping_timeout),
-        timer_(loop, [this] { on_timer(); }) {
+        timeout_(options.ping_timeout) {
     peer_ = options.addr;
     identity_ = options.identity;
     connected_ = options.connected;
-    if (interval_ > Duration::zero()) timer_.start(interval_);
+    arm(soonest());
   }
 
   Stream* open(HttpStream::Handler* handler) {
@@ -63,21 +62,21 @@ class ClientConn final : public h2::Conn {
     for (Stream* s = first_; s != nullptr; s = s->next)
       if (s->extended && !s->open) note(*s);
   }
-  void on_timer() {
-    Busy busy(*this);
-    if (over()) return;
-    Duration quiet = loop_.now() - last_input_;
-    if (pinged_ && quiet >= timeout_)
+  void on_time(TimePoint now) override {
+    if (pinged_ && last_input_ > pinged_at_) pinged_ = false;
+    if (now < next_time()) return;
+    if (pinged_)
       return finish({ErrorCode::kTimeout, "the peer does not answer to pings", 0}, false);
-    if (quiet < interval_) {
-      pinged_ = false;
-      return timer_.start(interval_ - quiet);
-    }
     pinged_ = true;
+    pinged_at_ = now;
     nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, nullptr);
     flush_later();
-    timer_.start(timeout_);
   }
+  TimePoint next_time() const override {
+    if (interval_ <= Duration::zero()) return TimePoint::max();
+    return pinged_ ? pinged_at_ + timeout_ : last_input_ + interval_;
+  }
+  void on_ping_ack() override { pinged_ = false; }
   void tell_connected() override {
     if (handler_ != nullptr) handler_->on_connected();
   }
@@ -85,19 +84,15 @@ class ClientConn final : public h2::Conn {
     if (handler_ != nullptr && available() > 0) handler_->on_available();
   }
   void tell_closed(const Error& error) override {
-    timer_.stop();
     if (auto* handler = std::exchange(handler_, nullptr); handler != nullptr)
       handler->on_closed(error);
   }
-  void forget_handler() override {
-    handler_ = nullptr;
-    timer_.stop();
-  }
+  void forget_handler() override { handler_ = nullptr; }
 
   HttpClientConnection::Handler* handler_;
   Duration interval_;
   Duration timeout_;
-  io::Timer timer_;
+  TimePoint pinged_at_{};
   bool pinged_ = false;
 };
 

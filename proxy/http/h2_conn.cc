@@ -16,10 +16,16 @@ constexpr size_t kReadBytes = 64 * 1024;
 
 Conn::Conn(io::Loop& loop, WriteBatch& batch, std::unique_ptr<io::Stream> io,
            const H2Limits& limits, bool server)
-    : loop_(loop), batch_(batch), io_(std::move(io)), limits_(limits), server_(server) {
+    : loop_(loop),
+      batch_(batch),
+      io_(std::move(io)),
+      limits_(limits),
+      scanner_(server),
+      timer_(loop, [this] { on_timer(); }),
+      server_(server) {
   session_ = make_session(this, memory_, limits_, server_);
   io_->set_handler(this);
-  last_input_ = loop_.now();
+  last_input_ = last_output_ = idle_since_ = loop_.now();
   flush_later();
 }
 
@@ -30,6 +36,7 @@ Conn::~Conn() {
 void Conn::abandon() {
   abandoned_ = true;
   forget_handler();
+  timer_.stop();
   while (first_ != nullptr) {
     Stream* s = first_;
     unlink(*s);
@@ -41,32 +48,17 @@ void Conn::abandon() {
 
 // ---- input
 
-// A frame on a stream that is closed: nghttp2 is told to forget those, and would ignore it.
-void Conn::judge_closed(int32_t id) {
-  switch (closed_.judge(id)) {
-    case ClosedStreams::kIgnore: break;
-    case ClosedStreams::kStreamError:
-      nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, id, NGHTTP2_STREAM_CLOSED);
-      break;
-    case ClosedStreams::kClosed: terminate(NGHTTP2_STREAM_CLOSED); break;
-    case ClosedStreams::kNeverOpened: terminate(NGHTTP2_PROTOCOL_ERROR); break;
-  }
-}
-
 ssize_t Conn::receive(std::span<const uint8_t> data) {
-  if (!server_) return nghttp2_session_mem_recv(session_, data.data(), data.size());
   while (!data.empty()) {
     bool whole = false;
     size_t n = scanner_.next(data, &whole);
     if (ssize_t rc = nghttp2_session_mem_recv(session_, data.data(), n); rc < 0) return rc;
     if (abandoned_) break;
-    data = data.subspan(n);
-    nghttp2_frame_hd head = scanner_.head();
-    if (whole && head.type == NGHTTP2_DATA && head.stream_id % 2 == 1 &&
-        nghttp2_session_find_stream(session_, head.stream_id) == nullptr)
-      judge_closed(head.stream_id);
     flush_pending(false);
     if (abandoned_) break;
+    if (whole) count_frame(scanner_.head());
+    if (abandoned_) break;
+    data = data.subspan(n);
   }
   return 0;
 }
@@ -74,14 +66,22 @@ ssize_t Conn::receive(std::span<const uint8_t> data) {
 void Conn::feed(std::span<const uint8_t> data) {
   last_input_ = loop_.now();
   ssize_t n = receive(data);
-  if (abandoned_) return;
+  if (over()) return;
+  if (n >= 0) return note_head();
   flush_pending(false);
-  if (over() || n >= 0) return;
+  if (over()) return;
   auto code = static_cast<int>(n);
+  // Floods that nghttp2 sees itself: answers that wait, settings, continuations.
+  bool flood = code == NGHTTP2_ERR_FLOODED || code == NGHTTP2_ERR_TOO_MANY_CONTINUATIONS ||
+               code == NGHTTP2_ERR_TOO_MANY_SETTINGS;
   if (code != NGHTTP2_ERR_CALLBACK_FAILURE)
-    terminate(code == NGHTTP2_ERR_FLOODED ? NGHTTP2_ENHANCE_YOUR_CALM : NGHTTP2_PROTOCOL_ERROR);
+    terminate(flood ? NGHTTP2_ENHANCE_YOUR_CALM : NGHTTP2_PROTOCOL_ERROR);
   send_frames();
   if (over()) return;
+  if (code == NGHTTP2_ERR_CALLBACK_FAILURE) {  // of ours, which has told why
+    finish({ErrorCode::kProtocol, "HTTP/2: the peer is over a limit", 0}, true);
+    return;
+  }
   tell_bad(nghttp2_strerror(code));
   if (!over())
     finish(Error{ErrorCode::kProtocol, fmt::format("HTTP/2: {}", nghttp2_strerror(code)), 0}, true);
@@ -142,22 +142,6 @@ void Conn::flush_pending(bool end) {
   if (s != nullptr) deliver(*s, std::exchange(pending_data_, {}), end);
 }
 
-void Conn::glitch() {
-  if (!resets_.take(loop_.now(), limits_.reset_burst, limits_.reset_per_second))
-    terminate(NGHTTP2_ENHANCE_YOUR_CALM);
-}
-
-void Conn::control_frame() {
-  if (!control_.take(loop_.now(), limits_.control_burst, limits_.control_per_second))
-    terminate(NGHTTP2_ENHANCE_YOUR_CALM);
-}
-
-void Conn::terminate(uint32_t code) {
-  if (goaway_code_ == 0) goaway_code_ = code;
-  nghttp2_session_terminate_session(session_, code);
-  flush_later();
-}
-
 // ---- output
 
 void Conn::submit(Stream& s, const Head& head, bool end) {
@@ -195,6 +179,7 @@ void Conn::send_head(Stream& s, const Head& head, bool end) {
     return;
   }
   s.extended = !head.protocol.empty();
+  s.tunnel = s.extended || head.method == "CONNECT";
   if (!s.extended) return submit(s, head, end);
   s.head = take_head();
   s.head->copy_from(head);
@@ -203,9 +188,13 @@ void Conn::send_head(Stream& s, const Head& head, bool end) {
 }
 
 bool Conn::send_data(Stream& s, std::span<const uint8_t> data, bool end) {
-  if (s.out_ended) return true;
+  if (s.out_ended || s.slow) return true;
   s.out_ended = end;
   if (!s.open && s.head == nullptr) return true;
+  if (s.out.empty() && !data.empty()) {
+    s.waits_since = loop_.now();
+    if (limits_.write_timeout > Duration::zero()) arm(s.waits_since + limits_.write_timeout);
+  }
   s.out.append(data);
   if (s.deferred) {
     s.deferred = false;
@@ -229,8 +218,9 @@ void Conn::send_trailers(Stream& s, const Head& trailers) {
 bool Conn::write_out() {
   while (!out_.empty()) {
     IoResult r = io_->write(out_.view());
+    note_write(r.n);
     if (r.status != IoResult::kOk) {
-      write_blocked_ = true;
+      block_writes();
       return false;
     }
     out_.consume(r.n);
@@ -247,8 +237,9 @@ void Conn::send_frames() {
     if (!frames.empty()) {
       IoResult r = io_->write(frames);
       if (r.status == IoResult::kError) return;  // its on_error follows
+      note_write(r.n);
       if (r.n < frames.size()) {
-        write_blocked_ = true;
+        block_writes();
         out_.append(std::span<const uint8_t>(frames).subspan(r.n));
       }
     }
@@ -373,6 +364,7 @@ void Conn::link(Stream& s) {
   s.next = first_;
   if (first_ != nullptr) first_->previous = &s;
   first_ = &s;
+  idle_released_ = false;
   ++streams_;
 }
 
@@ -389,7 +381,10 @@ void Conn::unlink(Stream& s) {
   --streams_;
   available_ = true;
   if (abandoned_ || finished_) return;
-  if (streams_ == 0) on_idle();
+  if (streams_ == 0) {
+    idle_since_ = loop_.now();
+    arm(soonest());
+  }
   flush_later();
 }
 
@@ -420,6 +415,7 @@ void Conn::stream_closed(Stream& s, uint32_t code) {
   if (abandoned_ || s.conn == nullptr) return;
   s.open = false;
   s.out.clear();
+  if (code == NGHTTP2_NO_ERROR && s.in_end) resets_.give(1);
   if (s.released) {
     unlink(s);
     s.recycle();
@@ -436,12 +432,14 @@ void Conn::stream_closed(Stream& s, uint32_t code) {
       code == NGHTTP2_STREAM_CLOSED)
     reason = ResetReason::kProtocol;
   if (s.too_large) reason = ResetReason::kTooLarge;
+  if (s.slow) return s.handler->on_reset(ResetReason::kConnectionLost, "the peer takes nothing");
   s.handler->on_reset(reason, nghttp2_http2_strerror(code));
 }
 
 void Conn::finish(Error error, bool graceful) {
   if (over()) return;
   finished_ = true;
+  timer_.stop();
   if (graceful)
     io::lingering_close(loop_, std::move(io_));
   else

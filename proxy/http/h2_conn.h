@@ -49,8 +49,10 @@ class Bytes {
 class Bucket {
  public:
   bool take(TimePoint now, uint32_t burst, uint32_t per_second);
+  void give(double tokens) { more_ += tokens; }
 
  private:
+  double more_ = 0;
   TimePoint last_{};
   double left_ = -1;
 };
@@ -82,6 +84,7 @@ class Stream final : public HttpStream {
   size_t header_fields = 0;
   Bytes in;
   Bytes out;
+  TimePoint waits_since{};  // of `out`: the last piece that left, or the first that came
   int32_t id = 0;
   const char* fail = nullptr;  // to be told by on_reset(kRefused)
   bool open = false;           // nghttp2 knows it
@@ -99,7 +102,9 @@ class Stream final : public HttpStream {
   bool blocked = false;  // above the high-water mark
   bool queued = false;   // on the ready list
   bool extended = false;
+  bool tunnel = false;
   bool head_ends = false;  // of a request that waits
+  bool slow = false;       // we reset it: the peer takes nothing
   bool cut = false;        // the peer reset it after its message, the user has not ended ours
 
  private:
@@ -152,7 +157,9 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
   virtual void on_settings() {}
   virtual void on_ping_ack() {}
   virtual void before_flush() {}
-  virtual void on_idle() {}  // the last stream ended
+  // Of the derived class: what is due, and when the next is (TimePoint::max(): nothing is).
+  virtual void on_time(TimePoint) {}
+  virtual TimePoint next_time() const { return TimePoint::max(); }
 
   bool over() const { return finished_ || abandoned_; }
   void submit(Stream& s, const Head& head, bool end);
@@ -174,8 +181,17 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
   void deliver_trailers(Stream& s);
   void flush_pending(bool end);
   void stream_closed(Stream& s, uint32_t code);
+  void count_frame(const nghttp2_frame_hd& head);
   void glitch();
   void control_frame();
+  void calm(std::string_view why);
+  void note_write(size_t n);
+  void note_head();
+  void arm(TimePoint at);
+  void on_timer();
+  void check_slow(TimePoint now);
+  void block_writes();
+  TimePoint soonest() const;
   void drain_notice();
   void drain_final();
   void flush_later() { batch_.add(*this); }
@@ -195,10 +211,18 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
   Stream* pending_ = nullptr;  // data in the input that may be the last of it
   std::span<const uint8_t> pending_data_;
   ClosedStreams closed_;  // server
-  FrameScanner scanner_;  // server
+  FrameScanner scanner_;
   Bucket resets_;
   Bucket control_;
+  Bucket updates_;
+  io::Timer timer_;
+  Duration head_timeout_{};  // server
   TimePoint last_input_{};
+  TimePoint last_output_{};
+  TimePoint idle_since_{};
+  TimePoint head_since_{};  // what is half there began then
+  TimePoint end_by_ = TimePoint::max();
+  uint64_t head_begun_ = 0;
   uint32_t goaway_code_ = 0;
   int depth_ = 0;
   bool server_;
@@ -211,6 +235,8 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
   bool available_ = false;  // to be told
   bool connected_ = true;
   bool write_blocked_ = false;
+  bool head_waits_ = false;
+  bool idle_released_ = false;  // the memory that an idle connection does not need
 };
 
 }  // namespace edgemesh::proxy::h2

@@ -1,5 +1,5 @@
-// Where frames begin in what a client sends: nghttp2 does not tell of DATA that it ignores. For
-// proxy/http/h2_* only.
+// Where frames begin in what the peer sends: nghttp2 does not tell of all that it ignores, nor whether a
+// head is half there. For proxy/http/h2_* only.
 #pragma once
 
 #include <nghttp2/nghttp2.h>
@@ -14,6 +14,7 @@ namespace edgemesh::proxy::h2 {
 
 class FrameScanner {
  public:
+  explicit FrameScanner(bool preface) : left_(preface ? NGHTTP2_CLIENT_MAGIC_LEN : 0) {}
   // How many bytes come until a frame's header is whole, at most; `*whole`: head() is the one that
   // these bytes complete.
   size_t next(std::span<const uint8_t> data, bool* whole) {
@@ -27,11 +28,22 @@ class FrameScanner {
     have_ += more;
     if (have_ == header_.size()) {
       have_ = 0;
-      left_ = head().length;
+      nghttp2_frame_hd h = head();
+      left_ = h.length;
+      type_ = h.type;
+      if (!block_open_) ++begun_;
+      if (type_ == NGHTTP2_HEADERS || type_ == NGHTTP2_CONTINUATION)
+        block_open_ = (h.flags & NGHTTP2_FLAG_END_HEADERS) == 0;
       *whole = true;
     }
     return n + more;
   }
+  // Something other than DATA is half there; a header block counts as one with its continuations.
+  bool halfway() const {
+    return have_ > 0 || block_open_ || (left_ > 0 && type_ != NGHTTP2_DATA);
+  }
+  // Which one: changes when another begins.
+  uint64_t begun() const { return begun_ + (have_ > 0 && !block_open_ ? 1 : 0); }
   nghttp2_frame_hd head() const {
     auto at = [this](size_t i, int shift) { return static_cast<uint32_t>(header_[i]) << shift; };
     nghttp2_frame_hd head{};
@@ -46,7 +58,10 @@ class FrameScanner {
  private:
   std::array<uint8_t, 9> header_{};
   size_t have_ = 0;
-  uint64_t left_ = NGHTTP2_CLIENT_MAGIC_LEN;  // until the next header
+  uint64_t left_;  // until the next header
+  uint64_t begun_ = 0;
+  uint8_t type_ = NGHTTP2_SETTINGS;
+  bool block_open_ = false;
 };
 
 }  // namespace edgemesh::proxy::h2

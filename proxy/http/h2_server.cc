@@ -17,19 +17,21 @@ class ServerConn final : public h2::Conn {
       : Conn(loop, batch, std::move(io), options.limits, true),
         handler_(handler),
         idle_timeout_(options.idle_timeout),
-        timer_(loop, [this] { on_timer(); }),
         initial_(peer.initial),
         upgrade_(std::move(peer.upgrade)) {
     peer_ = peer.addr;
     identity_ = std::move(peer.identity);
     if (upgrade_ != nullptr) begin_upgrade(peer.upgrade_settings);
-    on_idle();
+    head_timeout_ = options.head_timeout;
+    note_head();
+    arm(soonest());
   }
 
   void drain() {
     if (draining_ || over()) return;
     drain_notice();
-    timer_.start(std::chrono::seconds(1));
+    drain_by_ = loop_.now() + std::chrono::seconds(1);
+    arm(drain_by_);
   }
   size_t active() const { return streams_; }
 
@@ -66,6 +68,7 @@ class ServerConn final : public h2::Conn {
     if (const char* wrong = h2::finish_request(head.get(), s.host); wrong != nullptr)
       return refuse(s, 400, wrong);
     s.extended = !head->protocol.empty();
+    s.tunnel = s.extended || head->method == "CONNECT";
     s.released = false;
     s.in_told = end;
     if (handler_ != nullptr) handler_->on_request(StreamPtr(&s), std::move(head), end);
@@ -84,29 +87,27 @@ class ServerConn final : public h2::Conn {
   void on_ping_ack() override {
     if (draining_) drain_final();
   }
-  void on_timer() {
-    Busy busy(*this);
+  void on_time(TimePoint now) override {
+    if (now < next_time()) return;
     if (draining_) return drain_final();
-    if (streams_ == 0) drain();
+    drain();
   }
-  void on_idle() override {
-    if (!draining_ && idle_timeout_ > Duration::zero()) timer_.start(idle_timeout_);
+  TimePoint next_time() const override {
+    if (draining_) return goaway_sent_ ? TimePoint::max() : drain_by_;
+    bool idle = streams_ == 0 && idle_timeout_ > Duration::zero();
+    return idle ? idle_since_ + idle_timeout_ : TimePoint::max();
   }
   void tell_bad(std::string_view why) override {
     if (handler_ != nullptr) handler_->on_bad_request(400, why);
   }
   void tell_closed(const Error&) override {
-    timer_.stop();
     if (auto* handler = std::exchange(handler_, nullptr); handler != nullptr) handler->on_closed();
   }
-  void forget_handler() override {
-    handler_ = nullptr;
-    timer_.stop();
-  }
+  void forget_handler() override { handler_ = nullptr; }
 
   HttpServerConnection::Handler* handler_;
   Duration idle_timeout_;
-  io::Timer timer_;
+  TimePoint drain_by_{};
   std::string initial_;
   HeadPtr upgrade_;
   Stream* upgraded_ = nullptr;

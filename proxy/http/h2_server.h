@@ -7,6 +7,7 @@
 // - drain(): GOAWAY(2^31-1), after a ping's answer or 1 s the final one; the end when streams ended.
 // - A stream whose answer is complete may be released before its request ended: RST_STREAM(NO_ERROR)
 //   follows the answer.
+// - Frames of a body may come as slowly as they like: who waits for them keeps the time.
 // Threads: the loop's. Sizes in bytes; times of zero mean no limit.
 #pragma once
 
@@ -28,15 +29,23 @@ struct H2Limits {
   size_t max_header_bytes = 64 * 1024;  // counted as in RFC 9113 6.5.2
   size_t max_fields = 100;
   size_t high_water = 64 * 1024;  // of a stream's data that wait to leave
-  uint32_t reset_burst = 200;     // streams that the peer resets, or makes us reset
-  uint32_t reset_per_second = 100;
-  uint32_t control_burst = 1000;  // PING, SETTINGS, PRIORITY, empty DATA
-  uint32_t control_per_second = 500;
+  // What is above these rates ends the connection with GOAWAY(ENHANCE_YOUR_CALM).
+  uint32_t reset_burst = 200;  // streams that the peer resets, or makes us reset; each that ends in
+  uint32_t reset_per_second = 100;  // order makes up for one
+  uint32_t control_burst = 1000;  // PING, SETTINGS, PRIORITY, CONTINUATION, empty DATA, frames that
+  uint32_t control_per_second = 500;  // are unknown or refused
+  uint32_t updates_per_data = 10;  // WINDOW_UPDATE: at the rates for control frames, and this many for
+                                   // each DATA frame that we send
+  // The peer takes nothing: of the connection, it ends; of a stream (but tunnels), that is reset.
+  Duration write_timeout = std::chrono::seconds(60);
 };
 
 struct H2ServerOptions {
   H2Limits limits;
   Duration idle_timeout = std::chrono::seconds(300);  // without a stream
+  // From the connection's beginning to the client's SETTINGS, and from the first to the last byte of a
+  // header block or of another frame but DATA.
+  Duration head_timeout = std::chrono::seconds(10);
 };
 
 struct H2ServerPeer {

@@ -57,19 +57,6 @@ void Bytes::clear() {
   free_bytes.list.push_back(bytes);
 }
 
-bool Bucket::take(TimePoint now, uint32_t burst, uint32_t per_second) {
-  if (left_ < 0) {
-    left_ = burst;
-    last_ = now;
-  }
-  double seconds = std::chrono::duration<double>(now - last_).count();
-  last_ = now;
-  left_ = std::min<double>(burst, left_ + seconds * per_second);
-  if (left_ < 1) return false;
-  left_ -= 1;
-  return true;
-}
-
 Stream* Stream::take(Conn* conn) {
   Stream* s = nullptr;
   if (free_streams.list.empty()) {
