@@ -16,7 +16,8 @@ void WorkerContext::abort_all() {
   while (first != nullptr) first->abort(EndReason::kShutdown);
 }
 
-Connection::Connection(WorkerContext& worker, const SockAddr& source, const SockAddr& destination)
+Connection::Connection(WorkerContext& worker, const SockAddr& source, const SockAddr& destination,
+                       bool counted)
     : Pump(worker),
       worker_(worker),
       source_(source),
@@ -27,7 +28,7 @@ Connection::Connection(WorkerContext& worker, const SockAddr& source, const Sock
   if (next_ != nullptr) next_->previous_ = this;
   worker.first = this;
   ++worker.connections;
-  worker.metrics.opened.add();
+  if (!counted) worker.metrics.opened.add();
   worker.metrics.active.set(static_cast<int64_t>(worker.connections));
 }
 

@@ -23,9 +23,9 @@ struct Handover {
   io::Fd fd;
   SockAddr source;
   SockAddr destination;
-  std::string early;            // what the client had sent
-  bool client_ended = false;    // and that it ended its direction
+  std::string early;  // what the client had sent
   std::vector<discovery::EndpointKey> tried;  // endpoints that failed
+  Error last;                                 // of the last of them
   TimePoint opened{};
 };
 
@@ -61,7 +61,9 @@ class Connection : public Pump {
   void abort(EndReason reason) { on_pump_end(reason, nullptr); }
 
  protected:
-  Connection(WorkerContext& worker, const SockAddr& source, const SockAddr& destination);
+  // `counted`: another worker counted it as opened.
+  Connection(WorkerContext& worker, const SockAddr& source, const SockAddr& destination,
+             bool counted = false);
   ~Connection() override;
 
   WorkerContext& worker() { return worker_; }

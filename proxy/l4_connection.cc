@@ -13,25 +13,25 @@ namespace {
 
 // Answers with a reset, so that the client learns at once.
 void refuse(WorkerContext& worker, io::Fd fd, const SockAddr& source, const SockAddr& destination,
-            EndReason reason, std::string_view service = "-") {
+            EndReason reason, bool resumed) {
   linger hard{1, 0};
   setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
   fd.reset();
-  worker.metrics.opened.add();
+  if (!resumed) worker.metrics.opened.add();
   worker.metrics.count_end(reason);
   if (!worker.options.access_log) return;
   EM_LOG(
       kInfo, "access",
-      "src={} dst={} service={} endpoint=- node=- path=none sent=0 received=0 ms=0 connect_ms=-1 "
+      "src={} dst={} service=- endpoint=- node=- path=none sent=0 received=0 ms=0 connect_ms=-1 "
       "result={} reason=\"{}\"",
-      source.to_string(), destination.to_string(), service, to_string(reason), in_words(reason));
+      source.to_string(), destination.to_string(), to_string(reason), in_words(reason));
 }
 
 }  // namespace
 
 L4Connection::L4Connection(WorkerContext& worker, const SockAddr& source,
-                           const SockAddr& destination)
-    : Connection(worker, source, destination) {}
+                           const SockAddr& destination, bool resumed)
+    : Connection(worker, source, destination, resumed) {}
 
 L4Connection::~L4Connection() {
   release_endpoint();
@@ -45,9 +45,9 @@ void L4Connection::release_endpoint() {
 
 L4Connection* L4Connection::make(WorkerContext& worker, io::Fd fd, const SockAddr& source,
                                  const SockAddr& destination,
-                                 const discovery::ServiceEntry* fixed) {
+                                 const discovery::ServiceEntry* fixed, bool resumed) {
   if (worker.connections >= worker.options.max_connections) {
-    refuse(worker, std::move(fd), source, destination, EndReason::kTooMany);
+    refuse(worker, std::move(fd), source, destination, EndReason::kTooMany, resumed);
     return nullptr;
   }
   std::optional<discovery::Snapshot::Target> target;
@@ -56,7 +56,7 @@ L4Connection* L4Connection::make(WorkerContext& worker, io::Fd fd, const SockAdd
   else if (worker.snapshot)
     target = worker.snapshot->find(destination.ip, destination.port);
   if (!target) {
-    refuse(worker, std::move(fd), source, destination, EndReason::kNoService);
+    refuse(worker, std::move(fd), source, destination, EndReason::kNoService, resumed);
     return nullptr;
   }
   auto client = io::TcpStream::adopt(worker.loop, std::move(fd), true);
@@ -64,7 +64,7 @@ L4Connection* L4Connection::make(WorkerContext& worker, io::Fd fd, const SockAdd
     EM_LOG(kWarn, "proxy", "connection of {}: {}", source.to_string(), client.error().message);
     return nullptr;
   }
-  auto* self = new L4Connection(worker, source, destination);
+  auto* self = new L4Connection(worker, source, destination, resumed);
   self->service_ = target->service->shared_from_this();
   self->port_ = target->port;
   self->set_client(std::move(*client));
@@ -75,7 +75,7 @@ L4Connection* L4Connection::make(WorkerContext& worker, io::Fd fd, const SockAdd
 void L4Connection::accept(WorkerContext& worker, io::Fd fd, const SockAddr& source,
                           const SockAddr& destination,
                           const std::shared_ptr<const discovery::ServiceEntry>& fixed) {
-  auto* self = make(worker, std::move(fd), source, destination, fixed.get());
+  auto* self = make(worker, std::move(fd), source, destination, fixed.get(), false);
   if (self == nullptr || !self->attempt()) return;
   // The client often has sent its first bytes by now, and over loopback the endpoint is connected:
   // then they are passed on at once, without a round of the loop.
@@ -83,11 +83,13 @@ void L4Connection::accept(WorkerContext& worker, io::Fd fd, const SockAddr& sour
 }
 
 void L4Connection::resume(WorkerContext& worker, Handover handover) {
-  auto* self = make(worker, std::move(handover.fd), handover.source, handover.destination, nullptr);
+  auto* self = make(worker, std::move(handover.fd), handover.source, handover.destination, nullptr,
+                    true);
   if (self == nullptr) return;
   self->set_opened(handover.opened);
   if (!handover.early.empty()) {
-    self->early_ = worker.buffers.take(handover.early.size());
+    self->early_ =
+        worker.buffers.take(std::max(handover.early.size(), worker.options.replay_bytes));
     std::memcpy(self->early_->data.get(), handover.early.data(), handover.early.size());
     self->early_->end = static_cast<uint32_t>(handover.early.size());
   }
@@ -97,6 +99,8 @@ void L4Connection::resume(WorkerContext& worker, Handover handover) {
       if (std::any_of(handover.tried.begin(), handover.tried.end(),
                       [&](const auto& key) { return discovery::has_key(endpoint, key); }))
         self->failures_->endpoints.push_back(&endpoint);
+    self->failures_->last = std::move(handover.last);
+    self->attempts_ = static_cast<uint8_t>(handover.tried.size());
   }
   if (self->attempt() && self->feed_upstream()) self->read_early();
 }
@@ -119,7 +123,6 @@ bool L4Connection::attempt() {
       }
       return false;
     }
-    if (attempts_++ > 0) worker().metrics.retries.add();
     worker().picker.on_start(*endpoint_);
     const std::string& node = endpoint_->node;
     remote_ = !node.empty() && node != worker().options.node && !worker().options.node.empty();
@@ -130,6 +133,7 @@ bool L4Connection::attempt() {
         on_pump_end(EndReason::kNoTunnel, nullptr);
       return false;
     }
+    if (attempts_++ > 0) worker().metrics.retries.add();
     early_sent_ = 0;
     auto upstream = open_upstream();
     if (upstream) {
@@ -169,8 +173,11 @@ void L4Connection::hand_over() {
   handover.opened = opened();
   if (early_)
     handover.early.assign(reinterpret_cast<char*>(early_->data.get()), early_->end);  // NOLINT
-  if (failures_)
-    for (const auto* endpoint : failures_->endpoints) handover.tried.push_back(discovery::key_of(*endpoint));
+  if (failures_) {
+    for (const auto* endpoint : failures_->endpoints)
+      handover.tried.push_back(discovery::key_of(*endpoint));
+    handover.last = std::move(failures_->last);
+  }
   auto& context = worker();
   context.hand_over(std::move(handover));
   delete this;

@@ -28,11 +28,13 @@ class L4Connection final : public Connection {
   static void resume(WorkerContext& worker, Handover handover);
 
  private:
-  L4Connection(WorkerContext& worker, const SockAddr& source, const SockAddr& destination);
+  L4Connection(WorkerContext& worker, const SockAddr& source, const SockAddr& destination,
+               bool resumed);
   ~L4Connection() override;
 
   static L4Connection* make(WorkerContext& worker, io::Fd fd, const SockAddr& source,
-                            const SockAddr& destination, const discovery::ServiceEntry* fixed);
+                            const SockAddr& destination, const discovery::ServiceEntry* fixed,
+                            bool resumed);
   // Starts towards the next endpoint. False: ended (or handed over).
   bool attempt();
   Result<std::unique_ptr<io::Stream>> open_upstream();

@@ -380,24 +380,75 @@ TEST_F(L4TunnelTest, WithoutATunnelTheConnectionIsRefused) {
   EXPECT_EQ(ended(EndReason::kNoTunnel), 1u);
 }
 
-TEST_F(L4TunnelTest, AConnectionIsHandedToTheWorkerWithTheTunnel) {
-  dialer = nullptr;
-  serve({{addr("10.1.0.5:8080"), "far"}});
-  WorkerContext second(*loop, options, discovery::Picker("here", ""), registry, 1);
-  second.dialer = &tunnel;
-  second.snapshot = context->snapshot;
-  context->hand_over = [&](Handover handover) {
-    auto shared = std::make_shared<Handover>(std::move(handover));
-    loop->post([&second, shared] { L4Connection::resume(second, std::move(*shared)); });
-  };
+// Two workers; the second one has the tunnels.
+class L4HandoverTest : public L4TunnelTest {
+ protected:
+  void serve_both(const std::vector<TestEndpoint>& endpoints) {
+    dialer = nullptr;
+    serve(endpoints);
+    second = std::make_unique<WorkerContext>(*loop, options, discovery::Picker("here", ""), registry, 1);
+    second->dialer = &tunnel;
+    second->snapshot = context->snapshot;
+    context->hand_over = [this](Handover handover) {
+      auto shared = std::make_shared<Handover>(std::move(handover));
+      loop->post([this, shared] { L4Connection::resume(*second, std::move(*shared)); });
+    };
+  }
+  ~L4HandoverTest() override {
+    if (second) second->abort_all();
+  }
+  uint64_t opened() { return context->metrics.opened.value() + second->metrics.opened.value(); }
+  uint64_t retries() { return context->metrics.retries.value() + second->metrics.retries.value(); }
+  std::unique_ptr<WorkerContext> second;
+};
+
+TEST_F(L4HandoverTest, AConnectionIsHandedToTheWorkerWithTheTunnel) {
+  serve_both({{addr("10.1.0.5:8080"), "far"}});
   Peer& peer = client();
   peer.send_text("GET");
 
   ASSERT_TRUE(wait([&] { return !tunnel.streams.empty() && tunnel.streams[0]->written == "GET"; }));
   EXPECT_EQ(context->connections, 0u);
-  EXPECT_EQ(second.connections, 1u);
-  second.abort_all();
+  EXPECT_EQ(second->connections, 1u);
+  EXPECT_EQ(opened(), 1u) << "it is one connection";
+  EXPECT_EQ(retries(), 0u);
+  second->abort_all();
   ASSERT_TRUE(wait([&] { return peer.failed; }));
+}
+
+TEST_F(L4HandoverTest, WhatWasTriedBeforeCounts) {
+  SockAddr dead;
+  {
+    Server gone(*loop, nullptr);
+    dead = gone.address();
+  }
+  options.max_attempts = 2;
+  serve_both({{dead, "here"}, {addr("10.1.0.5:8080"), "far"}, {addr("10.1.0.6:8080"), "far"}});
+  Peer& peer = client();
+  ASSERT_TRUE(wait([&] { return tunnel.streams.size() == 1; }));
+  EXPECT_EQ(retries(), 1u);
+
+  tunnel.streams[0]->refuse(Error{ErrorCode::kUnavailable, "node far, relayed: 503", 0});
+
+  ASSERT_TRUE(wait([&] { return peer.failed; }));
+  EXPECT_EQ(tunnel.streams.size(), 1u) << "two attempts are allowed, and the first was before";
+  EXPECT_EQ(second->metrics.ended[static_cast<size_t>(EndReason::kConnectFailed)]->value(), 1u);
+  EXPECT_EQ(opened(), 1u);
+}
+
+// The list may have changed on the way, and nothing is left to try.
+TEST_F(L4HandoverTest, TheReasonOfTheFirstFailureIsKept) {
+  SockAddr dead;
+  {
+    Server gone(*loop, nullptr);
+    dead = gone.address();
+  }
+  serve_both({{dead, "here"}, {addr("10.1.0.5:8080"), "far"}});
+  second->snapshot = make_snapshot(*loop, vip, {{dead, "here"}});
+  Peer& peer = client();
+
+  ASSERT_TRUE(wait([&] { return peer.failed; }));
+  EXPECT_EQ(second->metrics.ended[static_cast<size_t>(EndReason::kConnectFailed)]->value(), 1u);
 }
 
 class L4TimeTest : public ProxyTest {
