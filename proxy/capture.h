@@ -1,10 +1,10 @@
-// Capture: sends TCP connections for the service CIDRs to the proxy's listeners.
+// Capture: sends TCP connections and UDP datagrams for the service CIDRs to the proxy's listeners.
 //
-//   pod -> PREROUTING mangle: TPROXY to tproxy_port (first packets), mark 0x4d46 (all)
+//   pod -> PREROUTING mangle: TPROXY to tproxy_port (first packets, datagrams), mark 0x4d46 (all)
 //   own process -> OUTPUT mangle: mark 0x4d46 -> rule fwmark 0x4d46 -> table 19782 (local, via lo)
 //               -> PREROUTING mangle: TPROXY as above
 //   nat PREROUTING and OUTPUT: what is marked 0x4d46 is accepted before other programs' DNAT rules
-// and without TPROXY: REDIRECT to redirect_port in nat PREROUTING and OUTPUT.
+// and without TPROXY: REDIRECT to redirect_port in nat PREROUTING and OUTPUT, for TCP alone.
 //
 // Where no route leads to a service address (a node whose uplink is down has no default route), a
 // last routing rule gives one, so that local services stay reachable. Only packets to the service

@@ -26,6 +26,18 @@ size_t count_jumps(const ChainRules& present, const Hook& hook) {
   return static_cast<size_t>(std::count(it->second.begin(), it->second.end(), jump_to(hook.chain)));
 }
 
+// Every datagram is sent to the listener: it alone knows the flows. Our own DNS server has an address
+// of this host, and what is sent to those is left alone, inside of a service range too.
+void add_udp_rules(const CaptureConfig& config, const Cidr& cidr, bool v6,
+                   std::vector<std::string>* pre, std::vector<std::string>* out) {
+  std::string foreign =
+      fmt::format("-d {} -p udp -m mark ! --mark {:#x} -m addrtype ! --dst-type LOCAL",
+                  cidr.to_string(), config.own_mark);
+  pre->push_back(fmt::format("{} -j TPROXY --on-port {} --on-ip {} --tproxy-mark {:#x}/0xffffffff",
+                             foreign, config.tproxy_port, v6 ? "::1" : "127.0.0.1", config.mark));
+  out->push_back(fmt::format("{} -j MARK --set-xmark {:#x}/0xffffffff", foreign, config.mark));
+}
+
 }  // namespace
 
 std::string_view to_string(CaptureMode mode) {
@@ -88,12 +100,15 @@ ChainRules wanted_rules(const CaptureConfig& config, CaptureMode mode, std::stri
           cidr.to_string(), kSyn, config.own_mark, config.tproxy_port, v6 ? "::1" : "127.0.0.1",
           config.mark));
       out.push_back(fmt::format("{} -j MARK --set-xmark {:#x}/0xffffffff", foreign, config.mark));
+      add_udp_rules(config, cidr, v6, &pre, &out);
     } else {
       // Others' DNAT rules come later in this hook and would change the destination.
-      std::string rule =
-          fmt::format("-d {} -p tcp -m mark --mark {:#x} -j ACCEPT", cidr.to_string(), config.mark);
-      pre.push_back(rule);
-      out.push_back(rule);
+      for (std::string_view protocol : {"tcp", "udp"}) {
+        std::string rule = fmt::format("-d {} -p {} -m mark --mark {:#x} -j ACCEPT",
+                                       cidr.to_string(), protocol, config.mark);
+        pre.push_back(rule);
+        out.push_back(rule);
+      }
     }
   }
   if (pre.empty()) wanted.clear();

@@ -1,9 +1,10 @@
-// The packet filter rules that bring connections for services to the proxy, as text. Pure
+// The packet filter rules that bring connections and datagrams for services to the proxy, as text. Pure
 // functions: what is written, what the tools print back, and whether the two agree. See capture.h
 // for the flow.
 //
-// Chains of ours: EDGEMESH_PREROUTING and EDGEMESH_OUTPUT, in mangle and nat. One or two rules a
-// service CIDR and chain, whatever the number of services.
+// Chains of ours: EDGEMESH_PREROUTING and EDGEMESH_OUTPUT, in mangle and nat. Up to three
+// rules a service CIDR and chain, whatever the number of services. Datagrams are captured by TPROXY
+// alone: REDIRECT does not tell where they were sent to.
 #pragma once
 
 #include <map>
@@ -26,7 +27,7 @@ std::string_view to_string(CaptureMode mode);
 struct CaptureConfig {
   std::vector<Cidr> service_cidrs;  // IPv4 and IPv6; a family without a CIDR is left alone
   CaptureMode mode = CaptureMode::kAuto;
-  uint16_t tproxy_port = 15001;
+  uint16_t tproxy_port = 15001;  // TCP and UDP
   uint16_t redirect_port = 15002;
   uint32_t own_mark = 0x4d45;  // packets of the agent itself: never captured
   uint32_t mark = 0x4d46;      // captured packets

@@ -31,11 +31,13 @@ struct ListenerOptions {
     kTransparent,  // TPROXY: the socket's own address is the original destination
     kRedirect,     // REDIRECT: SO_ORIGINAL_DST
     kStatic,       // goes to `endpoints`, whatever the destination
+    kTransparentUdp,  // TPROXY of datagrams
+    kStaticUdp,       // datagrams to `endpoints`, whatever the destination
   };
   Kind kind = Kind::kStatic;
   SockAddr listen;
-  std::string name;                 // in the access log, for kStatic
-  std::vector<SockAddr> endpoints;  // for kStatic
+  std::string name;                 // in the access log, for kStatic and kStaticUdp
+  std::vector<SockAddr> endpoints;  // for the same
   bool optional = false;            // failing to listen is logged, and no error
 };
 
@@ -44,10 +46,12 @@ struct ProxyOptions {
   L4Options l4;
   std::vector<ListenerOptions> listeners;
   Duration drain_timeout = std::chrono::seconds(10);
+  Duration udp_idle_timeout = std::chrono::minutes(1);  // of a flow of datagrams
+  size_t udp_max_flows = 10'000;  // of one worker; less where the open files limit is lower
 };
 
-// The listeners for capture: TPROXY on loopback (it needs no reachable address), REDIRECT on all
-// addresses. IPv6 ones are optional.
+// The listeners for capture: TPROXY on loopback (it needs no reachable address), for connections and
+// for datagrams; REDIRECT on all addresses. IPv6 ones are optional.
 std::vector<ListenerOptions> capture_listeners(uint16_t tproxy_port = 15001,
                                                uint16_t redirect_port = 15002);
 

@@ -16,29 +16,35 @@ std::vector<ListenerOptions> capture_listeners(uint16_t tproxy_port, uint16_t re
       {Kind::kTransparent, {IpAddr::loopback(true), tproxy_port}, "", {}, true},
       {Kind::kRedirect, {IpAddr::any(false), redirect_port}, "", {}, false},
       {Kind::kRedirect, {IpAddr::any(true), redirect_port}, "", {}, true},
+      {Kind::kTransparentUdp, {IpAddr::loopback(), tproxy_port}, "", {}, true},
+      {Kind::kTransparentUdp, {IpAddr::loopback(true), tproxy_port}, "", {}, true},
   };
 }
 
 namespace {
 
-// A connection has two descriptors, and running out of them hits everything else in the process:
-// the soft limit is raised, and what it allows bounds the connections.
-size_t connection_limit(const ProxyOptions& options) {
+// A connection has two descriptors, a flow of datagrams has one, and running out of them hits
+// everything else in the process: the soft limit is raised, and what it allows bounds both.
+void limit_descriptors(ProxyOptions& options) {
   constexpr size_t kOthers = 512;  // listeners, pipes, tunnels, the rest of the agent
   rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return options.l4.max_connections;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
   if (limit.rlim_cur < limit.rlim_max) {
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
     getrlimit(RLIMIT_NOFILE, &limit);
   }
-  if (limit.rlim_cur == RLIM_INFINITY) return options.l4.max_connections;
+  if (limit.rlim_cur == RLIM_INFINITY) return;
   size_t usable = limit.rlim_cur > 2 * kOthers ? limit.rlim_cur - kOthers : limit.rlim_cur / 2;
-  size_t each = std::max<size_t>(1, usable / 2 / static_cast<size_t>(options.workers));
+  const auto workers = static_cast<size_t>(options.workers);
+  options.udp_max_flows =
+      std::min(options.udp_max_flows, std::max<size_t>(1, usable / 4 / workers));
+  usable -= std::min(usable, options.udp_max_flows * workers);
+  size_t each = std::max<size_t>(1, usable / 2 / workers);
   if (each < options.l4.max_connections)
     EM_LOG(kInfo, "proxy", "the limit of {} open files allows {} connections a worker",
            static_cast<uint64_t>(limit.rlim_cur), each);
-  return std::min(each, options.l4.max_connections);
+  options.l4.max_connections = std::min(each, options.l4.max_connections);
 }
 
 }  // namespace
@@ -73,7 +79,7 @@ Result<std::unique_ptr<Proxy>> Proxy::create(io::Loop& main, ProxyOptions option
   if (options.workers < 1 || options.workers > 256)
     return fail(ErrorCode::kInvalidArgument, "proxy.workers: {} is not allowed (want 1 to 256)",
                 options.workers);
-  options.l4.max_connections = connection_limit(options);
+  limit_descriptors(options);
   auto impl = std::make_unique<Impl>(main, options);
   for (int i = 0; i < options.workers; ++i) {
     EM_TRY(auto worker, Worker::create(i, options, registry));

@@ -3,16 +3,22 @@
 #include <fcntl.h>
 #include <pthread.h>
 
+#include <atomic>
+
 #include "core/base/log.h"
 
 namespace edgemesh::proxy {
 
 namespace {
 
+constexpr size_t kMaxParcelBytes = 8 << 20;
+
 // A service of one port for a static listener.
 std::shared_ptr<const discovery::ServiceEntry> fixed_service(const ListenerOptions& options,
                                                              const std::string& node) {
-  if (options.kind != ListenerOptions::Kind::kStatic) return nullptr;
+  if (options.kind != ListenerOptions::Kind::kStatic &&
+      options.kind != ListenerOptions::Kind::kStaticUdp)
+    return nullptr;
   auto service = std::make_shared<discovery::ServiceEntry>();
   service->ns = "static";
   service->name = options.name.empty() ? options.listen.to_string() : options.name;
@@ -24,6 +30,20 @@ std::shared_ptr<const discovery::ServiceEntry> fixed_service(const ListenerOptio
     endpoint.node = node;
   }
   return service;
+}
+
+bool is_udp(const ListenerOptions& options) {
+  return options.kind == ListenerOptions::Kind::kTransparentUdp ||
+         options.kind == ListenerOptions::Kind::kStaticUdp;
+}
+
+UdpOptions udp_options(const L4Options& l4) {
+  UdpOptions options;
+  options.node = l4.node;
+  options.mark = l4.mark;
+  options.capture_cidrs = l4.capture_cidrs;
+  options.access_log = l4.access_log;
+  return options;
 }
 
 // Setting the algorithm costs a call a connection: it is done only where the system's is BBR.
@@ -44,15 +64,18 @@ Worker::Worker(std::unique_ptr<io::Loop> loop, const ProxyOptions& options, obs:
       context_(std::make_unique<WorkerContext>(*loop_, with_congestion(options.l4),
                                                discovery::Picker(options.l4.node, options.l4.zone),
                                                registry, index)),
-      inbound_(*context_) {}
+      inbound_(*context_),
+      udp_(*loop_, udp_options(options.l4), registry, index) {}
 
 Result<std::unique_ptr<Worker>> Worker::create(int index, const ProxyOptions& options,
                                                obs::Registry& registry) {
   EM_TRY(auto loop, io::Loop::create());
   std::unique_ptr<Worker> worker(new Worker(std::move(loop), options, registry, index));
   for (const ListenerOptions& listener : options.listeners) {
-    auto listening = worker->listen(listener, options.workers > 1);
+    auto listening = is_udp(listener) ? worker->listen_udp(listener, options)
+                                      : worker->listen(listener, options.workers > 1);
     if (listening) continue;
+    if (is_udp(listener)) worker->udp_listeners_.push_back(nullptr);
     if (!listener.optional) return fail(listening.error());
     worker->addrs_.push_back(SockAddr{});
     EM_LOG(kInfo, "proxy", "not listening on {}: {}", listener.listen.to_string(),
@@ -88,17 +111,41 @@ Result<> Worker::listen(const ListenerOptions& options, bool reuse_port) {
   return {};
 }
 
+Result<> Worker::listen_udp(const ListenerOptions& options, const ProxyOptions& proxy) {
+  UdpListenOptions listen_options;
+  listen_options.listen = options.listen;
+  listen_options.transparent = options.kind == ListenerOptions::Kind::kTransparentUdp;
+  listen_options.reuse_port = proxy.workers > 1;
+  listen_options.index = udp_listeners_.size();
+  listen_options.idle_timeout = proxy.udp_idle_timeout;
+  listen_options.max_flows = proxy.udp_max_flows;
+  auto directory = std::make_unique<ServiceDirectory>(
+      proxy.l4.node, proxy.l4.zone, context_->snapshot, fixed_service(options, proxy.l4.node));
+  EM_TRY(auto listener, UdpListener::listen(udp_, listen_options, std::move(directory)));
+  addrs_.push_back(listener->local_addr());
+  udp_listeners_.push_back(std::move(listener));
+  return {};
+}
+
+void Worker::take_parcel(UdpParcel parcel) {
+  if (parcel.listener < udp_listeners_.size() && udp_listeners_[parcel.listener])
+    udp_listeners_[parcel.listener]->deliver(parcel);
+}
+
 Worker::~Worker() {
   stop();
   *alive_ = false;
   listeners_.clear();
+  udp_listeners_.clear();
   context_->on_empty = nullptr;
   context_->abort_all();
 }
 
 void Worker::set_dialer(p2p::Dialer* dialer) {
   loop_->post([this, alive = alive_, dialer] {
-    if (*alive) context_->dialer = dialer;
+    if (!*alive) return;
+    context_->dialer = dialer;
+    udp_.dialer = dialer;
   });
 }
 
@@ -109,6 +156,19 @@ void Worker::set_tunnel_worker(Worker& other) {
       if (*alive) L4Connection::resume(*other.context_, std::move(*shared));
     });
   };
+  // What waits is bounded: the other worker may be slower.
+  auto waiting = std::make_shared<std::atomic<size_t>>(0);
+  udp_.hand_over = [&other, waiting](UdpParcel parcel) {
+    const size_t size = parcel.bytes.size();
+    if (waiting->load() + size > kMaxParcelBytes) return false;
+    *waiting += size;
+    auto shared = std::make_shared<UdpParcel>(std::move(parcel));
+    other.loop_->post([&other, waiting, size, alive = other.alive_, shared] {
+      *waiting -= size;
+      if (*alive) other.take_parcel(std::move(*shared));
+    });
+    return true;
+  };
 }
 
 void Worker::start() {
@@ -118,6 +178,7 @@ void Worker::start() {
     loop_->run();
     // What is left ends on its own thread.
     listeners_.clear();
+    udp_listeners_.clear();
     context_->on_empty = nullptr;
     context_->abort_all();
   });
@@ -131,7 +192,9 @@ void Worker::set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot) {
 
 void Worker::set_capture_cidrs(std::vector<Cidr> cidrs) {
   loop_->post([this, alive = alive_, cidrs = std::move(cidrs)] {
-    if (*alive) context_->options.capture_cidrs = cidrs;
+    if (!*alive) return;
+    context_->options.capture_cidrs = cidrs;
+    udp_.options.capture_cidrs = cidrs;
   });
 }
 

@@ -12,6 +12,7 @@
 #include "proxy/connection.h"
 #include "proxy/inbound.h"
 #include "proxy/l4_connection.h"
+#include "proxy/udp/udp_listener.h"
 
 namespace edgemesh::proxy {
 
@@ -33,7 +34,8 @@ class Worker {
   void start();
   void set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot);
   void set_capture_cidrs(std::vector<Cidr> cidrs);
-  // Stops accepting; `done` runs on the worker's thread when no connection is left.
+  // Stops accepting; flows of datagrams go on until stop(). `done` runs on the worker's thread when
+  // no connection is left.
   void drain(io::Task done);
   // Resets what is open and ends the thread. Blocking.
   void stop();
@@ -44,11 +46,15 @@ class Worker {
   Worker(std::unique_ptr<io::Loop> loop, const ProxyOptions& options, obs::Registry& registry,
          int index);
   Result<> listen(const ListenerOptions& options, bool reuse_port);
+  Result<> listen_udp(const ListenerOptions& options, const ProxyOptions& proxy);
+  void take_parcel(UdpParcel parcel);
 
   std::unique_ptr<io::Loop> loop_;
   std::unique_ptr<WorkerContext> context_;
   Inbound inbound_;
   std::vector<std::unique_ptr<io::TcpListener>> listeners_;
+  UdpContext udp_;
+  std::vector<std::unique_ptr<UdpListener>> udp_listeners_;  // null: not listening
   std::vector<SockAddr> addrs_;
   io::Task on_drained_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for tasks that never ran

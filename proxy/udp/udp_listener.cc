@@ -42,7 +42,6 @@ Result<std::unique_ptr<UdpListener>> UdpListener::listen(UdpContext& context,
                                                          std::unique_ptr<UdpDirectory> directory) {
   DatagramSocketOptions socket;
   socket.transparent = options.transparent;
-  socket.reuse_addr = options.transparent;
   socket.reuse_port = options.reuse_port;
   socket.destinations = true;
   socket.gro = true;
@@ -136,20 +135,20 @@ void UdpListener::end(UdpFlow& flow, FlowEnd reason) {
 
 void UdpListener::reply(UdpFlow& flow, std::span<const Datagram> items) {
   const FlowKey& key = flow.key();
-  int fd = fd_.get();
+  SendOutcome out;
   if (options_.transparent) {
-    auto socket = context_.replies.get(key.destination);
-    if (!socket) {
-      EM_LOG(kDebug, "udp", "answers of {}: {}", key.destination.to_string(),
-             socket.error().message);
+    auto sent = context_.replies.send(key.destination, key.client, items);
+    if (!sent) {
+      EM_LOG(kDebug, "udp", "answers: {}", sent.error().message);
       for (const Datagram& item : items)
         context_.metrics.count_drop(UdpDrop::kFailed, item.count());
       return;
     }
-    fd = *socket;
+    out = *sent;
+  } else {
+    const bool any = local_.ip.is_unspecified();
+    out = send_datagrams(fd_.get(), items, &key.client, any ? &key.destination.ip : nullptr);
   }
-  const bool any = !options_.transparent && local_.ip.is_unspecified();
-  SendOutcome out = send_datagrams(fd, items, &key.client, any ? &key.destination.ip : nullptr);
   flow.count_reply(out);
   context_.metrics.to_client.add(out.datagrams);
   context_.metrics.bytes_to_client.add(out.bytes);

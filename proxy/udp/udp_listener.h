@@ -16,7 +16,7 @@
 #include "core/io/loop.h"
 #include "proxy/udp/datagram_batch.h"
 #include "proxy/udp/flow_table.h"
-#include "proxy/udp/reply_sockets.h"
+#include "proxy/udp/raw_replies.h"
 #include "proxy/udp/route.h"
 #include "proxy/udp/udp_metrics.h"
 
@@ -38,23 +38,19 @@ struct UdpOptions {
   std::string node;   // of this agent
   uint32_t mark = 0;  // SO_MARK of sockets to endpoints inside capture_cidrs
   std::vector<Cidr> capture_cidrs;
-  size_t max_reply_sockets = 1024;
   bool access_log = true;
 };
 
 // What the datagram side of one worker shares.
 struct UdpContext {
   UdpContext(io::Loop& l, UdpOptions o, obs::Registry& registry, int index)
-      : loop(l),
-        options(std::move(o)),
-        metrics(registry, index),
-        replies(options.max_reply_sockets) {}
+      : loop(l), options(std::move(o)), metrics(registry, index) {}
 
   io::Loop& loop;
   UdpOptions options;
   UdpMetrics metrics;
   DatagramBatch batch;
-  ReplySockets replies;
+  RawReplies replies;
   // The way to other nodes: a dialer on this loop, or another worker that has one, or neither.
   p2p::Dialer* dialer = nullptr;
   // False: too much is on its way already.

@@ -20,18 +20,23 @@ TEST(CaptureRulesTest, TproxyModeMarksInOutputAndDivertsInPrerouting) {
                 "0x4d45 -j MARK --set-xmark 0x4d46/0xffffffff",
                 "-d 10.96.0.0/12 -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -m mark ! --mark "
                 "0x4d45 -m addrtype ! --dst-type LOCAL -j TPROXY --on-port 15001 --on-ip 127.0.0.1 "
-                "--tproxy-mark 0x4d46/0xffffffff"}));
+                "--tproxy-mark 0x4d46/0xffffffff",
+                "-d 10.96.0.0/12 -p udp -m mark ! --mark 0x4d45 -m addrtype ! --dst-type LOCAL -j "
+                "TPROXY --on-port 15001 --on-ip 127.0.0.1 --tproxy-mark 0x4d46/0xffffffff"}));
   EXPECT_EQ(rules["EDGEMESH_OUTPUT"],
-            std::vector<std::string>{
+            (std::vector<std::string>{
                 "-d 10.96.0.0/12 -p tcp -m mark ! --mark 0x4d45 -m addrtype ! --dst-type LOCAL -j "
-                "MARK --set-xmark 0x4d46/0xffffffff"});
+                "MARK --set-xmark 0x4d46/0xffffffff",
+                "-d 10.96.0.0/12 -p udp -m mark ! --mark 0x4d45 -m addrtype ! --dst-type LOCAL -j "
+                "MARK --set-xmark 0x4d46/0xffffffff"}));
 }
 
 TEST(CaptureRulesTest, TproxyModeKeepsNatRulesOfOthersAway) {
   auto rules = wanted_rules(config(), CaptureMode::kTproxy, "nat", true);
 
   EXPECT_EQ(rules["EDGEMESH_OUTPUT"],
-            std::vector<std::string>{"-d fd00:96::/112 -p tcp -m mark --mark 0x4d46 -j ACCEPT"});
+            (std::vector<std::string>{"-d fd00:96::/112 -p tcp -m mark --mark 0x4d46 -j ACCEPT",
+                                      "-d fd00:96::/112 -p udp -m mark --mark 0x4d46 -j ACCEPT"}));
 }
 
 TEST(CaptureRulesTest, RedirectModeUsesNatOnly) {

@@ -1,0 +1,96 @@
+"""Datagrams: DNS and others through capture, on one node and between nodes."""
+
+import json
+import os
+
+from lab.cases import case
+from lab.mesh import APPS, Mesh
+from lab.proc import LabError, wait_for
+from lab.programs import PYTHON
+
+ECHO, DNS = 7000, 53
+POD = "10.244.1.2"
+# What every path must carry whole: nothing, a byte, an Ethernet frame's worth, a jumbo's, the largest.
+SIZES = (0, 1, 512, 1472, 1473, 9000, 65507)
+
+
+def udp_objects(name, ip, node):
+    ports = [("echo", ECHO, ECHO), ("dns", DNS, 5353)]
+    return [
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
+         "spec": {"ports": [{"name": n, "port": p, "targetPort": t, "protocol": "UDP"} for n, p, t in ports]}},
+        {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+         "metadata": {"name": f"{name}-lab", "namespace": "default", "labels": {"kubernetes.io/service-name": name}},
+         "addressType": "IPv4", "ports": [{"name": n, "port": t, "protocol": "UDP"} for n, _, t in ports],
+         "endpoints": [{"addresses": [ip], "nodeName": node, "conditions": {"ready": True}}]}]
+
+
+class UdpMesh(Mesh):
+    """A mesh with a service udp-<letter> of each node's datagram application, and a pod on node-a."""
+
+    def __init__(self, *kinds):
+        super().__init__(*kinds)
+        try:
+            objects = []
+            for name, agent in self.agents.items():
+                node = agent.node
+                for port in (ECHO, 5353):
+                    app = node.start(f"udp{port}", [PYTHON, os.path.join(APPS, "udp_server.py"), name, str(port)])
+                    wait_for(lambda a=app: "ready" in a.log(), 10, lambda a=app: f"udp_server: {a.log()}")
+                objects += udp_objects(f"udp-{name[-1]}", node.ip, name)
+            self.cloud.apply(*objects)
+            self.wait_services([o["metadata"]["name"] for o in objects if o["kind"] == "Service"])
+            self.pod = self.namespace("pod")
+            node = self.agent("a").node
+            self.cable(self.pod, "eth0", node.ns, "pod0")
+            self.pod.ip(f"address add {POD}/24 dev eth0", "link set eth0 up", "route add default via 10.244.1.1")
+            node.ns.ip("address add 10.244.1.1/24 dev pod0", "link set pod0 up")
+            node.ns.sysctl(net__ipv4__ip_forward=1)
+        except BaseException:
+            self.keep_logs = True
+            self.close()
+            raise
+
+    def vip(self, letter):
+        return json.loads(self.cloud.kubectl("get", "service", f"udp-{letter}", "-o", "json").stdout)["spec"]["clusterIP"]
+
+    def places(self):
+        return {"the node": self.agent("a").node.run, "a pod": self.pod.run}
+
+    def udp(self, run, mode, letter, *args, timeout=120):
+        argv = [PYTHON, os.path.join(APPS, "udp_client.py"), mode, self.vip(letter), str(ECHO), *map(str, args)]
+        done = run(argv, check=False, timeout=timeout)
+        try:
+            result = json.loads(done.stdout.splitlines()[-1])
+        except (ValueError, IndexError):
+            raise LabError(f"udp_client {mode}: {done.stderr[-1500:] or 'no output'}") from None
+        assert result["ok"], f"udp_client {mode} {args} to udp-{letter}: {result}"
+        return result
+
+    def dig(self, run, letter):
+        done = run(["dig", "+short", "+tries=3", "+time=2", f"@{self.vip(letter)}", "-p", str(DNS), "who.example", "TXT"],
+                   check=False, timeout=30)
+        assert done.stdout.strip() == f'"node-{letter}"', f"dig of udp-{letter}: {done.stdout} {done.stderr}"
+
+
+@case(quick=True)
+def udp_on_one_node():
+    """Datagrams to a service of the same node, from a pod and from the node: DNS, and all sizes."""
+    with UdpMesh("none") as mesh:
+        agent = mesh.agent("a")
+        for name, run in mesh.places().items():
+            assert mesh.udp(run, "hello", "a")["answer"] == "hello from node-a", name
+            mesh.udp(run, "sizes", "a", *SIZES)
+            mesh.dig(run, "a")
+        # Our own DNS server's port is not captured, and TCP to the same service address is no service.
+        names = agent.node.run(["dig", "+short", "@169.254.96.16", "udp-a.default.svc.cluster.local"]).stdout.split()
+        assert names == [mesh.vip("a")], names
+        flows = agent.metric("edgemesh_udp_flows_opened_total")
+        assert flows == 6, f"{flows} flows were opened"
+        lost = agent.metric("edgemesh_udp_dropped_total")
+        assert lost == 0, f"{lost} datagrams were dropped"
+        wait_for(lambda: agent.metric("edgemesh_udp_flows_ended_total", reason="idle") >= 2, 20,
+                 "flows of DNS end when they were answered", 0.5)
+        lines = [line for line in agent.process.log().splitlines() if "proto=udp" in line]
+        assert lines and "service=default/udp-a:dns" in lines[0] and "path=local" in lines[0], lines[:3]
+        return f"sizes {SIZES[0]} to {SIZES[-1]}, {flows:.0f} flows"
