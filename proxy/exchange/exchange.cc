@@ -9,6 +9,7 @@
 namespace edgemesh::proxy {
 
 namespace {
+constexpr uint64_t kMaxLinger = 4 << 20;  // bytes of a request that are read after its answer
 constexpr size_t kKeepBodyCapacity = 16 * 1024;  // of an exchange in the free list
 }
 
@@ -54,6 +55,11 @@ void Exchange::on_data(std::span<const uint8_t> data, bool end) {
   note_activity();
   received_ += data.size();
   if (end) request_ended_ = true;
+  if (state_ == State::kLingering) {
+    lingered_ += data.size();
+    if (end || lingered_ > kMaxLinger) finish();
+    return;
+  }
   take_body(data, end);
   if (wants_body_) return on_body_for_authz();
   if (end) note_request_end();
@@ -87,6 +93,7 @@ void Exchange::take_body(std::span<const uint8_t> data, bool end) {
 void Exchange::on_trailers(HeadPtr trailers) {
   note_activity();
   request_ended_ = true;
+  if (state_ == State::kLingering) return finish();
   request_trailers_ = std::move(trailers);
   for (auto& t : tries_)
     if (t->open() && t->ready()) t->send_trailers(*request_trailers_);
@@ -102,6 +109,7 @@ void Exchange::note_request_end() {
 }
 
 void Exchange::on_reset(ResetReason reason, std::string_view detail) {
+  if (state_ == State::kLingering) return finish();  // it has its answer
   flags_ |= reason == ResetReason::kProtocol ? flag::kDownstreamProtocol
                                              : flag::kDownstreamTermination;
   if (detail_.empty()) detail_.assign(detail);
@@ -115,7 +123,7 @@ void Exchange::on_writable() {
 
 // The client is read while somebody takes what it sends.
 void Exchange::update_reading() {
-  if (request_ended_ || state_ == State::kFree) return;
+  if (request_ended_ || state_ == State::kFree || state_ == State::kLingering) return;
   bool ready = false, blocked = false;
   for (auto& t : tries_) {
     if (!t->open()) continue;
@@ -219,6 +227,10 @@ void Exchange::on_timer() {
   if (state_ == State::kFree) return;
   const TimePoint now = worker_.loop().now();
   auto passed = [now](TimePoint when) { return when != TimePoint{} && when <= now; };
+  if (state_ == State::kLingering) {
+    if (passed(stream_deadline_) || passed(last_active_ + idle_timeout_)) return finish();
+    return arm();
+  }
   if (passed(stream_deadline_)) return cut_or_reply(408, flag::kMaxDuration, "max duration");
   if (passed(route_deadline_)) {
     worker_.stats().timeouts.add();

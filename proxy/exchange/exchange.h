@@ -56,6 +56,7 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
     kPolicies,  // one of them waits
     kForwarding,
     kAnswering,  // an answer's head was sent
+    kLingering,  // the answer is complete, the request is not
   };
 
   // The client's stream.
@@ -119,6 +120,7 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   bool any_try_open() const;
   bool tunnel_wanted() const;
   void drop_tries();
+  void close_tries();
   void end_try(UpstreamTry& which);
 
   // exchange_answer.cc
@@ -130,6 +132,7 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   void on_try_trailers(UpstreamTry& from, HeadPtr trailers);
   void on_try_lost(UpstreamTry& from, uint32_t flags, std::string_view detail);
   void answer_ended();
+  void finish_or_linger();
   // An answer of our own. gRPC clients get it as a gRPC status.
   void reply(int status, std::string_view body, uint32_t flags, std::string_view detail);
   void send_reply(HeadPtr head, std::string_view body);
@@ -189,6 +192,7 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   TimePoint begun_{};
 
   uint64_t received_ = 0, sent_ = 0;  // bytes of bodies
+  uint64_t lingered_ = 0;
   uint64_t hash_ = 0;
   uint32_t flags_ = 0;
   std::string detail_;  // of the end

@@ -11,6 +11,9 @@ namespace edgemesh::proxy {
 
 namespace {
 
+constexpr Duration kLingerTime = std::chrono::seconds(5);
+constexpr Duration kLingerIdle = std::chrono::milliseconds(200);
+
 void set_number(Head* head, std::string_view name, int64_t value) {
   char text[24];
   auto [end, ec] = std::to_chars(text, text + sizeof text, value);
@@ -129,7 +132,22 @@ void Exchange::answer_ended() {
   answer_ended_ = true;
   if (tunnel_ && !request_ended_) return;
   if (detail_.empty()) detail_ = "via_upstream";
-  finish();
+  finish_or_linger();
+}
+
+// An answer may be complete before its request is. HTTP/2 has a code for that, RST_STREAM(NO_ERROR).
+// Of an HTTP/1 request a moderate rest is read and dropped, so that the connection can be kept.
+void Exchange::finish_or_linger() {
+  if (request_ended_ || request_->version == HttpVersion::kHttp2) return finish();
+  close_tries();
+  state_ = State::kLingering;
+  lingered_ = 0;
+  route_deadline_ = wake_at_ = TimePoint{};
+  reading_off_ = false;
+  down_->set_reading(true);
+  idle_timeout_ = kLingerIdle;
+  note_activity();
+  set_deadline(&stream_deadline_, worker_.loop().now() + kLingerTime);
 }
 
 void Exchange::reply(int status, std::string_view body, uint32_t flags, std::string_view detail) {
@@ -175,7 +193,8 @@ void Exchange::send_reply(HeadPtr head, std::string_view body) {
     down_->send_data(io::as_bytes(body), true);
     sent_ += body.size();
   }
-  finish();
+  answer_ended_ = true;
+  finish_or_linger();
 }
 
 void Exchange::cut(uint32_t flags, std::string_view detail) {

@@ -326,13 +326,16 @@ void Exchange::end_try(UpstreamTry& which) {
   which.close();
 }
 
-void Exchange::drop_tries() {
+// Connections go back to the pool; who answered is still known, for the log.
+void Exchange::close_tries() {
   if (retry_taken_) cluster_->give_retry(entry_->route->priority);
   retry_taken_ = false;
-  for (auto& t : tries_) {
-    t->close();
-    t->host_.reset();
-  }
+  for (auto& t : tries_) t->close();
+}
+
+void Exchange::drop_tries() {
+  close_tries();
+  for (auto& t : tries_) t->host_.reset();
 }
 
 }  // namespace edgemesh::proxy

@@ -66,6 +66,7 @@ void Arrival::on_timeout() {
   go_on();
 }
 
+// Reads until it would block: only then the stream says that there is more, to whoever has it next.
 // False: the arrival is over.
 bool Arrival::fill() {
   auto& loop = listener_.worker().l7.loop();
@@ -86,7 +87,6 @@ bool Arrival::fill() {
       return true;
     }
     buffer_.append(io::as_text({loop.scratch(), got.n}));
-    if (got.n < room) return true;  // the stream says when there is more
   }
   return true;
 }
