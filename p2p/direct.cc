@@ -1,6 +1,7 @@
 #include "p2p/direct.h"
 
 #include <algorithm>
+#include <unordered_map>
 
 #include "core/base/log.h"
 #include "core/tls/x509.h"
@@ -196,9 +197,11 @@ struct DirectListener::Impl {
   Callbacks callbacks;
   std::unique_ptr<io::TcpListener> listener;
   std::vector<std::unique_ptr<Connection>> connections;
+  std::unordered_map<std::string, size_t> of_node;  // those that are set up
 
   void on_accept(io::Fd fd);
   void drop(Connection* connection);
+  void count(const std::string& node, bool more);
 };
 
 struct DirectListener::Connection final : io::Stream::Handler, http::H2Session::Handler {
@@ -213,6 +216,7 @@ struct DirectListener::Connection final : io::Stream::Handler, http::H2Session::
     auto made = http::H2Session::server(owner.loop, std::move(tls), this, http::H2Options{});
     if (!made) return owner.drop(this);
     session = std::move(*made);
+    owner.count(node, true);
   }
   void on_readable() override {}
   void on_writable() override {}
@@ -250,8 +254,16 @@ void DirectListener::Impl::drop(Connection* connection) {
   auto it = std::find_if(connections.begin(), connections.end(),
                          [&](const auto& c) { return c.get() == connection; });
   if (it == connections.end()) return;
+  if (connection->session != nullptr) count(connection->node, false);
   loop.defer([gone = std::shared_ptr<Connection>(std::move(*it))] {});
   connections.erase(it);
+}
+
+void DirectListener::Impl::count(const std::string& node, bool more) {
+  size_t& n = of_node[node];
+  more ? ++n : --n;
+  if (n == 0) of_node.erase(node);
+  if (callbacks.on_connections) callbacks.on_connections(node);
 }
 
 Result<std::unique_ptr<DirectListener>> DirectListener::listen(io::Loop& loop, const SockAddr& addr,
@@ -281,9 +293,8 @@ void DirectListener::set_context(std::shared_ptr<tls::Context> context) {
   impl_->context = std::move(context);
 }
 size_t DirectListener::connections_of(const std::string& node) const {
-  return static_cast<size_t>(std::count_if(
-      impl_->connections.begin(), impl_->connections.end(),
-      [&](const auto& c) { return c->session != nullptr && c->node == node; }));
+  auto it = impl_->of_node.find(node);
+  return it == impl_->of_node.end() ? 0 : it->second;
 }
 
 }  // namespace edgemesh::p2p

@@ -83,6 +83,7 @@ class DirectListener final {
  public:
   struct Callbacks {
     std::function<void(std::unique_ptr<IncomingConnect>)> on_connect;
+    std::function<void(const std::string& node)> on_connections;  // their number changed; may be empty
   };
   static Result<std::unique_ptr<DirectListener>> listen(io::Loop& loop, const SockAddr& addr,
                                                         std::string trust_domain,

@@ -59,6 +59,9 @@ Result<std::unique_ptr<MeshWorker>> MeshWorker::create(io::Loop& loop, MeshOptio
   if (o.direct_enabled) {
     DirectListener::Callbacks callbacks;
     callbacks.on_connect = shared.on_connect;
+    callbacks.on_connections = [raw = mesh.get()](const std::string& node) {
+      if (Peer* p = raw->peer(node, false); p != nullptr) p->touch();
+    };
     EM_TRY(mesh->listener_, DirectListener::listen(loop, o.direct_listen, o.trust_domain,
                                                    shared.contexts.server, 4 * o.max_peers, callbacks));
   }
@@ -90,10 +93,14 @@ Peer* MeshWorker::peer(const std::string& node, bool make) {
   if (peers_.size() >= shared_.options.max_peers) {
     auto idle = std::find_if(peers_.begin(), peers_.end(), [](const auto& p) { return p.second->idle(); });
     if (idle == peers_.end()) return nullptr;
+    std::unique_lock lock(mutex_);
+    published_.erase(idle->first);
+    lock.unlock();
     peers_.erase(idle);
   }
   auto& made = peers_[node];
   made = std::make_unique<Peer>(shared_, node);
+  made->touch();
   if (!publish_timer_.active()) publish_timer_.start_repeating(kPublish);
   return made.get();
 }
@@ -141,23 +148,37 @@ void MeshWorker::known_peers(const std::vector<KnownPeer>& peers) {
     if (Peer* p = peer(known.node, true); p != nullptr) p->set_direct(known.direct);
 }
 
+// Only of peers with which something happened: a thousand idle ones cost nothing.
 void MeshWorker::publish() {
-  Snapshot next;
-  for (auto& [name, p] : peers_) {
-    next.peers.push_back(p->status());
-    auto& s = next.peers.back();
-    if (s.kind == PathKind::kNone && listener_ != nullptr && listener_->connections_of(name) > 0)
+  bool news = published_nat_ != shared_.nat || published_direct_ != shared_.direct;
+  if (shared_.touched.empty() && !news) return;
+  if (published_nat_ != shared_.nat)  // it is in their reasons
+    for (auto& [name, p] : peers_) p->touch();
+  std::vector<Peer*> due;
+  due.swap(shared_.touched);
+  std::vector<PeerStatus> changed;
+  changed.reserve(due.size());
+  for (Peer* p : due) {
+    if (!p->untouch()) p->touch();
+    auto& s = changed.emplace_back(p->status());
+    if (s.kind == PathKind::kNone && listener_ != nullptr && listener_->connections_of(s.node) > 0)
       s.kind = PathKind::kDirect;  // the peer's, for its streams to us
   }
-  next.nat = shared_.nat;
-  next.direct = shared_.direct;
+  statuses_made_ += changed.size();
   std::lock_guard lock(mutex_);
-  snapshot_ = std::move(next);
+  for (auto& s : changed) published_[s.node] = std::move(s);
+  published_nat_ = shared_.nat;
+  published_direct_ = shared_.direct;
 }
 
 MeshWorker::Snapshot MeshWorker::snapshot() const {
+  Snapshot s;
   std::lock_guard lock(mutex_);
-  return snapshot_;
+  s.peers.reserve(published_.size());
+  for (const auto& [name, status] : published_) s.peers.push_back(status);
+  s.nat = published_nat_;
+  s.direct = published_direct_;
+  return s;
 }
 
 void MeshWorker::persist() {

@@ -38,6 +38,7 @@ class MeshWorker final : public Dialer {
     std::vector<SockAddr> direct;
   };
   Snapshot snapshot() const;  // any thread
+  uint64_t statuses_made() const { return statuses_made_; }  // what publishing has cost so far
 
  private:
   MeshWorker(io::Loop& loop, MeshOptions options, Out out, Acceptor& acceptor);
@@ -56,8 +57,11 @@ class MeshWorker final : public Dialer {
   io::Timer persist_timer_;
   bool publish_queued_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
-  mutable std::mutex mutex_;  // guards snapshot_
-  Snapshot snapshot_;
+  uint64_t statuses_made_ = 0;
+  mutable std::mutex mutex_;  // guards the rest
+  std::map<std::string, PeerStatus> published_;
+  std::string published_nat_;
+  std::vector<SockAddr> published_direct_;
 };
 
 }  // namespace edgemesh::p2p

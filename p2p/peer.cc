@@ -48,6 +48,18 @@ Peer::~Peer() {
   // The endpoint's last packets go out while the path is still there; then nothing points at it.
   endpoint_.close({ErrorCode::kCancelled, "the node leaves the mesh", 0});
   endpoint_.use_path(nullptr);
+  if (touched_) std::erase(shared_.touched, this);
+}
+
+void Peer::touch() {
+  if (touched_) return;
+  touched_ = true;
+  shared_.touched.push_back(this);
+}
+
+bool Peer::untouch() {
+  touched_ = false;
+  return direct_.streams() == 0 && (!direct_.ready() || direct_.rtt() > Duration::zero());
 }
 
 PathKind Peer::kind() const {
@@ -123,6 +135,7 @@ void Peer::fail_waiting(const Error& error) {
 
 void Peer::remove(PeerStream* stream) {
   shared_.waiting -= std::erase(waiting_, stream);
+  touch();
 }
 
 void Peer::ensure_connecting() {
@@ -210,6 +223,7 @@ void Peer::direct_ready() {
 }
 
 void Peer::direct_closed(const Error& error) {
+  touch();
   // Someone else answers at the peer's address: worth a look by a person.
   if (error.code == ErrorCode::kUnauthenticated)
     EM_LOG(kWarn, "p2p", "node {}: direct path refused: {}", node_, error.message);
@@ -224,6 +238,7 @@ void Peer::on_tunnel_connect(std::unique_ptr<IncomingConnect> connect) {
 }
 
 void Peer::on_tunnel_closed(const Error& error) {
+  touch();
   if (error.code == ErrorCode::kUnauthenticated) {
     EM_LOG(kWarn, "p2p", "node {}: refused: {}", node_, error.message);
     last_reason_ = error.message;
@@ -250,6 +265,7 @@ void Peer::on_other(DatagramPath& path, std::span<const uint8_t> datagram) {
 }
 
 void Peer::on_path_data(DatagramPath& path, size_t) {
+  touch();
   if (PeerSession* session = session_of(path); session != nullptr) session->note_data();
 }
 
@@ -279,6 +295,7 @@ void Peer::set_direct(std::vector<SockAddr> addresses) {
 void Peer::set_identity() { endpoint_.set_identity(shared_.identity); }
 
 void Peer::wake(Duration active_for) {
+  touch();
   if (active_for > Duration::zero()) {
     last_used_ = loop_.now();
     active_until_ = std::max(active_until_, loop_.now() + active_for);
@@ -310,6 +327,7 @@ void Peer::tick_sessions(bool active) {
 }
 
 void Peer::tick() {
+  touch();
   TimePoint now = loop_.now();
   uint64_t bytes = endpoint_.tx_bytes() + endpoint_.rx_bytes();
   bool moved = bytes != last_bytes_;
@@ -336,6 +354,7 @@ void Peer::tick() {
 }
 
 void Peer::note_kind() {
+  touch();
   PathKind now = kind();
   if (now == told_kind_) return;
   told_kind_ = now;

@@ -40,6 +40,7 @@ struct MeshShared {
   std::function<void(const std::string& node, std::string json)> send_signal;
   std::function<void(std::unique_ptr<IncomingConnect>)> on_connect;
   std::function<void()> changed;
+  std::vector<Peer*> touched;  // their status may be another than when it was last published
   std::function<void()> addresses_changed;  // of a peer: to be persisted
 
   // Sessions end in callbacks of their own: they are destroyed at the end of the turn, or before the
@@ -70,6 +71,10 @@ class Peer final : private QuicEndpoint::Handler,
   void set_direct(std::vector<SockAddr> addresses);
   const std::vector<SockAddr>& direct_addresses() const { return direct_addresses_; }
   void set_identity();
+  // Has the status published anew; cheap, called whenever anything happened.
+  void touch();
+  // False: it changes with no event that we see, and must be looked at again.
+  bool untouch();
   bool idle() const;  // may be forgotten
   void say_bye();
 
@@ -138,6 +143,7 @@ class Peer final : private QuicEndpoint::Handler,
   Duration backoff_;
   uint64_t last_bytes_ = 0;
   unsigned ticks_ = 0;
+  bool touched_ = false;
   PathKind told_kind_ = PathKind::kNone;
   int64_t since_ = 0;
 };

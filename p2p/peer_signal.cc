@@ -29,6 +29,7 @@ void Peer::check_instance(const Signal& signal) {
 }
 
 void Peer::on_signal(const Signal& signal) {
+  touch();
   bool describes = signal.kind == Signal::Kind::kOffer || signal.kind == Signal::Kind::kAnswer;
   if (describes) {
     check_instance(signal);
@@ -89,6 +90,7 @@ void Peer::on_bye(const Signal& bye) {
 }
 
 void Peer::on_signal_error(const std::string& reason) {
+  touch();
   last_reason_ = reason;
   if (pending_ == nullptr || !pending_->offered()) return;
   // Streams need not wait for what cannot come; the offer is repeated all the same, since the node may
