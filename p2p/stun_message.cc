@@ -34,7 +34,8 @@ std::vector<uint8_t> stun_request(StunMethod method, const StunId& id) {
   if (method == kStunAllocate) {
     constexpr uint8_t kUdp = 17;
     const uint8_t attribute[] = {0, kRequestedTransport, 0, 4, kUdp, 0, 0, 0};
-    out.insert(out.end(), std::begin(attribute), std::end(attribute));
+    out.resize(kHeader + sizeof attribute);
+    std::memcpy(out.data() + kHeader, attribute, sizeof attribute);
     out[3] = sizeof attribute;
   }
   return out;

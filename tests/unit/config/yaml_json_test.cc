@@ -35,7 +35,9 @@ TEST(YamlToJsonTest, GivesScalarsTheirTypes) {
   for (const Row& row : rows) {
     auto converted = yaml_to_json(row.yaml);
     ASSERT_EQ(converted.has_value(), row.json != nullptr) << row.yaml;
-    if (row.json != nullptr) EXPECT_EQ(*converted, row.json) << row.yaml;
+    if (row.json != nullptr) {
+      EXPECT_EQ(*converted, row.json) << row.yaml;
+    }
   }
 }
 
