@@ -46,11 +46,22 @@ void read_cloud(Reader reader, AgentConfig::Cloud& out, bool needed) {
 void read_dns(Reader reader, AgentConfig::Dns& out) {
   reader.read("enable", &out.enable);
   reader.read("listenAddress", &out.listen_address);
+  std::string second;
+  reader.read("listenAddressV6", &second);
   reader.read("upstreams", &out.upstreams, 53);
   reader.read("clusterDomain", &out.cluster_domain);
   if (out.listen_address.is_unspecified())
     reader.reject("listenAddress",
                   "the wildcard address is not allowed (want one address of this machine's)");
+  if (second.empty()) return;
+  auto address = IpAddr::parse(second);
+  if (!address || !address->is_v6() || address->is_unspecified() || address->is_link_local())
+    reader.reject("listenAddressV6",
+                  fmt::format("'{}' is not allowed (want an IPv6 address for this machine, for "
+                              "example fd00:96::16, not link-local)",
+                              second));
+  else
+    out.listen_address_v6 = *address;
 }
 
 void read_capture(Reader reader, AgentConfig::Capture& out) {
@@ -143,6 +154,12 @@ std::vector<std::string> module_names() {
   return {"edgehub", "mesh"};
 }
 
+std::vector<IpAddr> AgentConfig::Dns::addresses() const {
+  std::vector<IpAddr> all{listen_address};
+  if (listen_address_v6) all.push_back(*listen_address_v6);
+  return all;
+}
+
 bool AgentConfig::module_enabled(const std::string& name) const {
   const auto it = modules.find(name);
   return it == modules.end() || it->second.enable;
@@ -228,6 +245,8 @@ std::string config_json(const AgentConfig& config) {
       {"dns",
        {{"enable", config.dns.enable},
         {"listenAddress", config.dns.listen_address.to_string()},
+        {"listenAddressV6",
+         config.dns.listen_address_v6 ? config.dns.listen_address_v6->to_string() : ""},
         {"upstreams", texts(config.dns.upstreams)},
         {"clusterDomain", config.dns.cluster_domain}}},
       {"capture",

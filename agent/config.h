@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,8 +31,10 @@ struct AgentConfig {
   struct Dns {
     bool enable = true;
     IpAddr listen_address = IpAddr::v4(0xa9fe6010);  // 169.254.96.16, port 53
+    std::optional<IpAddr> listen_address_v6;         // a second one, for clients with IPv6 alone
     std::vector<SockAddr> upstreams;                 // empty: those of /etc/resolv.conf
     std::string cluster_domain;                      // empty: what the cloud says
+    std::vector<IpAddr> addresses() const;           // both, as far as they are set
   } dns;
 
   struct Capture {
@@ -52,7 +55,7 @@ struct AgentConfig {
   struct P2p {
     bool enable = true;
     bool direct = true;  // TCP 15008
-    SockAddr direct_listen{IpAddr(), 15008};
+    SockAddr direct_listen{IpAddr::any(true), 15008};  // [::]: IPv4 too
     bool ice = true;
     std::vector<config::HostPort> stun_servers;  // netcheck asks them, too
   } p2p;

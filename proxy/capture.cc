@@ -69,7 +69,7 @@ struct CheckState {
 
   // With the mutex held.
   Result<bool> ensure_all() {
-    EM_TRY(bool changed, network.ensure_dns_address(config));
+    EM_TRY(bool changed, network.ensure_dns_addresses(config));
     for (bool v6 : {false, true}) {
       if (!has_family(config, v6)) continue;
       // Routing first: marked packets without their route would leave the host.
@@ -87,7 +87,7 @@ struct CheckState {
         EM_LOG(kError, "capture", "rules could not be removed: {}", removed.error().message);
       network.remove_routing(config, v6);
     }
-    if (config.dns_address) network.remove_dns_address(config, *config.dns_address);
+    network.remove_dns_addresses(config);
   }
 };
 
@@ -258,7 +258,9 @@ Result<> Capture::remove_all(io::Executor& executor, const CaptureConfig& config
     if (auto removed = network.remove_rules(v6); !removed && first) first = removed;
     network.remove_routing(config, v6);
   }
-  network.remove_dns_address(config, config.dns_address.value_or(default_dns_address()));
+  CaptureConfig with_address = config;
+  if (with_address.dns_addresses.empty()) with_address.dns_addresses = {default_dns_address()};
+  network.remove_dns_addresses(with_address);
   return first;
 }
 

@@ -8,7 +8,6 @@
 #pragma once
 
 #include <map>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,8 +32,8 @@ struct CaptureConfig {
   uint32_t mark = 0x4d46;      // captured packets
   uint32_t table = 19782;      // routing table that sends captured packets to this host
   uint32_t rule_preference = 97;
-  // Address of the mesh's DNS server, on an interface of its own; unset: none is made.
-  std::optional<IpAddr> dns_address;
+  // Addresses of the mesh's DNS server, at most one a family, on an interface of its own.
+  std::vector<IpAddr> dns_addresses;
   std::string interface = "edgemesh0";
 };
 

@@ -1,5 +1,7 @@
 #include "proxy/host_network.h"
 
+#include <algorithm>
+
 #include "core/base/log.h"
 
 namespace edgemesh::proxy {
@@ -158,11 +160,20 @@ Result<bool> HostNetwork::ensure_routing(const CaptureConfig& config, CaptureMod
       changed = true;
     }
   }
-  if (v6 || !config.dns_address || config.dns_address->is_v6()) return changed;
+  auto source = std::find_if(config.dns_addresses.begin(), config.dns_addresses.end(),
+                             [v6](const IpAddr& ip) { return ip.is_v6() == v6; });
+  if (source == config.dns_addresses.end()) return changed;
+  EM_TRY(bool last_resort, ensure_last_resort(config, *source, rules));
+  return changed || last_resort;
+}
 
+Result<bool> HostNetwork::ensure_last_resort(const CaptureConfig& config, const IpAddr& source,
+                                             std::string_view rules) {
+  bool changed = false;
+  std::string fam = family(source.is_v6());
   std::string table = std::to_string(last_resort_table(config));
   for (const Cidr& cidr : config.service_cidrs) {
-    if (cidr.base.is_v6()) continue;
+    if (cidr.base.is_v6() != source.is_v6()) continue;
     // TCP to services has the DNS address as its source: a connection of this machine then outlives
     // the address of the uplink. Marked packets are the agent's own and keep their way.
     auto has = [&](const char* mark) {  // the tool prints the mask, or leaves it out
@@ -181,7 +192,7 @@ Result<bool> HostNetwork::ensure_routing(const CaptureConfig& config, CaptureMod
   if (!contains(output({"ip", fam, "route", "show", "table", table}), "default dev ")) {
     for (const std::string& device : {config.interface, std::string("lo")}) {
       if (!succeeds({"ip", fam, "route", "replace", "default", "dev", device, "src",
-                     config.dns_address->to_string(), "table", table}))
+                     source.to_string(), "table", table}))
         continue;
       changed = true;
       break;
@@ -190,9 +201,16 @@ Result<bool> HostNetwork::ensure_routing(const CaptureConfig& config, CaptureMod
   return changed;
 }
 
-Result<bool> HostNetwork::ensure_dns_address(const CaptureConfig& config) {
-  if (!config.dns_address) return false;
-  const IpAddr& ip = *config.dns_address;
+Result<bool> HostNetwork::ensure_dns_addresses(const CaptureConfig& config) {
+  bool changed = false;
+  for (const IpAddr& ip : config.dns_addresses) {
+    EM_TRY(bool added, ensure_dns_address(config, ip));
+    changed = changed || added;
+  }
+  return changed;
+}
+
+Result<bool> HostNetwork::ensure_dns_address(const CaptureConfig& config, const IpAddr& ip) {
   std::string fam = family(ip.is_v6());
   std::string text = ip.to_string();
   if (contains(output({"ip", "-o", fam, "addr", "show", "to", text}), text)) return false;
@@ -244,13 +262,16 @@ void HostNetwork::remove_routing(const CaptureConfig& config, bool v6) {
   succeeds({"ip", fam, "route", "flush", "table", last});
 }
 
-void HostNetwork::remove_dns_address(const CaptureConfig& config, const IpAddr& address) {
+void HostNetwork::remove_dns_addresses(const CaptureConfig& config) {
+  if (config.dns_addresses.empty()) return;
   if (succeeds({"ip", "-o", "link", "show", "dev", config.interface}))
     succeeds({"ip", "link", "del", config.interface});
-  std::string fam = family(address.is_v6());
-  std::string text = address.to_string();
-  if (contains(output({"ip", "-o", fam, "addr", "show", "dev", "lo", "to", text}), text))
-    succeeds({"ip", fam, "addr", "del", text + (address.is_v6() ? "/128" : "/32"), "dev", "lo"});
+  for (const IpAddr& address : config.dns_addresses) {
+    std::string fam = family(address.is_v6());
+    std::string text = address.to_string();
+    if (contains(output({"ip", "-o", fam, "addr", "show", "dev", "lo", "to", text}), text))
+      succeeds({"ip", fam, "addr", "del", text + (address.is_v6() ? "/128" : "/32"), "dev", "lo"});
+  }
 }
 
 }  // namespace edgemesh::proxy

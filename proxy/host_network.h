@@ -24,16 +24,19 @@ class HostNetwork {
   // destinations either.
   Result<bool> ensure_rules(const CaptureConfig& config, CaptureMode mode, bool v6);
   // kTproxy: the rule and the route that bring marked packets to this host. Both modes: a route of
-  // last resort for the service CIDRs (IPv4, needs dns_address).
+  // last resort for the service CIDRs, where the family has a DNS address.
   Result<bool> ensure_routing(const CaptureConfig& config, CaptureMode mode, bool v6);
-  Result<bool> ensure_dns_address(const CaptureConfig& config);
+  Result<bool> ensure_dns_addresses(const CaptureConfig& config);
 
   // Take out everything of ours. First error of those that mean that something was left.
   Result<> remove_rules(bool v6);
   void remove_routing(const CaptureConfig& config, bool v6);
-  void remove_dns_address(const CaptureConfig& config, const IpAddr& address);
+  void remove_dns_addresses(const CaptureConfig& config);
 
  private:
+  Result<bool> ensure_dns_address(const CaptureConfig& config, const IpAddr& ip);
+  Result<bool> ensure_last_resort(const CaptureConfig& config, const IpAddr& source,
+                                  std::string_view rules);
   Result<io::ProcessResult> run(const std::vector<std::string>& argv, std::string_view input = {});
   Result<> must(const std::vector<std::string>& argv);
   bool succeeds(const std::vector<std::string>& argv);

@@ -95,7 +95,7 @@ int main(int argc, char** argv) {
   }
   if (args["mode"] == "tproxy") config.mode = proxy::CaptureMode::kTproxy;
   if (args["mode"] == "redirect") config.mode = proxy::CaptureMode::kRedirect;
-  if (args.contains("dns")) config.dns_address = must(IpAddr::parse(args["dns"]));
+  if (args.contains("dns")) config.dns_addresses = {must(IpAddr::parse(args["dns"]))};
   config.tproxy_port = static_cast<uint16_t>(number("tproxy-port", 15001));
   config.redirect_port = static_cast<uint16_t>(number("redirect-port", 15002));
   SockAddr endpoint = must(SockAddr::parse(args["endpoint"]));

@@ -1,7 +1,9 @@
 #include "cmd/edgemesh-agent/app.h"
 
 #include <malloc.h>
+#include <sys/socket.h>
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -29,7 +31,7 @@ proxy::CaptureMode capture_mode(agent::CaptureMode mode) {
 }
 
 // The host's name servers, without the mesh's own.
-std::vector<SockAddr> system_name_servers(const IpAddr& own) {
+std::vector<SockAddr> system_name_servers(const std::vector<IpAddr>& own) {
   std::vector<SockAddr> out;
   std::ifstream in("/etc/resolv.conf");
   for (std::string line; std::getline(in, line);) {
@@ -37,9 +39,17 @@ std::vector<SockAddr> system_name_servers(const IpAddr& own) {
     std::string keyword, address;
     words >> keyword >> address;
     auto ip = keyword == "nameserver" ? IpAddr::parse(address) : Result<IpAddr>(IpAddr());
-    if (keyword == "nameserver" && ip && *ip != own) out.push_back({*ip, 53});
+    if (keyword != "nameserver" || !ip || std::find(own.begin(), own.end(), *ip) != own.end()) continue;
+    out.push_back({*ip, 53});
   }
   return out;
+}
+
+// "[::]" takes IPv4, too. A machine without IPv6 has no such sockets: there it is IPv4 alone.
+SockAddr usable(const SockAddr& listen) {
+  if (!listen.ip.is_v6() || !listen.ip.is_unspecified()) return listen;
+  io::Fd probe(socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  return probe.valid() ? listen : SockAddr{IpAddr::any(false), listen.port};
 }
 
 }  // namespace
@@ -174,7 +184,7 @@ Result<> App::open_proxy() {
     mesh.cert_pem = identity_.cert_pem;
     mesh.key_pem = identity_.key_pem;
     mesh.ca_pem = identity_.ca_pem;
-    mesh.direct_listen = config_.p2p.direct_listen;
+    mesh.direct_listen = usable(config_.p2p.direct_listen);
     mesh.direct_enabled = config_.p2p.direct;
     mesh.ice_enabled = config_.p2p.ice;
     mesh.mark = kOwnMark;
@@ -208,7 +218,7 @@ Result<> App::open_capture() {
   capture.service_cidrs = service_cidrs();
   capture.mode = capture_mode(config_.capture.mode);
   capture.own_mark = kOwnMark;
-  if (config_.dns.enable) capture.dns_address = config_.dns.listen_address;
+  if (config_.dns.enable) capture.dns_addresses = config_.dns.addresses();
   EM_TRY(capture_, proxy::Capture::install(loop_, io::system_executor(), capture));
   EM_LOG(kInfo, "agent", "capturing by {}", proxy::to_string(capture_->mode()));
   return {};
@@ -222,11 +232,11 @@ std::string App::cluster_domain() const {
 Result<> App::open_dns() {
   if (!config_.dns.enable) return {};
   discovery::DnsOptions dns;
-  dns.listen = {{config_.dns.listen_address, 53}};
+  for (const IpAddr& address : config_.dns.addresses()) dns.listen.push_back({address, 53});
   dns.cluster_domain = dns_domain_ = cluster_domain();
   dns.service_cidrs = service_cidrs();
   dns.upstreams = config_.dns.upstreams;
-  if (dns.upstreams.empty()) dns.upstreams = system_name_servers(config_.dns.listen_address);
+  if (dns.upstreams.empty()) dns.upstreams = system_name_servers(config_.dns.addresses());
   dns.mark = kOwnMark;
   EM_TRY(dns_, discovery::DnsServer::create(loop_, dns, metrics_));
   return {};

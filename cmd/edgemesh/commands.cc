@@ -75,9 +75,9 @@ Result<> join(const JoinFlags& flags, const Common& common) {
 Result<> reset(const ResetFlags& flags, const Common& common) {
   proxy::CaptureConfig capture;
   capture.service_cidrs = {*Cidr::parse("10.96.0.0/12"), *Cidr::parse("fd00::/8")};
-  capture.dns_address = IpAddr::v4(0xa9fe6010);
+  capture.dns_addresses = agent::AgentConfig().dns.addresses();
   if (auto config = agent::load_config(flags.config, false)) {
-    capture.dns_address = config->dns.listen_address;
+    capture.dns_addresses = config->dns.addresses();
     if (!config->capture.service_cidrs.empty()) capture.service_cidrs = config->capture.service_cidrs;
   }
   EM_TRY_VOID(proxy::Capture::remove_all(io::system_executor(), capture));

@@ -61,6 +61,22 @@ TEST(AgentConfigTest, ValuesAreTaken) {
   EXPECT_FALSE(config->module_enabled("mesh"));
 }
 
+TEST(AgentConfigTest, DnsMayHaveASecondAddress) {
+  EXPECT_EQ(AgentConfig().dns.addresses(), std::vector{*IpAddr::parse("169.254.96.16")});
+  auto config = parse_config("cloud: {hub: c}\ndns: {listenAddressV6: 'fd00:96::16'}\n", "agent.yaml");
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->dns.addresses(),
+            (std::vector{*IpAddr::parse("169.254.96.16"), *IpAddr::parse("fd00:96::16")}));
+  for (const char* bad : {"10.0.0.1", "'::'", "'fe80::1'", "'::ffff:10.0.0.1'", "name"})
+    EXPECT_NE(error_of(fmt::format("dns: {{listenAddressV6: {}}}\n", bad)).find("want an IPv6 address"),
+              std::string::npos)
+        << bad;
+}
+
+TEST(AgentConfigTest, PeersMayComeByBothFamilies) {
+  EXPECT_EQ(AgentConfig().p2p.direct_listen, *SockAddr::parse("[::]:15008"));
+}
+
 TEST(AgentConfigTest, MistakesAreNamed) {
   EXPECT_NE(error_of("nodeName: Edge_1\n").find("agent.yaml:1: nodeName: 'Edge_1' is no node name"), std::string::npos);
   EXPECT_NE(error_of("node_name: a\n").find("did you mean 'nodeName'?"), std::string::npos);

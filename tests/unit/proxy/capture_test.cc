@@ -11,7 +11,7 @@ class CaptureTest : public ::testing::Test {
  protected:
   CaptureTest() : loop(std::move(*io::Loop::create())) {
     config.service_cidrs = {*Cidr::parse("10.96.0.0/12"), *Cidr::parse("fd00:96::/112")};
-    config.dns_address = *IpAddr::parse("169.254.96.16");
+    config.dns_addresses = {*IpAddr::parse("169.254.96.16")};
   }
   std::unique_ptr<Capture> install() {
     auto capture = Capture::install(*loop, host, config);
@@ -45,6 +45,36 @@ TEST_F(CaptureTest, InstallsBeforeTheRulesOfOthersAndRemovesAllAtTheEnd) {
   EXPECT_TRUE(host.rules.empty());
   EXPECT_TRUE(host.routes.empty());
   EXPECT_TRUE(host.links.empty());
+  EXPECT_TRUE(host.addresses.empty());
+}
+
+TEST_F(CaptureTest, GivesBothFamiliesTheirDnsAddressAndLastResort) {
+  config.dns_addresses.push_back(*IpAddr::parse("fd00:96:1::16"));
+  auto capture = install();
+
+  EXPECT_TRUE(host.addresses.contains("169.254.96.16/32"));
+  EXPECT_TRUE(host.addresses.contains("fd00:96:1::16/128"));
+  EXPECT_TRUE(host.rules.contains(
+      "-6 98:\tfrom all to fd00:96::/112 fwmark 0/0xffffffff ipproto tcp lookup 19783"));
+  EXPECT_TRUE(host.rules.contains("-6 32768:\tfrom all to fd00:96::/112 lookup 19783"));
+  EXPECT_TRUE(host.routes.contains("-6 19783 default dev edgemesh0 src fd00:96:1::16"));
+  EXPECT_TRUE(host.routes.contains("-4 19783 default dev edgemesh0 src 169.254.96.16"));
+  int changes = host.changes;
+  ASSERT_TRUE(capture->verify());
+  EXPECT_EQ(host.changes, changes);
+
+  capture.reset();
+  EXPECT_TRUE(host.rules.empty());
+  EXPECT_TRUE(host.routes.empty());
+  EXPECT_TRUE(host.addresses.empty());
+}
+
+TEST_F(CaptureTest, BothDnsAddressesLeaveLoopback) {
+  host.dummy = false;
+  config.dns_addresses.push_back(*IpAddr::parse("fd00:96:1::16"));
+  auto capture = install();
+  EXPECT_EQ(host.addresses.size(), 2u);
+  capture.reset();
   EXPECT_TRUE(host.addresses.empty());
 }
 
