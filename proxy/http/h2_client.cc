@@ -48,8 +48,11 @@ class ClientConn final : public h2::Conn {
   void head_done(Stream& s, bool end) override {
     HeadPtr head = std::move(s.head);
     if (head == nullptr || s.released || s.handler == nullptr) return;
-    if (s.too_large) {
-      nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, s.id, NGHTTP2_CANCEL);
+    // There is no status 101 in HTTP/2 (RFC 9113 8.6).
+    bool malformed = head->status < 100 || head->status == 101;
+    if (s.too_large || malformed) {
+      nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, s.id,
+                                malformed ? NGHTTP2_PROTOCOL_ERROR : NGHTTP2_CANCEL);
       return;
     }
     s.in_final = head->status >= 200;

@@ -119,7 +119,7 @@ void Conn::on_error(const Error& error) {
 }
 
 void Conn::deliver(Stream& s, std::span<const uint8_t> data, bool end) {
-  bool wanted = !s.released && s.handler != nullptr;
+  bool wanted = !s.released && s.handler != nullptr && s.in_final;
   if (wanted && (!s.reading || !s.in.empty())) {
     s.in.append(data);
     return;

@@ -3,6 +3,7 @@
 #include "proxy/http/h2_client.h"
 #include "proxy/http/h2_server.h"
 #include "tests/unit/proxy_http/h1_test_support.h"
+#include "tests/unit/proxy_http/h2_raw.h"
 
 namespace edgemesh::proxy {
 namespace {
@@ -243,6 +244,26 @@ TEST_F(H2Test, DrainEndsWhenStreamsHave) {
   side.stream.reset();
   server.requests.clear();
   EXPECT_TRUE(until([&] { return server.closed && client.closed; }));
+}
+
+TEST_F(H2Test, AnswersWithoutAStatusThatIsOneAreRefused) {
+  using namespace h2raw;  // NOLINT
+  for (std::string_view status : {"052", "000", "101", ""}) {
+    auto [near, far] = test::MemoryStream::pair(*loop);
+    client.connection = make_h2_client(*loop, batch, std::move(near), {}, &client);
+    Peer peer(std::move(far));
+    Side side;
+    side.stream = client.connection->open(&side);
+    side.stream->send_head(*request("GET", "/"), true);
+    peer.send(kSettings, 0, 0, "");
+    peer.send(kHeaders, kEndHeaders, 1, status.empty() ? "" : field(":status", status));
+    peer.send(kData, kEndStream, 1, "body");
+    ASSERT_TRUE(until([&] { return !side.reset.empty(); }));
+    EXPECT_EQ(side.reason, ResetReason::kProtocol);
+    EXPECT_EQ(side.head, nullptr);
+    EXPECT_EQ(side.body, "");
+    side.stream.reset();
+  }
 }
 
 TEST_F(H2Test, RapidResetEndsTheConnection) {
