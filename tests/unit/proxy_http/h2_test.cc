@@ -255,6 +255,7 @@ TEST_F(H2Test, AnswersWithoutAStatusThatIsOneAreRefused) {
     Side side;
     side.stream = client.connection->open(&side);
     side.stream->send_head(*request("GET", "/"), true);
+    for (int i = 0; i < 5; ++i) loop->run_once();  // the request leaves
     peer.send(kSettings, 0, 0, "");
     peer.send(kHeaders, kEndHeaders, 1, status.empty() ? "" : field(":status", status));
     peer.send(kData, kEndStream, 1, "body");
