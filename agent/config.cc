@@ -86,6 +86,8 @@ void read_proxy(Reader reader, AgentConfig::Proxy& out) {
   reader.read("maxConnections", &out.max_connections, 1, 10'000'000);
   reader.read("drainTimeout", &out.drain_timeout, Duration::zero(), hours(24));
   reader.read("accessLog", &out.access_log);
+  reader.read("http", &out.http);
+  reader.read("config", &out.config);
 }
 
 void read_p2p(Reader reader, AgentConfig::P2p& out) {
@@ -259,7 +261,9 @@ std::string config_json(const AgentConfig& config) {
         {"idleTimeout", config::format_duration(config.proxy.idle_timeout)},
         {"maxConnections", config.proxy.max_connections},
         {"drainTimeout", config::format_duration(config.proxy.drain_timeout)},
-        {"accessLog", config.proxy.access_log}}},
+        {"accessLog", config.proxy.access_log},
+        {"http", config.proxy.http},
+        {"config", config.proxy.config}}},
       {"p2p",
        {{"enable", config.p2p.enable},
         {"direct", config.p2p.direct},

@@ -50,6 +50,9 @@ struct AgentConfig {
     size_t max_connections = 16'384;  // of one worker
     Duration drain_timeout = std::chrono::seconds(10);
     bool access_log = true;
+    // Service ports whose name or appProtocol says HTTP are balanced by request, not by connection.
+    bool http = false;
+    std::string config;  // file with listeners, routes, clusters (as edgemesh-proxy's); empty: none
   } proxy;
 
   struct P2p {

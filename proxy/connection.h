@@ -47,6 +47,8 @@ struct WorkerContext : PumpContext {
   // The way to other nodes: a dialer on this loop, or another worker that has one, or neither.
   p2p::Dialer* dialer = nullptr;
   std::function<void(Handover)> hand_over;
+  // Offered each captured connection first; true: it was taken. Null: all are forwarded as bytes.
+  std::function<bool(io::Fd& fd, const SockAddr& peer, const SockAddr& destination)> take_http;
   std::function<void()> on_empty;  // while draining: the last connection ended
 
   size_t connections = 0;

@@ -106,6 +106,14 @@ std::vector<io::Loop*> Proxy::worker_loops() {
   for (auto& worker : impl_->workers) loops.push_back(&worker->loop());
   return loops;
 }
+void Proxy::set_take_http(TakeHttp take) {
+  for (size_t i = 0; i < impl_->workers.size(); ++i)
+    impl_->workers[i]->context().take_http =
+        [take, index = static_cast<int>(i)](io::Fd& fd, const SockAddr& peer,
+                                            const SockAddr& destination) {
+          return take(index, fd, peer, destination);
+        };
+}
 p2p::Acceptor& Proxy::acceptor() {
   return impl_->workers.front()->acceptor();
 }

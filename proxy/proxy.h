@@ -7,10 +7,12 @@
 // Shut-down: drain() -> set_dialer(nullptr) -> the mesh is destroyed -> stop().
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "core/io/fd.h"
 #include "core/io/loop.h"
 #include "core/obs/metrics.h"
 #include "discovery/snapshot.h"
@@ -31,6 +33,10 @@ class Proxy {
   io::Loop& tunnel_loop();
   // Those of all workers, the first one's first.
   std::vector<io::Loop*> worker_loops();
+  // Before start(): who may take captured connections; see WorkerContext::take_http.
+  using TakeHttp = std::function<bool(int worker, io::Fd& fd, const SockAddr& peer,
+                                      const SockAddr& destination)>;
+  void set_take_http(TakeHttp take);
   // Receives the CONNECTs of peers; called on tunnel_loop().
   p2p::Acceptor& acceptor();
   // The way to other nodes, used on tunnel_loop(); null takes it away. Borrowed. Until there is

@@ -100,6 +100,7 @@ Result<> Worker::listen(const ListenerOptions& options, bool reuse_port) {
       return;
     }
     auto destination = io::original_dst(fd.get(), redirected);
+    if (destination && context_->take_http && context_->take_http(fd, peer, *destination)) return;
     // Without one somebody addressed the listener itself; that is no service either.
     L4Connection::accept(*context_, std::move(fd), peer, destination ? *destination : listen_addr,
                          nullptr);

@@ -73,6 +73,10 @@ App::~App() {
   renewal_.reset();
   if (bus_) bus_->stop();
   if (proxy_) proxy_->set_dialer(nullptr);
+  if (l7_) {
+    l7_->set_dialer(nullptr);
+    l7_->stop();
+  }
   mesh_.reset();
   capture_.reset();
   if (proxy_) proxy_->stop();
@@ -95,6 +99,7 @@ Result<> App::open() {
   EM_TRY(metastore_, agent::Metastore::open(loop_, config_.state_dir + "/meta.db", metrics_));
   registry_.subscribe([this](const std::shared_ptr<const discovery::Snapshot>& snapshot) {
     proxy_->set_snapshot(snapshot);
+    if (l7_) l7_->set_snapshot(snapshot);
     if (dns_ && serves_) dns_->update(snapshot);
   });
   EM_TRY_VOID(make_channel());
@@ -104,6 +109,7 @@ Result<> App::open() {
   EM_TRY_VOID(bus_->start());  // the node serves what it knew from here on, then the hub connects
   note_synced();
   proxy_->set_snapshot(registry_.snapshot());
+  if (l7_) l7_->set_snapshot(registry_.snapshot());
   if (mesh_) {
     std::vector<p2p::KnownPeer> known;
     for (const auto& peer : mesh_module_->known_peers()) known.push_back({peer.node, peer.direct});
@@ -177,6 +183,7 @@ Result<> App::open_proxy() {
   if (config_.capture.enable)
     options.listeners = proxy::capture_listeners();
   EM_TRY(proxy_, proxy::Proxy::create(loop_, options, metrics_));
+  EM_TRY_VOID(open_http());
   if (config_.p2p.enable) {
     p2p::MeshOptions mesh;
     mesh.node = config_.node_name;
@@ -201,9 +208,39 @@ Result<> App::open_proxy() {
     };
     EM_TRY(mesh_, p2p::Mesh::create(loop_, proxy_->tunnel_loop(), mesh, hooks, proxy_->acceptor()));
     proxy_->set_dialer(&mesh_->dialer());
+    if (l7_) l7_->set_dialer(&mesh_->dialer());
   }
   proxy_->start();
   return {};
+}
+
+Result<> App::open_http() {
+  if (!config_.proxy.http && config_.proxy.config.empty()) return {};
+  io::Resolver::Options resolver;
+  resolver.servers = config_.dns.upstreams;
+  resolver.mark = kOwnMark;
+  EM_TRY(resolver_, io::Resolver::create(loop_, resolver));
+  proxy::L7ProxyOptions options;
+  options.place.node = config_.node_name;
+  options.place.locality.zone = config_.zone;
+  options.connector.node = config_.node_name;
+  options.connector.mark = kOwnMark;
+  options.connector.marked = {*Cidr::parse("0.0.0.0/0"), *Cidr::parse("::/0")};
+  options.lookup = proxy::lookup_by(*resolver_);
+  options.drain_timeout = config_.proxy.drain_timeout;
+  options.capture_services = config_.proxy.http;
+  EM_TRY(l7_, proxy::L7Proxy::create(loop_, proxy_->worker_loops(), options));
+  proxy_->set_take_http([l7 = l7_.get()](int worker, io::Fd& fd, const SockAddr& peer,
+                                         const SockAddr& destination) {
+    return l7->take_captured(worker, fd, peer, destination);
+  });
+  return reload();
+}
+
+Result<> App::reload() {
+  if (!l7_ || config_.proxy.config.empty()) return {};
+  EM_TRY(auto config, proxy::model::load_config(config_.proxy.config));
+  return l7_->apply(std::move(config));
 }
 
 std::vector<Cidr> App::service_cidrs() const {
@@ -316,7 +353,11 @@ void App::shut_down() {
   EM_LOG(kInfo, "agent", "stopping: connections have {} s to end",
          std::chrono::duration_cast<std::chrono::seconds>(config_.proxy.drain_timeout).count());
   // The rules stay until then: without them the packets of captured connections find no way.
-  proxy_->drain([this] { loop_.stop(); });
+  auto drain_bytes = [this] { proxy_->drain([this] { loop_.stop(); }); };
+  if (l7_)
+    l7_->drain(drain_bytes);
+  else
+    drain_bytes();
 }
 
 }  // namespace edgemesh::cmd

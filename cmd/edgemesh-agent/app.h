@@ -14,6 +14,7 @@
 #include "agent/metastore.h"
 #include "cmd/edgemesh-agent/admin.h"
 #include "core/bus/bus.h"
+#include "core/io/resolver.h"
 #include "core/obs/metrics.h"
 #include "discovery/dns_server.h"
 #include "discovery/registry.h"
@@ -21,6 +22,7 @@
 #include "p2p/netcheck.h"
 #include "p2p/netlink_watch.h"
 #include "proxy/capture.h"
+#include "proxy/listener/l7_proxy.h"
 #include "proxy/proxy.h"
 
 namespace edgemesh::cmd {
@@ -34,6 +36,8 @@ class App final : private agent::MeshSink {
   static Result<std::unique_ptr<App>> create(io::Loop& loop, agent::AgentConfig config);
   ~App() override;
 
+  // Reads the file that proxy.config names again; what was before stays on an error.
+  Result<> reload();
   // Takes the capture rules out, lets connections end, then stops the loop.
   void shut_down();
 
@@ -41,6 +45,7 @@ class App final : private agent::MeshSink {
   App(io::Loop& loop, agent::AgentConfig config);
   Result<> open();
   Result<> open_proxy();
+  Result<> open_http();
   Result<> open_capture();
   Result<> open_dns();
   Result<> make_channel();
@@ -98,6 +103,8 @@ class App final : private agent::MeshSink {
   std::unique_ptr<bus::Bus> bus_;
   std::unique_ptr<agent::Renewal> renewal_;
   std::unique_ptr<proxy::Proxy> proxy_;
+  std::unique_ptr<io::Resolver> resolver_;  // of clusters by DNS name
+  std::unique_ptr<proxy::L7Proxy> l7_;
   std::unique_ptr<p2p::Mesh> mesh_;
   std::unique_ptr<proxy::Capture> capture_;
   std::unique_ptr<discovery::DnsServer> dns_;

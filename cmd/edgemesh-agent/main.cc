@@ -54,12 +54,17 @@ int run(const edgemesh::agent::AgentConfig& config) {
   auto stop = [&] { (*app)->shut_down(); };
   auto term = io::SignalWatch::start(**loop, SIGTERM, stop);
   auto interrupt = io::SignalWatch::start(**loop, SIGINT, stop);
-  if (!term || !interrupt) return 1;
+  auto hup = io::SignalWatch::start(**loop, SIGHUP, [&] {
+    if (auto done = (*app)->reload(); !done)
+      EM_LOG(kError, "agent", "{}; the configuration before stays", done.error().message);
+  });
+  if (!term || !interrupt || !hup) return 1;
   for (const auto& [component, level] : config.log.components) log::set_level(component, level);
   EM_LOG(kInfo, "agent", "edgemesh-agent {} runs", kVersion);
   (*loop)->run();
   term->reset();
   interrupt->reset();
+  hup->reset();
   app->reset();
   return 0;
 }

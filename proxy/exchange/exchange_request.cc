@@ -195,7 +195,7 @@ bool Exchange::find_route() {
   if (!connect && request_->protocol.empty()) return true;
   const std::string_view wanted = connect ? std::string_view("CONNECT") : request_->protocol;
   for (const auto& allowed : upgrades)
-    if (allowed == wanted) return true;
+    if (allowed == wanted || allowed == "*") return true;
   reply(403, "", 0, "the route does not allow this upgrade");
   return false;
 }

@@ -1,16 +1,13 @@
+#include <algorithm>
 #include <future>
 #include <set>
 
 #include "core/base/log.h"
-#include "proxy/exchange/http_connection.h"
 #include "proxy/listener/l7_side.h"
-#include "proxy/upstream/outlier.h"
 
 namespace edgemesh::proxy {
 
 namespace {
-
-constexpr Duration kSweepEvery = std::chrono::milliseconds(500);
 
 bool same_addresses(const model::Listener& a, const model::Listener& b) {
   return a.kind == b.kind && a.address == b.address && a.more_addresses == b.more_addresses &&
@@ -23,7 +20,6 @@ L7Proxy::L7Proxy(io::Loop& main, std::vector<io::Loop*> workers, L7ProxyOptions 
     : main_(main),
       loops_(std::move(workers)),
       options_(std::move(options)),
-      sweep_timer_(main, [this] { sweep(); }),
       drain_timer_(main, [this] {
         if (auto done = std::exchange(on_drained_, nullptr)) done();
       }) {}
@@ -51,7 +47,6 @@ Result<std::unique_ptr<L7Proxy>> L7Proxy::create(io::Loop& main, std::vector<io:
   manager.lookup = proxy->options_.lookup;
   manager.publish = [p = proxy.get()](ClusterUpdates updates) { p->publish(updates); };
   proxy->manager_ = std::make_unique<ClusterManager>(std::move(manager));
-  proxy->sweep_timer_.start_repeating(kSweepEvery);
   return proxy;
 }
 
@@ -117,6 +112,7 @@ Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config) {
   }
   std::vector<std::shared_ptr<const model::Cluster>> clusters;
   for (const auto& [name, cluster] : config->clusters) clusters.push_back(cluster);
+  for (const auto& [key, service] : services_) clusters.push_back(service.cluster);
   EM_TRY_VOID(manager_->apply(clusters));  // the last that can fail
 
   tables_ = std::move(tables);
@@ -159,6 +155,13 @@ size_t L7Proxy::Side::connections() const {
   return sum;
 }
 
+void L7Proxy::Side::count_captured() {
+  captured = static_cast<size_t>(std::count_if(listeners.begin(), listeners.end(), [](auto& one) {
+    return one.second->runtime_ptr()->spec->kind == model::Listener::Kind::kCaptured &&
+           !one.first.starts_with("outbound|");
+  }));
+}
+
 void L7Proxy::Side::set_listener(const std::string& name, std::shared_ptr<ListenerShared> shared,
                                  ListenerRuntimePtr runtime, bool opens,
                                  std::vector<io::Fd>& sockets) {
@@ -167,6 +170,7 @@ void L7Proxy::Side::set_listener(const std::string& name, std::shared_ptr<Listen
     listener = std::make_unique<WorkerListener>(*worker, std::move(shared), std::move(runtime));
   else
     listener->update(std::move(runtime));
+  count_captured();
   if (!opens) return;
   listener->stop_accepting();
   for (io::Fd& socket : sockets)
@@ -182,17 +186,12 @@ void L7Proxy::remove_listener(const std::string& name) {
     found->second->drain();
     side.draining.push_back(std::move(found->second));
     side.listeners.erase(found);
+    side.count_captured();
     std::erase_if(side.draining, [](const auto& listener) { return listener->connections() == 0; });
   });
 }
 
 void L7Proxy::publish(const ClusterUpdates& updates) {
-  for (const ClusterUpdate& update : *updates) {
-    if (update.set != nullptr && update.set->cluster().outlier.get() != nullptr)
-      swept_[update.name].first = update.set;
-    else
-      swept_.erase(update.name);
-  }
   each_side([updates](Side& side) {
     side.worker->l7.clusters().apply(updates);
     if (side.health == nullptr) return;
@@ -205,18 +204,11 @@ void L7Proxy::publish(const ClusterUpdates& updates) {
   });
 }
 
-void L7Proxy::sweep() {
-  const TimePoint now = main_.now();
-  for (auto& [name, entry] : swept_) {
-    auto& [set, last] = entry;
-    if (now - last < set->cluster().outlier->interval) continue;
-    last = now;
-    sweep_outliers(*set, now);
-  }
-}
-
 void L7Proxy::set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot) {
-  manager_->set_snapshot(std::move(snapshot));
+  snapshot_ = snapshot;
+  manager_->set_snapshot(snapshot);
+  drop_services();
+  if (options_.capture_services) each_side([snapshot](Side& side) { side.snapshot = snapshot; });
 }
 
 void L7Proxy::set_dialer(p2p::Dialer* dialer) {
@@ -256,7 +248,6 @@ void L7Proxy::Side::wait_empty(io::Task done) {
 void L7Proxy::stop() {
   if (std::exchange(stopped_, true)) return;
   on_drained_ = nullptr;
-  sweep_timer_.stop();
   drain_timer_.stop();
   for (size_t i = 0; i < sides_.size(); ++i) {
     if (loops_[i]->on_thread()) {  // it never ran, or it is the main loop itself (tests)

@@ -27,6 +27,8 @@ struct L7ProxyOptions {
   size_t max_requests = 100'000;  // open at a time in one worker
   Duration drain_timeout = std::chrono::seconds(10);
   uint64_t seed = 0;  // 0: from the clock
+  // Connections to service ports whose name or appProtocol says HTTP are balanced by request.
+  bool capture_services = false;
 };
 
 // What is read of a configuration by operators.
@@ -48,6 +50,11 @@ class L7Proxy {
   void set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot);
   // The way to other nodes, used on the first worker's loop.
   void set_dialer(p2p::Dialer* dialer);
+
+  // A connection that capture brought to worker `index`, on that worker's loop; `local` is where it was
+  // sent to. True: it is taken, `fd` is moved from. A listener of kind kCaptured whose address fits
+  // takes it; else, with `capture_services`, a service port that says that it speaks HTTP.
+  bool take_captured(int index, io::Fd& fd, const SockAddr& peer, const SockAddr& local);
 
   // Listeners close, requests are finished; `done` runs on the main loop when the last connection
   // ended or the drain timeout passed.
@@ -76,8 +83,13 @@ class L7Proxy {
   L7Proxy(io::Loop& main, std::vector<io::Loop*> workers, L7ProxyOptions options);
   Result<Sockets> open_sockets(const model::Listener& spec, std::vector<SockAddr>* addrs) const;
   void publish(const ClusterUpdates& updates);
+  // captured.cc
+  void make_service(const std::string& key, const std::string& ns, const std::string& name,
+                    uint16_t port);
+  void drop_services();
   void remove_listener(const std::string& name);
-  void sweep();
+  void for_each_listening(
+      const std::function<void(const std::string&, const ListenerShared&)>& visit) const;
   // Runs `task` on the loop of each side.
   void each_side(const std::function<void(Side&)>& task);
 
@@ -88,9 +100,15 @@ class L7Proxy {
   std::unique_ptr<ClusterManager> manager_;
   std::shared_ptr<const model::Config> config_;
   RouteTables tables_;
+  std::shared_ptr<const discovery::Snapshot> snapshot_;
+  struct Service {  // made for a captured connection
+    std::string ns, name;
+    uint16_t port = 0;
+    std::shared_ptr<const model::Cluster> cluster;
+    Listening listening;
+  };
+  std::map<std::string, Service> services_;  // by the name of cluster and listener
   std::map<std::string, Listening> listeners_;
-  std::map<std::string, std::pair<std::shared_ptr<const HostSet>, TimePoint>> swept_;
-  io::Timer sweep_timer_;
   io::Timer drain_timer_;
   io::Task on_drained_;
   size_t busy_ = 0;

@@ -18,6 +18,12 @@ void head(std::string& out, std::string_view name, std::string_view type, std::s
 
 }  // namespace
 
+void L7Proxy::for_each_listening(
+    const std::function<void(const std::string&, const ListenerShared&)>& visit) const {
+  for (const auto& [name, listening] : listeners_) visit(name, *listening.shared);
+  for (const auto& [key, service] : services_) visit(key, *service.listening.shared);
+}
+
 L7Totals L7Proxy::totals() const {
   L7Totals totals;
   for (const auto& side : sides_) {
@@ -26,8 +32,9 @@ L7Totals L7Proxy::totals() const {
     totals.active_requests += stats.active_requests.value();
     totals.active_connections += stats.active_connections.value();
   }
-  for (const auto& [name, listening] : listeners_)
-    totals.connections += sum(*listening.shared, &ListenerStats::connections);
+  for_each_listening([&](const std::string&, const ListenerShared& shared) {
+    totals.connections += sum(shared, &ListenerStats::connections);
+  });
   return totals;
 }
 
@@ -51,19 +58,19 @@ void L7Proxy::append_metrics(std::string& out) const {
   };
   for (const Row& row : kRows) {
     head(out, row.name, "counter", row.help);
-    for (const auto& [name, listening] : listeners_)
-      out += fmt::format("{}{{listener=\"{}\"}} {}\n", row.name, name,
-                         sum(*listening.shared, row.counter));
+    for_each_listening([&](const std::string& name, const ListenerShared& shared) {
+      out += fmt::format("{}{{listener=\"{}\"}} {}\n", row.name, name, sum(shared, row.counter));
+    });
   }
   head(out, "edgemesh_http_answers_total", "counter", "Answers by the first digit of the status.");
-  for (const auto& [name, listening] : listeners_) {
+  for_each_listening([&](const std::string& name, const ListenerShared& shared) {
     for (int i = 0; i < 6; ++i) {
       uint64_t total = 0;
-      for (const auto& stats : listening.shared->stats) total += stats->by_class[i].value();
+      for (const auto& stats : shared.stats) total += stats->by_class[i].value();
       out += fmt::format("edgemesh_http_answers_total{{listener=\"{}\",class=\"{}\"}} {}\n", name,
                          i == 0 ? "none" : fmt::format("{}xx", i), total);
     }
-  }
+  });
   struct Total {
     const char* name;
     const char* help;

@@ -13,6 +13,12 @@ struct L7Proxy::Side {
   }
   void set_listener(const std::string& name, std::shared_ptr<ListenerShared> shared,
                     ListenerRuntimePtr runtime, bool opens, std::vector<io::Fd>& sockets);
+  // The listener of kind kCaptured that a connection to `local` belongs to; null: none.
+  WorkerListener* find_captured(const SockAddr& local);
+  // Connections whose service has no listener yet go on, or are let go.
+  void resume_waiting(const std::string& key);
+  void count_captured();
+
   // `done` once there is no connection.
   void wait_empty(io::Task done);
   void end();
@@ -23,6 +29,15 @@ struct L7Proxy::Side {
   std::map<std::string, std::unique_ptr<WorkerListener>> listeners;
   std::vector<std::unique_ptr<WorkerListener>> draining;  // that a configuration removed
   std::unique_ptr<HealthChecker> health;                  // the first side's
+  std::shared_ptr<const discovery::Snapshot> snapshot;    // with capture_services
+  struct Waiting {
+    io::Fd fd;
+    SockAddr peer, local;
+  };
+  static constexpr size_t kMaxWaiting = 1024;
+  std::map<std::string, std::vector<Waiting>> waiting;  // for the listener of their service
+  size_t waiting_count = 0;
+  size_t captured = 0;  // listeners of kind kCaptured that a configuration names
   std::unique_ptr<io::Timer> look_timer;
   io::Task on_empty;
 };

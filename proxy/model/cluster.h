@@ -58,6 +58,15 @@ struct Endpoint {
   Labels labels;
   friend bool operator==(const Endpoint&, const Endpoint&) = default;
 };
+// What tells endpoints of a cluster apart: an address alone does not, as two nodes may be in private
+// networks that use the same one.
+inline bool same(const Endpoint& a, const Endpoint& b) {
+  return a.addr == b.addr && a.node == b.node;
+}
+inline bool before(const Endpoint& a, const Endpoint& b) {
+  if (a.addr != b.addr) return a.addr < b.addr;
+  return a.node < b.node;
+}
 inline constexpr uint32_t kMaxWeight = 1'000'000;
 inline constexpr uint32_t kMaxPriority = 127;
 

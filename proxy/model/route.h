@@ -191,7 +191,8 @@ struct Route {
   std::vector<Mirror> mirrors;
   std::vector<HashPolicy> hash;
   RequestPriority priority = RequestPriority::kDefault;
-  std::vector<std::string> upgrades{"websocket"};  // allowed; "CONNECT" for CONNECT requests
+  // Allowed; "CONNECT" for CONNECT requests, "*" for all.
+  std::vector<std::string> upgrades{"websocket"};
   RoutePolicies policies;
   std::string operation;  // of the trace span; empty: the route's name
   friend bool operator==(const Route&, const Route&) = default;

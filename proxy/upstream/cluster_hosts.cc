@@ -74,7 +74,7 @@ void ClusterState::retire() {
   }
 }
 
-// Both lists are sorted by address.
+// Both lists are sorted by address and node.
 void ClusterState::adopt_hosts(const HostSet*) {
   auto before = std::move(hosts_);
   hosts_.clear();
@@ -83,9 +83,9 @@ void ClusterState::adopt_hosts(const HostSet*) {
   std::vector<HostRef> gone;
   for (uint32_t i = 0; i < set_->entries().size(); ++i) {
     const auto& entry = set_->entries()[i];
-    while (old < before.size() && before[old]->addr() < entry.endpoint.addr)
+    while (old < before.size() && model::before(before[old]->endpoint(), entry.endpoint))
       gone.push_back(std::move(before[old++]));
-    if (old < before.size() && before[old]->addr() == entry.endpoint.addr &&
+    if (old < before.size() && model::same(before[old]->endpoint(), entry.endpoint) &&
         before[old]->shared_ == entry.shared) {
       before[old]->endpoint_ = {set_, &entry.endpoint};
       hosts_.push_back(std::move(before[old++]));

@@ -91,9 +91,9 @@ void HostSet::take_endpoints(const std::vector<model::Endpoint>& endpoints, cons
   sorted.reserve(endpoints.size());
   for (const auto& endpoint : endpoints) sorted.push_back(&endpoint);
   std::stable_sort(sorted.begin(), sorted.end(),
-                   [](const auto* a, const auto* b) { return a->addr < b->addr; });
+                   [](const auto* a, const auto* b) { return model::before(*a, *b); });
   sorted.erase(std::unique(sorted.begin(), sorted.end(),
-                           [](const auto* a, const auto* b) { return a->addr == b->addr; }),
+                           [](const auto* a, const auto* b) { return model::same(*a, *b); }),
                sorted.end());
   const bool checked = !cluster_->health_checks.empty();
   entries_.reserve(sorted.size());
@@ -102,9 +102,9 @@ void HostSet::take_endpoints(const std::vector<model::Endpoint>& endpoints, cons
     std::shared_ptr<SharedHost> shared;
     if (before != nullptr) {
       auto it = std::lower_bound(
-          before->entries_.begin(), before->entries_.end(), endpoint.addr,
-          [](const Entry& entry, const SockAddr& addr) { return entry.endpoint.addr < addr; });
-      if (it != before->entries_.end() && it->endpoint.addr == endpoint.addr) shared = it->shared;
+          before->entries_.begin(), before->entries_.end(), endpoint,
+          [](const Entry& a, const model::Endpoint& b) { return model::before(a.endpoint, b); });
+      if (it != before->entries_.end() && model::same(it->endpoint, endpoint)) shared = it->shared;
     }
     if (shared == nullptr) {
       shared = std::make_shared<SharedHost>(endpoint.addr, options.workers);
@@ -195,7 +195,8 @@ void HostSet::make_table(Group& group) const {
   hosts.reserve(group.hosts.size());
   for (uint32_t i : group.hosts) {
     const auto& endpoint = entries_[i].endpoint;
-    hosts.push_back({hash64(endpoint.addr), static_cast<double>(endpoint.weight)});
+    const uint64_t node = endpoint.node.empty() ? 0 : mix64(hash64(endpoint.node));
+    hosts.push_back({hash64(endpoint.addr) ^ node, static_cast<double>(endpoint.weight)});
   }
   // A locality's weight is shared by its hosts in proportion to their own.
   for (const auto& locality : group.localities) {

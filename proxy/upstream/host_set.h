@@ -58,7 +58,7 @@ class HostSet {
     std::shared_ptr<tls::Context> tls;  // for clusters with TLS origination: client_context()
   };
   // `before` is the set that this one follows, null for the first: endpoints that stay keep what is
-  // known of them. Twice the same address: the first counts.
+  // known of them. Twice the same address on the same node: the first counts.
   static std::shared_ptr<const HostSet> build(std::shared_ptr<const model::Cluster> cluster,
                                               std::vector<model::Endpoint> endpoints,
                                               const Options& options,
@@ -98,7 +98,7 @@ class HostSet {
   std::shared_ptr<SharedCluster> shared_;
   std::shared_ptr<tls::Context> tls_;
   std::vector<model::Endpoint> endpoints_;
-  std::vector<Entry> entries_;  // sorted by address
+  std::vector<Entry> entries_;  // sorted by address and node
   std::vector<Subset> subsets_;
   uint32_t levels_ = 0;
   int default_subset_ = -1;
