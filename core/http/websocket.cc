@@ -8,6 +8,14 @@
 
 namespace edgemesh::http {
 
+std::string websocket_accept(std::string_view key) {
+  std::string text = std::string(key) + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+  std::string hash(SHA_DIGEST_LENGTH, '\0');
+  SHA1(reinterpret_cast<const unsigned char*>(text.data()), text.size(),  // NOLINT
+       reinterpret_cast<unsigned char*>(hash.data()));                    // NOLINT
+  return tls::base64_encode(hash);
+}
+
 namespace {
 
 class WebSocketImpl final : public WebSocket {
@@ -41,20 +49,11 @@ class WebSocketImpl final : public WebSocket {
   std::shared_ptr<const tls::PeerIdentity> peer_;
 };
 
-// RFC 6455 1.3: proves that the server understood the request.
-std::string accept_value(std::string_view key) {
-  std::string text = std::string(key) + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-  std::string hash(SHA_DIGEST_LENGTH, '\0');
-  SHA1(reinterpret_cast<const unsigned char*>(text.data()), text.size(),  // NOLINT
-       reinterpret_cast<unsigned char*>(hash.data()));                    // NOLINT
-  return tls::base64_encode(hash);
-}
-
 Result<> check_answer(const Response& head, std::string_view key) {
   if (!head.headers.has_token("connection", "upgrade") ||
       !head.headers.has_token("upgrade", "websocket"))
     return fail(ErrorCode::kProtocol, "WebSocket: the server upgraded to something else");
-  if (head.headers.get_or("sec-websocket-accept", "") != accept_value(key))
+  if (head.headers.get_or("sec-websocket-accept", "") != websocket_accept(key))
     return fail(ErrorCode::kProtocol, "WebSocket: the server's Sec-WebSocket-Accept is wrong");
   if (!head.headers.get_or("sec-websocket-extensions", "").empty())
     return fail(ErrorCode::kProtocol, "WebSocket: the server uses an extension nobody asked for");
@@ -124,7 +123,7 @@ Result<std::unique_ptr<WebSocket>> WebSocket::accept(io::Loop& loop, const Reque
   }
   EM_TRY(auto stream, writer.upgrade({{"Upgrade", "websocket"},
                                       {"Connection", "Upgrade"},
-                                      {"Sec-WebSocket-Accept", accept_value(request.headers.get_or(
+                                      {"Sec-WebSocket-Accept", websocket_accept(request.headers.get_or(
                                                                    "sec-websocket-key", ""))}}));
   return std::unique_ptr<WebSocket>(
       std::make_unique<WebSocketImpl>(loop, std::move(stream), true, options, request.peer));

@@ -18,6 +18,9 @@
 
 namespace edgemesh::http {
 
+// Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455 1.3): proves that the request was understood.
+std::string websocket_accept(std::string_view key);
+
 struct WebSocketOptions {
   size_t max_message_bytes = 16 << 20;
   size_t max_queued_bytes = 64 << 20;                  // unsent; send_* fails beyond

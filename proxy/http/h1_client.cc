@@ -1,6 +1,10 @@
 #include "proxy/http/h1_client.h"
 
+#include <algorithm>
+
 #include "core/http/message.h"
+#include "core/http/websocket.h"
+#include "core/tls/x509.h"
 #include "proxy/http/h1_conn.h"
 #include "proxy/http/h1_head.h"
 
@@ -38,6 +42,7 @@ class H1ClientConnection final : public HttpClientConnection, private h1::Conn {
   Step step_head(std::string_view rest, size_t* n);
   Step take_answer(const http::H1Head& parsed, HeadPtr head);
   void write_head(h1::Stream& stream, const Head& head, bool end) override;
+  static void write_websocket(h1::Stream& stream, const Head& head, char** at);
   Framing frame(const h1::Stream& stream, const Head& head, bool end) const;
   void on_released(h1::Stream& stream) override;
   void on_bad_body(ResetReason reason, std::string_view why) override { break_off(reason, why); }
@@ -110,7 +115,7 @@ void H1ClientConnection::write_head(h1::Stream& s, const Head& head, bool end) {
   parser_.reset();
   parser_.answers(method);
   char* begin = out_.prepare(fields_size(head) + method.size() + target.size() +
-                             head.authority.size() + head.protocol.size() + 200);
+                             head.authority.size() + head.protocol.size() + 300);
   char* at = begin;
   h1::put(&at, method);
   h1::put(&at, " ");
@@ -132,6 +137,7 @@ void H1ClientConnection::write_head(h1::Stream& s, const Head& head, bool end) {
     h1::put(&at, te ? "Connection: upgrade, TE\r\nUpgrade: " : "Connection: upgrade\r\nUpgrade: ");
     h1::put(&at, head.protocol);
     h1::put(&at, "\r\n");
+    if (head.protocol == "websocket") write_websocket(s, head, &at);
   } else if (te) {
     h1::put(&at, "Connection: TE\r\n");
   }
@@ -144,6 +150,18 @@ void H1ClientConnection::write_head(h1::Stream& s, const Head& head, bool end) {
     else
       end_output(s);
   }
+}
+
+// A client of HTTP/2 gives no key (RFC 8441 5): we make one, and check the answer to it.
+void H1ClientConnection::write_websocket(h1::Stream& s, const Head& head, char** at) {
+  if (!head.has("sec-websocket-version")) h1::put(at, "Sec-WebSocket-Version: 13\r\n");
+  if (head.has("sec-websocket-key")) return;
+  std::string key = tls::base64_encode(tls::random_bytes(16));
+  s.websocket = key.size() == s.websocket_key.size();
+  std::copy_n(key.begin(), s.websocket_key.size(), s.websocket_key.begin());
+  h1::put(at, "Sec-WebSocket-Key: ");
+  h1::put(at, key);
+  h1::put(at, "\r\n");
 }
 
 h1::Conn::Step H1ClientConnection::step(std::string_view rest, size_t* n) {
@@ -188,6 +206,14 @@ h1::Conn::Step H1ClientConnection::take_answer(const http::H1Head& parsed, HeadP
   if (status == 101 && (!tunnel || head->protocol.empty())) {
     break_off(ResetReason::kProtocol, "status 101 that was not asked for");
     return kWait;
+  }
+  if (tunnel && s.websocket) {
+    std::string_view key(s.websocket_key.data(), s.websocket_key.size());
+    if (head->get("sec-websocket-accept") != http::websocket_accept(key)) {
+      break_off(ResetReason::kProtocol, "Sec-WebSocket-Accept is wrong");
+      return kWait;
+    }
+    head->remove("sec-websocket-accept");  // the user has not seen the key
   }
   s.in_head_done = true;
   if (!parsed.keep_alive || tunnel) usable_ = false;

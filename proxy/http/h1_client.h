@@ -6,6 +6,8 @@
 // - A connection that ends before any byte of an answer: on_reset(kConnectionLost) with a detail that
 //   begins with "closed before an answer" (kClosedBeforeAnswer): an idempotent request may be repeated.
 // - Bytes that nobody asked for end an idle connection.
+// - A request for "websocket" without a Sec-WebSocket-Key, as a client of HTTP/2 makes it (RFC 8441 5),
+//   gets one here; the server's Sec-WebSocket-Accept is then checked, and left out of the answer.
 // Times (connect, answer, idle) are kept by the user. Threads: the loop's.
 #pragma once
 

@@ -66,6 +66,8 @@ class Stream final : public HttpStream {
   bool is_connect = false;
   bool http10 = false;
   bool expects_continue = false;  // and no 100 was sent
+  bool websocket = false;         // and its key is below: the client's, or the one we made
+  std::array<char, 24> websocket_key{};
 
  private:
   void release() override;

@@ -1,8 +1,10 @@
 #include "proxy/http/h1_server.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "core/http/message.h"
+#include "core/http/websocket.h"
 #include "core/io/lingering_close.h"
 #include "proxy/http/h1_conn.h"
 #include "proxy/http/h1_head.h"
@@ -127,6 +129,11 @@ void H1ServerConnection::begin(const http::H1Head& parsed, HeadPtr head) {
   stream->http10 = parsed.minor_version == 0;
   stream->expects_continue = head->expect_continue;
   stream->wants_tunnel = stream->is_connect || !head->protocol.empty();
+  if (head->protocol == "websocket") {
+    std::string_view key = head->get("sec-websocket-key");
+    stream->websocket = key.size() == stream->websocket_key.size();
+    if (stream->websocket) std::copy(key.begin(), key.end(), stream->websocket_key.begin());
+  }
   bool end = parsed.body == BodyKind::kNone && !stream->wants_tunnel;
   if (end)
     stream->in_ended = true;
@@ -150,7 +157,7 @@ void H1ServerConnection::write_head(h1::Stream& s, const Head& head, bool end) {
   bool informational = head.status < 200 && head.status != 101;
   if (informational && s.http10) return;
   std::string_view reason = h1::reason_phrase(head.status);
-  char* begin = out_.prepare(fields_size(head) + head.protocol.size() + reason.size() + 160);
+  char* begin = out_.prepare(fields_size(head) + head.protocol.size() + reason.size() + 220);
   char* at = begin;
   h1::put(&at, "HTTP/1.1 ");
   h1::put_number(&at, static_cast<uint64_t>(head.status));
@@ -181,6 +188,11 @@ void H1ServerConnection::write_head(h1::Stream& s, const Head& head, bool end) {
         h1::put(&at, "Connection: upgrade\r\nUpgrade: ");
         h1::put(&at, head.protocol);
         h1::put(&at, "\r\n");
+        if (s.websocket && !head.has("sec-websocket-accept")) {  // a server of HTTP/2 gives none
+          h1::put(&at, "Sec-WebSocket-Accept: ");
+          h1::put(&at, http::websocket_accept({s.websocket_key.data(), s.websocket_key.size()}));
+          h1::put(&at, "\r\n");
+        }
       }
     } else if (!keep_alive_ || eof_) {
       h1::put(&at, "Connection: close\r\n");

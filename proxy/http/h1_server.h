@@ -5,6 +5,8 @@
 // - An upgrade: the request has `protocol`, a body follows only as a tunnel after status 101 was sent;
 //   until then `end` is false and nothing comes. CONNECT the same with 2xx. An end of input while
 //   an answer is awaited does not end the exchange: the answer is sent, then the connection closes.
+//   An answer of 101 to a WebSocket's request that has no Sec-WebSocket-Accept, as a server of HTTP/2
+//   makes it (RFC 8441 5), gets it here.
 // - What cannot be read is answered with a short text and "Connection: close".
 // - Client to send "100 Continue" to: head.expect_continue; send a head with status 100. An answer
 //   without it closes the connection after it, as the body may come or not.

@@ -56,7 +56,11 @@ class ClientConn final : public h2::Conn {
       return;
     }
     s.in_final = head->status >= 200;
-    if (s.extended && head->status >= 200 && head->status < 300) head->status = 101;
+    if (s.extended && head->status >= 200 && head->status < 300) {
+      head->status = 101;
+      head->protocol = head->keep(s.protocol);
+      head->drop_length();
+    }
     s.in_told = end;
     s.handler->on_head(std::move(head), end);
   }

@@ -181,6 +181,7 @@ void Conn::send_head(Stream& s, const Head& head, bool end) {
   s.extended = !head.protocol.empty();
   s.tunnel = s.extended || head.method == "CONNECT";
   if (!s.extended) return submit(s, head, end);
+  s.protocol = head.protocol;
   s.head = take_head();
   s.head->copy_from(head);
   s.head_ends = end;

@@ -80,6 +80,7 @@ class Stream final : public HttpStream {
   HeadPtr in_trailers;     // that wait for set_reading(true)
   HeadPtr out_trailers;    // that wait for the data to leave
   std::string_view host;
+  std::string protocol;  // that a client's extended CONNECT asked for
   size_t header_bytes = 0;
   size_t header_fields = 0;
   Bytes in;

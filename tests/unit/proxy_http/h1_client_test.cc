@@ -185,10 +185,13 @@ TEST_F(H1Client, TunnelsAfter101) {
   side->stream = handler.connection->open(side.get());
   HeadPtr head = request("GET", "/ws");
   head->protocol = "websocket";
+  head->add("Sec-WebSocket-Key", "k");
+  head->add("Sec-WebSocket-Version", "13");
   side->stream->send_head(*head, false);
   turn();
   EXPECT_EQ(peer->received,
-            "GET /ws HTTP/1.1\r\nHost: h.example\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+            "GET /ws HTTP/1.1\r\nHost: h.example\r\nSec-WebSocket-Key: k\r\n"
+            "Sec-WebSocket-Version: 13\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
   peer->received.clear();
   reply("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\n\r\nhi");
   EXPECT_EQ(side->head->protocol, "websocket");
