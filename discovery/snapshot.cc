@@ -71,6 +71,23 @@ const Endpoint* Snapshot::endpoint_on(const SockAddr& addr, std::string_view nod
   return nullptr;
 }
 
+const Endpoint* Snapshot::endpoint_on(const SockAddr& addr, std::string_view node,
+                                      std::string_view protocol) const {
+  const auto& shard = shards_[ip_shard(addr.ip)];
+  if (!shard) return nullptr;
+  const auto& rows = shard->endpoints;
+  auto it = std::lower_bound(rows.begin(), rows.end(), addr,
+                             [](const EndpointRow& row, const SockAddr& key) { return row.addr < key; });
+  // A row stands for all ports of its service.
+  for (; it != rows.end() && it->addr == addr; ++it)
+    for (const Port& port : it->service->ports) {
+      if (port.protocol != protocol) continue;
+      for (const Endpoint& e : port.endpoints)
+        if (e.addr == addr && (e.node.empty() || e.node == node)) return &e;
+    }
+  return nullptr;
+}
+
 std::optional<Snapshot::Reverse> Snapshot::by_endpoint_ip(const IpAddr& ip) const {
   const auto& shard = shards_[ip_shard(ip)];
   if (!shard) return std::nullopt;

@@ -106,6 +106,9 @@ class Snapshot {
   const Endpoint* endpoint(const SockAddr& addr) const;
   // One of those that is on this node, or on none in particular; null: none.
   const Endpoint* endpoint_on(const SockAddr& addr, std::string_view node) const;
+  // The same, of a service port of this protocol.
+  const Endpoint* endpoint_on(const SockAddr& addr, std::string_view node,
+                              std::string_view protocol) const;
   bool is_endpoint(const SockAddr& addr) const { return endpoint(addr) != nullptr; }
   // A headless service with an endpoint of that IP, for PTR.
   struct Reverse {

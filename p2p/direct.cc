@@ -5,6 +5,7 @@
 
 #include "core/base/log.h"
 #include "core/tls/x509.h"
+#include "p2p/connect_udp.h"
 
 namespace edgemesh::p2p {
 
@@ -144,9 +145,11 @@ void DirectLink::attempt_done(Attempt* attempt, Result<> result) {
   owner_.direct_ready();
 }
 
-Result<std::unique_ptr<io::Stream>> DirectLink::open(const SockAddr& target) {
+Result<std::unique_ptr<io::Stream>> DirectLink::open(const SockAddr& target, bool udp) {
   if (!ready()) return fail(ErrorCode::kUnavailable, "the direct path is closed");
-  return session_->open_connect(target.to_string());
+  if (!udp) return session_->open_connect(target.to_string());
+  http::ExtendedConnect extended{std::string(kConnectUdp), "https", connect_udp_path(target)};
+  return session_->open_connect(peer_, {{"capsule-protocol", "?1"}}, &extended);
 }
 
 void DirectLink::measure() {
@@ -173,17 +176,22 @@ namespace {
 
 class DirectIncoming final : public IncomingConnect {
  public:
-  DirectIncoming(std::unique_ptr<http::H2Connect> connect, std::string peer, const SockAddr& target)
-      : connect_(std::move(connect)), peer_(std::move(peer)), target_(target) {}
+  DirectIncoming(std::unique_ptr<http::H2Connect> connect, std::string peer, const SockAddr& target,
+                 bool udp)
+      : connect_(std::move(connect)), peer_(std::move(peer)), target_(target), udp_(udp) {}
   const std::string& peer_node() const override { return peer_; }
   const SockAddr& target() const override { return target_; }
-  std::unique_ptr<io::Stream> accept() override { return connect_->accept(); }
+  bool udp() const override { return udp_; }
+  std::unique_ptr<io::Stream> accept() override {
+    return udp_ ? connect_->accept({{"capsule-protocol", "?1"}}) : connect_->accept();
+  }
   void reject(int status, std::string_view reason) override { connect_->reject(status, reason); }
 
  private:
   std::unique_ptr<http::H2Connect> connect_;
   std::string peer_;
   SockAddr target_;
+  bool udp_;
 };
 
 }  // namespace
@@ -225,9 +233,18 @@ struct DirectListener::Connection final : io::Stream::Handler, http::H2Session::
     owner.drop(this);
   }
   void on_connect(std::unique_ptr<http::H2Connect> connect) override {
-    auto target = SockAddr::parse(connect->authority());
+    const http::ExtendedConnect* extended = connect->extended();
+    std::optional<SockAddr> target;
+    if (extended == nullptr) {
+      if (auto plain = SockAddr::parse(connect->authority())) target = *plain;
+    } else if (extended->protocol == kConnectUdp) {
+      target = connect_udp_target(extended->path);
+    } else {
+      return connect->reject(501, "not a known protocol");
+    }
     if (!target || target->port == 0) return connect->reject(400, "not an address");
-    owner.callbacks.on_connect(std::make_unique<DirectIncoming>(std::move(connect), node, *target));
+    owner.callbacks.on_connect(
+        std::make_unique<DirectIncoming>(std::move(connect), node, *target, extended != nullptr));
   }
   void on_close(const Error&) override { owner.drop(this); }
 

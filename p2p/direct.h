@@ -41,7 +41,7 @@ class DirectLink final : private http::H2Session::Handler {
   void dial(std::vector<SockAddr> addresses, std::shared_ptr<tls::Context> context);
   bool dialing() const { return !attempts_.empty() || !untried_.empty(); }
   bool ready() const { return session_ != nullptr && session_->accepts_streams(); }
-  Result<std::unique_ptr<io::Stream>> open(const SockAddr& target);
+  Result<std::unique_ptr<io::Stream>> open(const SockAddr& target, bool udp = false);
   void close();
   size_t streams() const { return session_ == nullptr ? 0 : session_->active_streams(); }
   uint64_t tx_bytes() const { return past_tx_ + (session_ ? session_->bytes_out() : 0); }

@@ -85,8 +85,8 @@ Result<H3Fields> decode_section(const std::string& section) {
 }  // namespace
 
 std::string h3_control_preface() {
-  // Stream type 0, then SETTINGS without parameters: all defaults (no dynamic table).
-  return std::string("\x00\x04\x00", 3);
+  // Stream type 0, then SETTINGS: extended CONNECT (RFC 9220); else defaults (no dynamic table).
+  return std::string("\x00\x04\x02\x08\x01", 5);
 }
 
 Result<std::string> h3_encode_headers(const H3Fields& fields) {

@@ -2,6 +2,7 @@
 // 9204) without the dynamic table, so that no header waits for another stream. No I/O.
 //
 //   request stream:  HEADERS(:method CONNECT, :authority)  DATA*       end of stream = half-close
+//                    or, RFC 9220: HEADERS(:method CONNECT, :protocol connect-udp, :path ...)
 //   response:        HEADERS(:status 200)  DATA*    or     HEADERS(:status 403, x-edgemesh-reason)
 #pragma once
 

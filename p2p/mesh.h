@@ -38,6 +38,8 @@ class IncomingConnect {
   virtual ~IncomingConnect() = default;
   virtual const std::string& peer_node() const = 0;
   virtual const SockAddr& target() const = 0;
+  // CONNECT-UDP (RFC 9298): the target takes datagrams, and the stream carries them in capsules.
+  virtual bool udp() const { return false; }
   // Answers 200. Null when the peer has gone meanwhile. Once.
   virtual std::unique_ptr<io::Stream> accept() = 0;
   virtual void reject(int status, std::string_view reason) = 0;
@@ -60,6 +62,11 @@ class Dialer {
   // waits for a path gives up after MeshOptions::open_timeout.
   virtual Result<std::unique_ptr<io::Stream>> open(const std::string& node,
                                                    const SockAddr& target) = 0;
+  // As open(), by CONNECT-UDP: the stream carries capsules (RFC 9297). kUnavailable: not spoken here.
+  virtual Result<std::unique_ptr<io::Stream>> open_udp(const std::string& /*node*/,
+                                                       const SockAddr& /*target*/) {
+    return fail(ErrorCode::kUnavailable, "datagrams are not carried");
+  }
   virtual PathKind path_kind(const std::string& node) const = 0;
 };
 

@@ -105,7 +105,8 @@ Peer* MeshWorker::peer(const std::string& node, bool make) {
   return made.get();
 }
 
-Result<std::unique_ptr<io::Stream>> MeshWorker::open(const std::string& node, const SockAddr& target) {
+Result<std::unique_ptr<io::Stream>> MeshWorker::open(const std::string& node, const SockAddr& target,
+                                                     bool udp) {
   shared_.loop.assert_on_thread();
   if (node == shared_.options.node)
     return fail(ErrorCode::kInvalidArgument, "node {} is this node: no tunnel leads there", node);
@@ -113,7 +114,7 @@ Result<std::unique_ptr<io::Stream>> MeshWorker::open(const std::string& node, co
   if (p == nullptr)
     return fail(ErrorCode::kResourceExhausted, "node {}: {} peers are connected, the limit", node,
                 peers_.size());
-  return p->open(target);
+  return p->open(target, udp);
 }
 
 PathKind MeshWorker::path_kind(const std::string& node) const {

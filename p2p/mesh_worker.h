@@ -21,7 +21,13 @@ class MeshWorker final : public Dialer {
                                                     Acceptor& acceptor);
   ~MeshWorker() override;
 
-  Result<std::unique_ptr<io::Stream>> open(const std::string& node, const SockAddr& target) override;
+  Result<std::unique_ptr<io::Stream>> open(const std::string& node, const SockAddr& target) override {
+    return open(node, target, false);
+  }
+  Result<std::unique_ptr<io::Stream>> open_udp(const std::string& node,
+                                               const SockAddr& target) override {
+    return open(node, target, true);
+  }
   PathKind path_kind(const std::string& node) const override;
 
   void on_signal(const std::string& from, const Signal& signal);
@@ -41,6 +47,7 @@ class MeshWorker final : public Dialer {
   uint64_t statuses_made() const { return statuses_made_; }  // what publishing has cost so far
 
  private:
+  Result<std::unique_ptr<io::Stream>> open(const std::string& node, const SockAddr& target, bool udp);
   MeshWorker(io::Loop& loop, MeshOptions options, Out out, Acceptor& acceptor);
   Peer* peer(const std::string& node, bool make);
   void find_addresses();

@@ -78,13 +78,13 @@ bool Peer::idle() const {
          !direct_.ready();
 }
 
-Result<std::unique_ptr<io::Stream>> Peer::open(const SockAddr& target) {
+Result<std::unique_ptr<io::Stream>> Peer::open(const SockAddr& target, bool udp) {
   if (endpoint_.streams() + direct_.streams() + waiting_.size() >= shared_.options.max_streams_per_peer)
     return fail(ErrorCode::kResourceExhausted, "too many streams to node {}", node_);
-  auto stream = std::make_unique<PeerStream>(loop_, node_, target);
+  auto stream = std::make_unique<PeerStream>(loop_, node_, target, udp);
   wake(2s);
   if (kind() != PathKind::kNone) {
-    EM_TRY(auto below, open_best(target));
+    EM_TRY(auto below, open_best(target, udp));
     stream->bind(std::move(below), kind());
   } else {
     if (shared_.waiting >= shared_.options.max_waiting_opens)
@@ -97,9 +97,9 @@ Result<std::unique_ptr<io::Stream>> Peer::open(const SockAddr& target) {
   return std::unique_ptr<io::Stream>(std::move(stream));
 }
 
-Result<std::unique_ptr<io::Stream>> Peer::open_best(const SockAddr& target) {
-  if (!punched() && direct_.ready()) return direct_.open(target);
-  return endpoint_.open(target);
+Result<std::unique_ptr<io::Stream>> Peer::open_best(const SockAddr& target, bool udp) {
+  if (!punched() && direct_.ready()) return direct_.open(target, udp);
+  return endpoint_.open(target, udp);
 }
 
 // Streams that wait go to whatever is ready first.
@@ -118,7 +118,8 @@ void Peer::bind_waiting() {
   shared_.waiting -= all.size();
   for (PeerStream* stream : all) {
     bool use_direct = direct_.ready() && !(quic && punched());
-    auto below = use_direct ? direct_.open(stream->target()) : endpoint_.open(stream->target());
+    auto below = use_direct ? direct_.open(stream->target(), stream->udp())
+                            : endpoint_.open(stream->target(), stream->udp());
     if (below)
       stream->bind(std::move(*below), use_direct ? PathKind::kDirect : current_->path().kind());
     else

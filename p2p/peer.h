@@ -61,7 +61,7 @@ class Peer final : private QuicEndpoint::Handler,
   Peer(MeshShared& shared, std::string node);
   ~Peer() override;
 
-  Result<std::unique_ptr<io::Stream>> open(const SockAddr& target);
+  Result<std::unique_ptr<io::Stream>> open(const SockAddr& target, bool udp = false);
   PathKind kind() const;
   PeerStatus status() const;
 
@@ -106,7 +106,7 @@ class Peer final : private QuicEndpoint::Handler,
   bool punched() const { return live() && current_->path().kind() == PathKind::kPunched; }
   bool live() const { return current_ != nullptr && current_->connected() && !current_->suspect(); }
   bool needed() const;  // streams are there, wait, or were until lately
-  Result<std::unique_ptr<io::Stream>> open_best(const SockAddr& target);
+  Result<std::unique_ptr<io::Stream>> open_best(const SockAddr& target, bool udp);
   void bind_waiting();
   void fail_waiting(const Error& error);
   void ensure_connecting();

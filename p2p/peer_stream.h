@@ -24,8 +24,8 @@ class PeerStream final : public io::Stream, private io::Stream::Handler {
  public:
   static constexpr size_t kMaxEarlyBytes = 64 * 1024;
 
-  PeerStream(io::Loop& loop, std::string node, const SockAddr& target)
-      : loop_(loop), node_(std::move(node)), target_(target) {}
+  PeerStream(io::Loop& loop, std::string node, const SockAddr& target, bool udp = false)
+      : loop_(loop), node_(std::move(node)), target_(target), udp_(udp) {}
   ~PeerStream() override;
 
   // Waits in `list`, at most `limit`.
@@ -33,6 +33,7 @@ class PeerStream final : public io::Stream, private io::Stream::Handler {
   void bind(std::unique_ptr<io::Stream> below, PathKind kind);
   void fail(Error error);  // on_error follows in this turn
   const SockAddr& target() const { return target_; }
+  bool udp() const { return udp_; }
 
   void set_handler(io::Stream::Handler* handler) override { handler_ = handler; }
   io::IoResult read(std::span<uint8_t> into) override;
@@ -52,6 +53,7 @@ class PeerStream final : public io::Stream, private io::Stream::Handler {
   io::Loop& loop_;
   std::string node_;
   SockAddr target_;
+  bool udp_;
   io::Stream::Handler* handler_ = nullptr;
   std::unique_ptr<io::Stream> below_;
   PathKind kind_ = PathKind::kNone;

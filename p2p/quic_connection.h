@@ -85,7 +85,9 @@ class QuicConnection {
   virtual void on_path_changed() = 0;
 
   // Client only. May be called before the handshake is done.
-  virtual Result<std::unique_ptr<io::Stream>> open(const SockAddr& target) = 0;
+  // `udp`: CONNECT-UDP.
+  virtual Result<std::unique_ptr<io::Stream>> open(const SockAddr& target, bool udp) = 0;
+  Result<std::unique_ptr<io::Stream>> open(const SockAddr& target) { return open(target, false); }
   virtual void close(const Error& reason) = 0;  // on_quic_closed follows in this turn
 
   virtual bool owns(std::span<const uint8_t> connection_id) const = 0;

@@ -42,9 +42,9 @@ Result<> QuicEndpoint::connect() {
   return {};
 }
 
-Result<std::unique_ptr<io::Stream>> QuicEndpoint::open(const SockAddr& target) {
+Result<std::unique_ptr<io::Stream>> QuicEndpoint::open(const SockAddr& target, bool udp) {
   EM_TRY_VOID(connect());
-  return client_->open(target);
+  return client_->open(target, udp);
 }
 
 void QuicEndpoint::close(const Error& reason) {

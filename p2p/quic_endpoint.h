@@ -42,7 +42,7 @@ class QuicEndpoint final : public DatagramPath::Receiver,
   void set_identity(std::shared_ptr<const QuicIdentity> identity) { identity_ = std::move(identity); }
 
   // Over our connection, which is opened when there is none.
-  Result<std::unique_ptr<io::Stream>> open(const SockAddr& target);
+  Result<std::unique_ptr<io::Stream>> open(const SockAddr& target, bool udp = false);
   // Opens our connection ahead of the first stream.
   Result<> connect();
   void close(const Error& reason);  // all connections

@@ -65,6 +65,7 @@ struct StreamCore final : H3StreamReader::Sink, std::enable_shared_from_this<Str
   std::optional<Error> error;    // to be told, once
   bool error_told = false;
   SockAddr target;               // server side
+  bool udp = false;              // server side: CONNECT-UDP
   TimePoint opened{};            // server side
   bool drop_noted = false;       // by note_dropped()
   size_t turn_bytes = 0;         // sent since it came to the front of the send list
@@ -107,7 +108,8 @@ class QuicConn final : public QuicConnection {
   void flush_later() override;
   void on_output_writable() override;
   void on_path_changed() override;
-  Result<std::unique_ptr<io::Stream>> open(const SockAddr& target) override;
+  using QuicConnection::open;
+  Result<std::unique_ptr<io::Stream>> open(const SockAddr& target, bool udp) override;
   void close(const Error& reason) override;
   bool owns(std::span<const uint8_t> connection_id) const override;
   bool ready() const override { return ready_ && !closed_; }

@@ -1,6 +1,7 @@
 // Streams of a connection: opening, HTTP/3 on them, io::Stream for their users, and events.
 #include <algorithm>
 
+#include "p2p/connect_udp.h"
 #include "p2p/quic_impl.h"
 
 namespace edgemesh::p2p {
@@ -37,6 +38,7 @@ class QuicIncoming final : public IncomingConnect {
   }
   const std::string& peer_node() const override { return peer_; }
   const SockAddr& target() const override { return core_->target; }
+  bool udp() const override { return core_->udp; }
 
   std::unique_ptr<io::Stream> accept() override {
     if (done_) return nullptr;
@@ -48,7 +50,9 @@ class QuicIncoming final : public IncomingConnect {
       return nullptr;
     }
     static const std::string answer = *h3_encode_headers({{":status", "200"}});
-    core_->tx.append(io::as_bytes(answer));
+    static const std::string udp_answer =
+        *h3_encode_headers({{":status", "200"}, {"capsule-protocol", "?1"}});
+    core_->tx.append(io::as_bytes(core_->udp ? udp_answer : answer));
     core_->answered = true;
     core_->conn()->want_send(*core_);
     core_->conn()->flush_later();
@@ -104,7 +108,14 @@ void StreamCore::on_h3_headers(H3Fields fields) {
     fail_with({code_of_status(number), fmt::format("{} {}", number, reason), 0});
     return;
   }
-  auto to = SockAddr::parse(field(fields, ":authority"));
+  std::string_view protocol = field(fields, ":protocol");
+  std::optional<SockAddr> to;
+  if (protocol == kConnectUdp) {
+    udp = true;
+    to = connect_udp_target(field(fields, ":path"));
+  } else if (auto plain = SockAddr::parse(field(fields, ":authority")); plain && protocol.empty()) {
+    to = *plain;
+  }
   if (field(fields, ":method") != "CONNECT" || !to || to->port == 0) {
     fail_with({ErrorCode::kProtocol, "not a CONNECT to an address", 0});
     if (auto answer = h3_encode_headers({{":status", "400"}}); answer) tx.append(io::as_bytes(*answer));
@@ -124,12 +135,18 @@ void StreamCore::on_h3_data(std::span<const uint8_t> data) {
 
 // ---- QuicConn: streams ----
 
-Result<std::unique_ptr<io::Stream>> QuicConn::open(const SockAddr& target) {
+Result<std::unique_ptr<io::Stream>> QuicConn::open(const SockAddr& target, bool udp) {
   if (closed_) return fail(ErrorCode::kUnavailable, "the tunnel is closed");
   if (streams() >= options_.max_streams)
     return fail(ErrorCode::kResourceExhausted, "{} streams to {} are open", streams(), peer_node_);
-  EM_TRY(std::string request,
-         h3_encode_headers({{":method", "CONNECT"}, {":authority", target.to_string()}}));
+  H3Fields fields{{":method", "CONNECT"}, {":authority", udp ? peer_node_ : target.to_string()}};
+  // The authority is no address then: an agent that does not know of it answers 400.
+  if (udp)
+    fields.insert(fields.end(), {{":protocol", std::string(kConnectUdp)},
+                                 {":scheme", "https"},
+                                 {":path", connect_udp_path(target)},
+                                 {"capsule-protocol", "?1"}});
+  EM_TRY(std::string request, h3_encode_headers(fields));
   auto stream = std::make_shared<StreamCore>(this, alive_, budget_, true);
   stream->tx.append(io::as_bytes(request));
   auto handle = std::make_unique<QuicStream>(stream);

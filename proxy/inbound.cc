@@ -89,7 +89,7 @@ void Inbound::on_connect(std::unique_ptr<p2p::IncomingConnect> incoming) {
   // Other nodes may have endpoints at the same address: one that is ours is enough. An endpoint
   // without a node name is reached from here as well as from anywhere.
   const SockAddr& target = incoming->target();
-  if (worker_.snapshot->endpoint_on(target, worker_.options.node) == nullptr) {
+  if (worker_.snapshot->endpoint_on(target, worker_.options.node, "TCP") == nullptr) {
     worker_.metrics.inbound_refused.add();
     worker_.metrics.count_end(EndReason::kRefused);
     incoming->reject(403, worker_.snapshot->is_endpoint(target)

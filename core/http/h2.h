@@ -1,5 +1,7 @@
 // H2Session: one HTTP/2 connection (RFC 9113) that carries CONNECT streams (RFC 9113 8.5), each as
 // an io::Stream. Wire-compatible with Istio's HBONE: ":method CONNECT", ":authority ip:port".
+// Servers take extended CONNECT (RFC 8441) too; a client does not wait for the SETTINGS that say so,
+// since a server that does not take it ends the stream alone.
 //
 // - open_connect() returns at once; what is written before the answer travels with the open (no
 // extra
@@ -44,12 +46,20 @@ struct H2Options {
   Duration drain_timeout = std::chrono::seconds(30);
 };
 
+// Extended CONNECT (RFC 8441): what a stream carries beside its bytes.
+struct ExtendedConnect {
+  std::string protocol;  // "connect-udp"
+  std::string scheme;
+  std::string path;
+};
+
 // One CONNECT of the peer (server side). Dropping it without an answer refuses with 503.
 class H2Connect {
  public:
   virtual ~H2Connect() = default;
   virtual const std::string& authority() const = 0;
   virtual const Headers& headers() const = 0;  // without pseudo-header fields
+  virtual const ExtendedConnect* extended() const = 0;  // null: a plain CONNECT
   // 200. Null when the peer has gone meanwhile. Once.
   virtual std::unique_ptr<io::Stream> accept(const Headers& extra = {}) = 0;
   virtual void reject(int status, std::string_view reason) = 0;
@@ -80,8 +90,9 @@ class H2Session {
 
   // Client side. Fails when the session is closed, going away, or has no stream ids left. Streams
   // beyond the peer's concurrent limit wait inside.
-  virtual Result<std::unique_ptr<io::Stream>> open_connect(std::string_view authority,
-                                                           const Headers& extra = {}) = 0;
+  virtual Result<std::unique_ptr<io::Stream>> open_connect(
+      std::string_view authority, const Headers& extra = {},
+      const ExtendedConnect* extended = nullptr) = 0;
   // Round-trip time of a PING; an error when the session ends before the answer.
   virtual void ping(UniqueFunction<void(Result<Duration>)> done) = 0;
   // Graceful: no new streams, the connection ends when the open ones have.

@@ -52,7 +52,7 @@ struct H2State {
   bool want_readable = true;
   bool want_writable = false;
   bool queued = false;    // on the ready list
-  bool extended = false;  // has :protocol (RFC 8441), which is not spoken here
+  std::unique_ptr<ExtendedConnect> extended;  // server side; null: a plain CONNECT
 };
 
 class H2Core final : public std::enable_shared_from_this<H2Core>, private io::Stream::Handler {
@@ -63,7 +63,8 @@ class H2Core final : public std::enable_shared_from_this<H2Core>, private io::St
   Result<> init();
   void abandon();  // the user's session object goes
 
-  Result<std::shared_ptr<H2State>> open(std::string_view authority, const Headers& extra);
+  Result<std::shared_ptr<H2State>> open(std::string_view authority, const Headers& extra,
+                                        const ExtendedConnect* extended);
   Result<> answer(H2State& state, int status, const Headers& extra, bool with_data);
   void ping(UniqueFunction<void(Result<Duration>)> done);
   void goaway();
@@ -168,6 +169,7 @@ class H2ConnectImpl final : public H2Connect {
   ~H2ConnectImpl() override;
   const std::string& authority() const override { return state_->authority; }
   const Headers& headers() const override { return state_->headers; }
+  const ExtendedConnect* extended() const override { return state_->extended.get(); }
   std::unique_ptr<io::Stream> accept(const Headers& extra) override;
   void reject(int status, std::string_view reason) override;
 

@@ -234,8 +234,11 @@ int H2Core::header_received(H2State& state, std::string_view name, std::string_v
     state.method = value;
   } else if (name == ":authority") {
     state.authority = value;
-  } else if (name == ":protocol") {
-    state.extended = true;
+  } else if (name == ":protocol" || name == ":scheme" || name == ":path") {
+    if (!state.extended) state.extended = std::make_unique<ExtendedConnect>();
+    (name == ":protocol" ? state.extended->protocol
+     : name == ":path"   ? state.extended->path
+                         : state.extended->scheme) = value;
   } else if (name == ":status") {
     state.status = 0;  // nghttp2 checked that it is three digits
     for (char c : value) state.status = state.status * 10 + (c - '0');
@@ -255,7 +258,8 @@ void H2Core::headers_done(H2State& state) {
 
 void H2Core::request_done(H2State& state) {
   if (state.answered || state.has_user) return;  // trailers
-  bool connect = state.method == "CONNECT" && !state.extended && !state.authority.empty();
+  // nghttp2 has checked that a CONNECT has these fields together with :protocol, or none of them.
+  bool connect = state.method == "CONNECT" && !state.authority.empty();
   if (!connect) {
     state.answered = true;
     static_cast<void>(

@@ -16,8 +16,9 @@ class H2SessionImpl final : public H2Session {
   explicit H2SessionImpl(std::shared_ptr<H2Core> core) : core_(std::move(core)) {}
   ~H2SessionImpl() override { core_->abandon(); }
   Result<std::unique_ptr<io::Stream>> open_connect(std::string_view authority,
-                                                   const Headers& extra) override {
-    EM_TRY(auto state, core_->open(authority, extra));
+                                                   const Headers& extra,
+                                                   const ExtendedConnect* extended) override {
+    EM_TRY(auto state, core_->open(authority, extra, extended));
     return std::unique_ptr<io::Stream>(std::make_unique<H2StreamImpl>(std::move(state)));
   }
   void ping(UniqueFunction<void(Result<Duration>)> done) override { core_->ping(std::move(done)); }
@@ -87,7 +88,10 @@ Result<> H2Core::submit_settings() {
       {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, static_cast<uint32_t>(options_.max_header_bytes)},
       {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, server_ ? options_.max_concurrent_streams : 0},
   };
-  if (!server_) entries.push_back({NGHTTP2_SETTINGS_ENABLE_PUSH, 0});
+  if (server_)
+    entries.push_back({NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1});
+  else
+    entries.push_back({NGHTTP2_SETTINGS_ENABLE_PUSH, 0});
   int rc = nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, entries.data(), entries.size());
   if (rc == 0)
     rc = nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0,
@@ -315,7 +319,8 @@ void H2Core::finish(Error error, bool graceful) {
   });
 }
 
-Result<std::shared_ptr<H2State>> H2Core::open(std::string_view authority, const Headers& extra) {
+Result<std::shared_ptr<H2State>> H2Core::open(std::string_view authority, const Headers& extra,
+                                              const ExtendedConnect* extended) {
   if (server_) return fail(ErrorCode::kInternal, "HTTP/2: only the client side opens streams");
   if (!accepts_streams())
     return fail(ErrorCode::kUnavailable, "HTTP/2: the connection takes no new streams");
@@ -323,12 +328,17 @@ Result<std::shared_ptr<H2State>> H2Core::open(std::string_view authority, const 
     return reinterpret_cast<uint8_t*>(const_cast<char*>(s.data()));  // NOLINT: nghttp2 copies
   };
   std::vector<nghttp2_nv> fields;
-  fields.reserve(2 + extra.size());
+  fields.reserve(5 + extra.size());
   auto add = [&](std::string_view name, std::string_view value) {
     fields.push_back({view(name), view(value), name.size(), value.size(), NGHTTP2_NV_FLAG_NONE});
   };
   add(":method", "CONNECT");
   add(":authority", authority);
+  if (extended != nullptr) {
+    add(":protocol", extended->protocol);
+    add(":scheme", extended->scheme);
+    add(":path", extended->path);
+  }
   std::vector<std::string> names;  // HTTP/2 wants them in lower case
   names.reserve(extra.size());
   for (const auto& [name, value] : extra) {
