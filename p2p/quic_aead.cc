@@ -4,6 +4,7 @@
 #include <ngtcp2/ngtcp2_crypto.h>
 #include <ngtcp2/ngtcp2_crypto_gnutls.h>
 
+#include <atomic>
 #include <string_view>
 
 #if defined(__x86_64__) && __has_include(<intel-ipsec-mb.h>)
@@ -15,6 +16,12 @@
 #include "core/base/log.h"
 
 namespace edgemesh::p2p {
+
+namespace {
+std::atomic<bool> allowed_here{true};
+}  // namespace
+
+void FastAead::allow(bool allowed) { allowed_here = allowed; }
 
 #ifdef EDGEMESH_IPSEC_MB
 namespace {
@@ -79,7 +86,7 @@ class VectorAead final : public FastAead {
 }  // namespace
 
 std::unique_ptr<FastAead> FastAead::create(std::span<const uint8_t> key) {
-  if (key.size() != 16 && key.size() != 32) return nullptr;
+  if ((key.size() != 16 && key.size() != 32) || !allowed_here) return nullptr;
   const IMB_MGR* manager = library();
   if (manager == nullptr) return nullptr;
   return std::make_unique<VectorAead>(*manager, key);

@@ -319,7 +319,15 @@ void QuicConn::on_output_writable() {
 void QuicConn::on_path_changed() {
   if (closed_) return;
   blocked_ = false;  // what was left over is as good on this path
+  widen();
   send_packets();
+}
+
+Result<> QuicConn::update_keys() {
+  if (!ready()) return fail(ErrorCode::kUnavailable, "the tunnel is not open");
+  if (int rv = ngtcp2_conn_initiate_key_update(conn_, now_ns()); rv != 0) return fail(quic_error("key update", rv));
+  flush_later();
+  return {};
 }
 
 void QuicConn::on_timer() {
@@ -335,6 +343,7 @@ void QuicConn::on_timer() {
     flush();
     return;
   }
+  watch_path_size();
   flush();
 }
 

@@ -84,6 +84,10 @@ class QuicConnection {
   // The path below changed: probe at once instead of waiting for timers.
   virtual void on_path_changed() = 0;
 
+  // Changes to new keys (RFC 9001 6), which otherwise happens once the old ones are used up. An error while
+  // the last change is not complete.
+  virtual Result<> update_keys() = 0;
+
   // Client only. May be called before the handshake is done.
   // `udp`: CONNECT-UDP.
   virtual Result<std::unique_ptr<io::Stream>> open(const SockAddr& target, bool udp) = 0;

@@ -47,6 +47,11 @@ Result<std::unique_ptr<io::Stream>> QuicEndpoint::open(const SockAddr& target, b
   return client_->open(target, udp);
 }
 
+Result<> QuicEndpoint::update_keys() {
+  if (client_ == nullptr) return fail(ErrorCode::kUnavailable, "there is no tunnel");
+  return client_->update_keys();
+}
+
 void QuicEndpoint::close(const Error& reason) {
   std::vector<QuicConnection*> all;
   each([&](QuicConnection& c) { all.push_back(&c); });

@@ -45,6 +45,7 @@ class QuicEndpoint final : public DatagramPath::Receiver,
   Result<std::unique_ptr<io::Stream>> open(const SockAddr& target, bool udp = false);
   // Opens our connection ahead of the first stream.
   Result<> connect();
+  Result<> update_keys();           // of our connection
   void close(const Error& reason);  // all connections
 
   bool ready() const { return client_ != nullptr && client_->ready(); }

@@ -108,6 +108,7 @@ class QuicConn final : public QuicConnection {
   void flush_later() override;
   void on_output_writable() override;
   void on_path_changed() override;
+  Result<> update_keys() override;
   using QuicConnection::open;
   Result<std::unique_ptr<io::Stream>> open(const SockAddr& target, bool udp) override;
   void close(const Error& reason) override;
@@ -138,6 +139,8 @@ class QuicConn final : public QuicConnection {
 
  private:
   friend struct QuicCallbacks;
+  static constexpr size_t kFullPacket = 1500, kSmallPacket = 1200;
+  static constexpr Duration kWidenFirst = std::chrono::seconds(10);
   // quic_connection.cc
   Result<> init_tls();
   ngtcp2_settings settings() const;
@@ -157,6 +160,8 @@ class QuicConn final : public QuicConnection {
   void rotate_send_list(StreamCore& front, size_t sent);
   void send_close(const ngtcp2_connection_close_error& error);
   void arm_timer();
+  void watch_path_size();
+  void widen();
   uint64_t now_ns() const;
 
   io::Loop& loop_;
@@ -183,6 +188,9 @@ class QuicConn final : public QuicConnection {
   bool flush_queued_ = false;
   bool blocked_ = false;        // the output would block
   bool in_events_ = false;
+  size_t packet_room_ = kFullPacket;  // of the packets that we send
+  TimePoint widen_at_{};              // when full ones are tried again...
+  Duration widen_after_ = kWidenFirst;  // ...and how long to wait the next time
   std::optional<Error> close_error_;
   std::vector<uint8_t> leftover_;  // of a train that the output took in part
   size_t leftover_segment_ = 0;

@@ -12,6 +12,8 @@ constexpr size_t kTrainBytes = 64 * 1024 - 1500;
 constexpr size_t kTrainPackets = 64;
 constexpr size_t kTurnBytes = 32 * 1024;  // what a stream sends before the next one's turn
 constexpr int kTrainsATurn = 4;
+constexpr size_t kTimeoutsUntilSmall = 3;
+constexpr Duration kWidenMost = std::chrono::minutes(10);
 constexpr Duration kBlockedPoll = std::chrono::milliseconds(20);
 
 // Trains are built here; one a thread is enough, since they are sent before the next is begun.
@@ -48,7 +50,7 @@ bool QuicConn::send_train() {
   size_t packets = 0;
   bool more = true;
   while (filled < quantum) {
-    ngtcp2_ssize n = write_one(buffer + filled, 1500, ts);
+    ngtcp2_ssize n = write_one(buffer + filled, packet_room_, ts);
     if (n < 0) return false;  // the connection has failed
     if (n == 0) {
       more = false;
@@ -198,6 +200,28 @@ void QuicConn::send_close(const ngtcp2_connection_close_error& error) {
   uint8_t* buffer = train_buffer();
   ngtcp2_ssize n = ngtcp2_conn_write_connection_close(conn_, nullptr, &info, buffer, 1500, &error, now_ns());
   if (n > 0) output_.send({buffer, static_cast<size_t>(n)}, static_cast<size_t>(n));
+}
+
+// ngtcp2 finds out how large a path's packets may be, once. When the path below is exchanged for a narrower
+// one, or grows narrower, all large packets vanish and it sends them again and again: after some timeouts
+// in a row, small ones are tried. An outage looks the same: full ones get another chance, rarely.
+void QuicConn::watch_path_size() {
+  if (packet_room_ == kSmallPacket) {
+    if (loop_.now() >= widen_at_) packet_room_ = kFullPacket;
+    return;
+  }
+  ngtcp2_conn_stat stat;
+  ngtcp2_conn_get_conn_stat(conn_, &stat);
+  if (stat.pto_count < kTimeoutsUntilSmall) return;
+  packet_room_ = kSmallPacket;
+  widen_at_ = loop_.now() + widen_after_;
+  widen_after_ = std::min(2 * widen_after_, kWidenMost);
+}
+
+// The path is another: nothing is known of it.
+void QuicConn::widen() {
+  packet_room_ = kFullPacket;
+  widen_after_ = kWidenFirst;
 }
 
 void QuicConn::arm_timer() {

@@ -35,6 +35,10 @@ class MemoryPath final : public DatagramPath {
       auto one = train.first(std::min(segment, train.size()));
       train = train.subspan(one.size());
       ++sent;
+      if (one.size() > mtu) {
+        ++too_large;
+        continue;
+      }
       if (random_() % 1000 < loss_per_mille) continue;
       auto late = random_() % 1000 < reorder_per_mille ? 3 * delay : Duration::zero();
       deliver(std::vector<uint8_t>(one.begin(), one.end()), delay + late);
@@ -48,6 +52,8 @@ class MemoryPath final : public DatagramPath {
   Duration delay = 1ms;
   bool cut = false;
   uint64_t sent = 0;
+  size_t mtu = 1500;  // of datagrams; larger ones vanish
+  uint64_t too_large = 0;
 
  private:
   struct Packet {

@@ -1,3 +1,4 @@
+#include "p2p/quic_aead.h"
 #include "tests/unit/p2p/quic_fixture.h"
 
 namespace edgemesh::p2p {
@@ -308,6 +309,71 @@ TEST_F(QuicTest, PathChangesInTheMiddleOfATransfer) {
   ASSERT_TRUE(until([&] { return b->accepted[0]->done(size) || b->accepted[0]->eof; }));
   EXPECT_EQ(b->accepted[0]->wrong, 0U);
   EXPECT_FALSE(t->failed);
+}
+
+// Keys are used up after 8 million packets; here they are changed in the middle of a transfer, by the fast
+// implementation, by GnuTLS where the library is missing, and from the one to the other.
+TEST_F(QuicTest, KeyUpdatesGoUnnoticed) {
+  struct Allow {
+    ~Allow() { FastAead::allow(true); }
+  } again;
+  for (auto allowed : {std::array{true, true}, std::array{false, false}, std::array{true, false},
+                       std::array{false, true}}) {
+    FastAead::allow(allowed[0]);
+    make_sides();
+    over_memory();
+    b->answer_bytes = 1 << 20;
+    auto t = open(1 << 20);
+    ASSERT_TRUE(until([&] { return t->received > 100'000; }));
+    ASSERT_TRUE(a->endpoint.update_keys());  // while it runs
+    ASSERT_TRUE(until([&] { return t->done(1 << 20) && b->accepted[0]->done(1 << 20); })) << t->error.message;
+    EXPECT_EQ(t->wrong + b->accepted[0]->wrong, 0U);
+    FastAead::allow(allowed[1]);
+    b->answer_bytes = 100;
+    for (int updates = 0; updates < 3;) {  // each becomes possible when the one before is acknowledged
+      auto small = open(100);
+      ASSERT_TRUE(until([&] { return small->done(100) || small->failed; }));
+      ASSERT_FALSE(small->failed) << small->error.message;
+      updates += a->endpoint.update_keys() ? 1 : 0;
+    }
+    auto last = open(100);
+    ASSERT_TRUE(until([&] { return last->done(100); }));
+    t.reset();
+    a.reset();
+    b.reset();
+  }
+}
+
+TEST_F(QuicTest, NarrowPathCarriesEverything) {
+  for (size_t mtu : {1200, 1232, 1400}) {
+    make_sides();
+    over_memory();
+    mem_a->mtu = mem_b->mtu = mtu;
+    b->answer_bytes = 1 << 20;
+
+    auto t = open(1 << 20);
+
+    ASSERT_TRUE(until([&] { return t->done(1 << 20) && b->accepted[0]->done(1 << 20); })) << mtu;
+    EXPECT_GT(mem_a->too_large, 0U) << "it never looked for more";
+    EXPECT_LT(mem_a->too_large, 30U);
+    t.reset();
+    a.reset();
+    b.reset();
+  }
+}
+
+TEST_F(QuicTest, PathThatBecomesNarrowIsSurvived) {
+  make_sides();
+  over_memory();
+  auto t = open(16 << 20);
+  ASSERT_TRUE(until([&] { return t->sent > 4 << 20; }));
+
+  mem_a->mtu = mem_b->mtu = 1280;
+
+  ASSERT_TRUE(until([&] { return b->accepted[0]->done(16 << 20) || t->failed; }));
+  EXPECT_FALSE(t->failed) << t->error.message;
+  EXPECT_EQ(b->accepted[0]->wrong, 0U);
+  EXPECT_GT(mem_a->too_large, 0U);
 }
 
 TEST_F(QuicTest, OutageIsSurvived) {
