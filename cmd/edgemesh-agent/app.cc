@@ -230,6 +230,7 @@ Result<> App::open_http() {
   options.drain_timeout = config_.proxy.drain_timeout;
   options.capture_services = config_.proxy.http;
   EM_TRY(l7_, proxy::L7Proxy::create(loop_, proxy_->worker_loops(), options));
+  metrics_.on_text([l7 = l7_.get()](std::string& out) { l7->append_metrics(out); });
   proxy_->set_take_http([l7 = l7_.get()](int worker, io::Fd& fd, const SockAddr& peer,
                                          const SockAddr& destination) {
     return l7->take_captured(worker, fd, peer, destination);

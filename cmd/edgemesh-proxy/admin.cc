@@ -60,9 +60,7 @@ void Admin::get(const http::Request& request, const Writer& writer) {
     return send_text(writer, draining ? 503 : 200, draining ? "draining\n" : "ok\n");
   }
   if (path == "/metrics" || path == "/stats") {
-    std::string text = registry_.text();
-    sources_.l7->append_metrics(text);
-    return send_text(writer, 200, std::move(text), "text/plain; version=0.0.4; charset=utf-8");
+    return send_text(writer, 200, registry_.text(), "text/plain; version=0.0.4; charset=utf-8");
   }
   if (path == "/clusters") {
     std::string text;

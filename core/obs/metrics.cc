@@ -88,6 +88,9 @@ struct Registry::Impl {
   std::mutex mutex;  // guards all below
   std::map<std::string, Family, std::less<>> families;
   std::vector<std::function<void()>> on_scrape;
+  std::vector<std::function<void(std::string&)>> on_text;
+
+  std::string render();
 
   Series& series(std::string_view name, std::string_view help, Kind kind, const Labels& labels) {
     auto it = families.find(name);
@@ -128,16 +131,29 @@ void Registry::on_scrape(std::function<void()> callback) {
   impl_->on_scrape.push_back(std::move(callback));
 }
 
+void Registry::on_text(std::function<void(std::string&)> append) {
+  std::lock_guard lock(impl_->mutex);
+  impl_->on_text.push_back(std::move(append));
+}
+
 std::string Registry::text() {
   std::vector<std::function<void()>> callbacks;
+  std::vector<std::function<void(std::string&)>> appends;
   {
     std::lock_guard lock(impl_->mutex);
     callbacks = impl_->on_scrape;
+    appends = impl_->on_text;
   }
   for (const auto& callback : callbacks) callback();
-  std::lock_guard lock(impl_->mutex);
+  std::string out = impl_->render();
+  for (const auto& append : appends) append(out);
+  return out;
+}
+
+std::string Registry::Impl::render() {
+  std::lock_guard lock(mutex);
   std::string out;
-  for (const auto& [name, family] : impl_->families) {
+  for (const auto& [name, family] : families) {
     const char* kind = family.kind == Kind::kCounter ? "counter"
                        : family.kind == Kind::kGauge ? "gauge"
                                                      : "histogram";

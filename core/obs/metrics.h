@@ -75,6 +75,9 @@ class Registry {
   // Runs before each text(): for gauges that are cheaper to read then than to keep. Called on the
   // thread that scrapes.
   void on_scrape(std::function<void()> callback);
+  // Runs in each text(), after the registry's own lines: for modules whose rows come and go with the
+  // configuration. It appends whole families in the text format. Same thread as on_scrape().
+  void on_text(std::function<void(std::string&)> append);
   std::string text();
 
  private:
