@@ -4,7 +4,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstdio>
+#include <fstream>
 #include <functional>
+#include <vector>
 
 #include "core/io/tcp.h"
 #include "proxy/http/h1_server.h"
@@ -158,6 +161,61 @@ TEST_F(Http2Allocations, RequestsCostNone) {
     EXPECT_EQ(cost(100, [&] { return next(body); }), 0U);
   }
   EXPECT_EQ(answerer.requests, 220U);
+}
+
+// With a real client's header fields, so that the tables of both directions are filled.
+TEST_F(Http2Allocations, AnIdleConnectionIsSmall) {
+  constexpr size_t kConnections = 300;
+  ManualClock clock;
+  auto still = io::Loop::create(clock).value();
+  WriteBatch later(*still);
+  std::vector<std::unique_ptr<HttpServerConnection>> connections;
+  std::vector<io::Fd> clients;
+  std::string fields = "\x82\x86\x84\x41\x0b" "app.example";
+  for (auto [name, value] : {std::pair{"user-agent", "Mozilla/5.0 (X11; Linux x86_64) Firefox/128.0"},
+                             {"accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"},
+                             {"accept-language", "de,en-US;q=0.7,en;q=0.3"},
+                             {"x-request-id", "4b0b1b4e-3b7e-4a3c-9c53-2f0a7be1f0a1"},
+                             {"referer", "https://app.example/some/page/with/a/path"}}) {
+    fields += '\x40';
+    for (std::string_view text : {std::string_view(name), std::string_view(value)}) {
+      fields += static_cast<char>(text.size());
+      fields += text;
+    }
+  }
+  std::string hello = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+  frame(&hello, 4, 0, 0, "");
+  frame(&hello, 4, 1, 0, "");
+  frame(&hello, 1, 5, 1, fields);
+  auto add = [&](size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      int fds[2];
+      EM_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0);
+      clients.emplace_back(fds[0]);
+      connections.push_back(make_h2_server(
+          *still, later, io::TcpStream::adopt(*still, io::Fd(fds[1]), true).value(), {}, &answerer));
+      EM_CHECK(write(fds[0], hello.data(), hello.size()) == static_cast<ssize_t>(hello.size()));
+      for (int turn = 0; turn < 4; ++turn) still->run_once();
+    }
+    clock.advance(std::chrono::seconds(3));
+    for (int turn = 0; turn < 4; ++turn) still->run_once();
+  };
+  auto resident = [] {
+    std::ifstream statm("/proc/self/statm");
+    size_t total = 0;
+    size_t pages = 0;
+    statm >> total >> pages;
+    return pages * 4096;
+  };
+  size_t asked = answerer.requests;
+  add(50);  // what is there once
+  size_t before = resident();
+  add(kConnections);
+  size_t each = (resident() - before) / kConnections;
+  EXPECT_EQ(answerer.requests - asked, kConnections + 50);
+  std::printf("idle HTTP/2 connection %zu bytes\n", each);
+  EXPECT_LT(each, 8192U);
+  EXPECT_GT(each, 1024U);  // it was measured
 }
 
 }  // namespace
