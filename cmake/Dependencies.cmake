@@ -11,7 +11,7 @@ find_package(GTest REQUIRED)
 foreach(lib IN ITEMS
     uv:libuv nghttp2:libnghttp2 cares:libcares sqlite3:sqlite3 wslay:libwslay mnl:libmnl
     nice:nice gnutls:gnutls ngtcp2:libngtcp2 ngtcp2_gnutls:libngtcp2_crypto_gnutls nghttp3:libnghttp3
-    re2:re2)
+    re2:re2 z:zlib zstd:libzstd)
   string(REPLACE ":" ";" pair ${lib})
   list(GET pair 0 target)
   list(GET pair 1 module)

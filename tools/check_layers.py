@@ -41,6 +41,7 @@ OWNERS = {
     r"openssl/": {"core/tls", "cloud"},  # cloud: the CA; keys and certificates, no connections
     r"nghttp2/": {"core/http", "proxy"},
     r"re2/": {"proxy"},
+    r"(zlib|zstd)\.h": {"proxy"},
     r"wslay/": {"core/http"},
     r"sqlite3\.h": {"core/store"},
     r"yaml-cpp/": {"core/config"},

@@ -148,6 +148,7 @@ void Exchange::finish() {
   fault_ = nullptr;
   authz_ = nullptr;
   sub_.reset();
+  worker_.encoders().give(std::move(encoder_));
   claims_.reset();
   key_wait_.cancel();
   request_.reset();

@@ -22,6 +22,7 @@
 #include <string_view>
 #include <vector>
 
+#include "proxy/compress/encoder.h"
 #include "proxy/exchange/remote_keys.h"
 #include "proxy/exchange/response_flags.h"
 #include "proxy/exchange/runtime.h"
@@ -128,6 +129,8 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   void forward_informational(const Head& head);
   void commit(UpstreamTry& from, HeadPtr head, bool end);
   void add_answer_fields(Head* head);
+  void begin_encoding(Head* head);
+  void send_encoded(std::span<const uint8_t> data, bool end);
   void on_try_data(UpstreamTry& from, std::span<const uint8_t> data, bool end);
   void on_try_trailers(UpstreamTry& from, HeadPtr trailers);
   void on_try_lost(UpstreamTry& from, uint32_t flags, std::string_view detail);
@@ -161,6 +164,7 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
     if (own != nullptr && own->*member != nullptr) return (own->*member).get();
     return outer != nullptr ? (outer->*member).get() : nullptr;
   }
+  const model::Compression* compression() const;
   const model::HttpChain& chain() const { return *(*version_)->spec; }
 
   L7Worker& worker_;
@@ -181,6 +185,7 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   UpstreamTry* winner_ = nullptr;
   const FaultRules* fault_ = nullptr;  // while it counts as one with a fault
   const AuthzRules* authz_ = nullptr;
+  std::unique_ptr<Encoder> encoder_;  // null: the answer goes as it is
   std::unique_ptr<SubRequest> sub_;  // the authorization's
   std::unique_ptr<JwtClaims> claims_;
   KeyWait key_wait_;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "proxy/compress/negotiate.h"
 #include "proxy/exchange/exchange.h"
 #include "proxy/exchange/http_connection.h"
 #include "proxy/exchange/l7_worker.h"
@@ -79,6 +80,7 @@ void Exchange::commit(UpstreamTry& from, HeadPtr head, bool end) {
   }
   state_ = State::kAnswering;
   add_answer_fields(answer_.get());
+  if (!end && !tunnel_) begin_encoding(answer_.get());
   down_->send_head(*answer_, end);
   update_reading();
   if (end) answer_ended();
@@ -111,14 +113,52 @@ void Exchange::add_answer_fields(Head* head) {
 void Exchange::on_try_data(UpstreamTry& from, std::span<const uint8_t> data, bool end) {
   if (&from != winner_) return;
   note_activity();
+  if (encoder_ != nullptr) {
+    send_encoded(data, end);
+    return;
+  }
   sent_ += data.size();
   if (!down_->send_data(data, end) && !end) from.set_reading(false);
+  if (end) answer_ended();
+}
+
+const model::Compression* Exchange::compression() const {
+  const Policies* own = entry_->policies.get();
+  const Policies* outer = (*version_)->policies.get();
+  if (own != nullptr && own->no_compression) return nullptr;
+  if (own != nullptr && own->compression.get() != nullptr) return own->compression.get();
+  return outer != nullptr ? outer->compression.get() : nullptr;
+}
+
+void Exchange::begin_encoding(Head* head) {
+  const model::Compression* spec = compression();
+  if (spec == nullptr || !may_encode(*spec, *request_, *head)) return;
+  add_vary(head);
+  const Coding coding = choose_coding(*spec, *request_);
+  const int level = coding == Coding::kZstd ? spec->zstd_level : spec->gzip_level;
+  encoder_ = worker_.encoders().take(coding, level);
+  if (encoder_ != nullptr) note_encoded(*spec, coding, head);
+}
+
+void Exchange::send_encoded(std::span<const uint8_t> data, bool end) {
+  auto& coded = worker_.coded();
+  coded.clear();
+  if (!encoder_->encode(data, end, &coded)) return cut(flag::kLocalReset, "the encoder failed");
+  sent_ += coded.size();
+  if ((!coded.empty() || end) && !down_->send_data(coded, end) && !end) winner_->set_reading(false);
   if (end) answer_ended();
 }
 
 void Exchange::on_try_trailers(UpstreamTry& from, HeadPtr trailers) {
   if (&from != winner_) return;
   note_activity();
+  if (encoder_ != nullptr) {
+    auto& coded = worker_.coded();
+    coded.clear();
+    if (!encoder_->encode({}, true, &coded)) return cut(flag::kLocalReset, "the encoder failed");
+    sent_ += coded.size();
+    down_->send_data(coded, false);
+  }
   down_->send_trailers(*trailers);
   answer_ended();
 }

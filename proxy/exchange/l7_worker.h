@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/io/loop.h"
+#include "proxy/compress/encoder.h"
 #include "proxy/exchange/remote_keys.h"
 #include "proxy/exchange/runtime.h"
 #include "proxy/http/write_batch.h"
@@ -63,6 +64,8 @@ class L7Worker {
   // Codecs of connections to endpoints.
   MakeClient make_h1();
   MakeClient make_h2();
+  EncoderPool& encoders() { return encoders_; }
+  std::vector<uint8_t>& coded() { return coded_; }  // for what an encoder gives, at once used up
   RemoteKeys& keys() { return keys_; }
   // A request whose answer nobody waits for. False: too many are open; it was not sent.
   bool send_in_background(const SubRequestOptions& options, HeadPtr head,
@@ -91,6 +94,8 @@ class L7Worker {
   List<HttpConnection> connections_;
   std::vector<std::unique_ptr<Exchange>> free_;
   RemoteKeys keys_{*this};
+  EncoderPool encoders_;
+  std::vector<uint8_t> coded_;
   std::unordered_map<uint64_t, std::unique_ptr<SubRequest>> background_;
   uint64_t next_background_ = 0;
   io::Task on_drained_;

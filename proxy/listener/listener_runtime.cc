@@ -11,11 +11,6 @@ Result<> check_supported(const model::Listener& spec, const model::FilterChain& 
   if (tcp != nullptr && !tcp->tunnel_host.empty())
     return fail(ErrorCode::kInvalidArgument, "listener {}, chain {}: tunnelHost is not supported",
                 spec.name, chain.name);
-  const auto* http = std::get_if<model::HttpChain>(&chain.network);
-  if (http != nullptr && http->compression.get() != nullptr)
-    return fail(ErrorCode::kInvalidArgument,
-                "listener {}, chain {}: compression is not supported yet; remove it", spec.name,
-                chain.name);
   return {};
 }
 
