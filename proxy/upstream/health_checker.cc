@@ -1,20 +1,33 @@
 #include "proxy/upstream/health_checker.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "core/base/log.h"
 #include "proxy/upstream/health_attempt.h"
 
 namespace edgemesh::proxy {
 
+namespace {
+
+// Endpoints of several nodes may have the same address.
+struct HostKey {
+  SockAddr addr;
+  std::string node;
+  explicit HostKey(const model::Endpoint& endpoint) : addr(endpoint.addr), node(endpoint.node) {}
+  friend auto operator<=>(const HostKey&, const HostKey&) = default;
+};
+
+}  // namespace
+
 // One check of one endpoint.
 class HealthChecker::HostCheck final : public ListNode<HostCheck> {
  public:
-  HostCheck(HealthChecker& checker, Cluster& cluster, size_t which, const SockAddr& addr, bool well)
+  HostCheck(HealthChecker& checker, Cluster& cluster, size_t which, const HostKey& host, bool well)
       : checker_(checker),
         cluster_(cluster),
         which_(which),
-        addr_(addr),
+        host_(host),
         healthy_(well),
         first_(!well),
         timer_(checker.options_.loop, [this] { on_timer(); }) {}
@@ -22,7 +35,6 @@ class HealthChecker::HostCheck final : public ListNode<HostCheck> {
 
   void begin();
   bool healthy() const { return healthy_; }
-  const SockAddr& addr() const { return addr_; }
 
  private:
   friend class HealthChecker;
@@ -35,7 +47,7 @@ class HealthChecker::HostCheck final : public ListNode<HostCheck> {
   HealthChecker& checker_;
   Cluster& cluster_;
   size_t which_;  // of the cluster's checks
-  SockAddr addr_;
+  HostKey host_;
   bool healthy_;
   bool first_;        // it was never well
   uint32_t row_ = 0;  // results in a row that speak against healthy_
@@ -45,23 +57,27 @@ class HealthChecker::HostCheck final : public ListNode<HostCheck> {
 
 struct HealthChecker::Cluster {
   std::shared_ptr<const HostSet> set;
-  std::map<SockAddr, std::vector<std::unique_ptr<HostCheck>>> hosts;
+  std::map<HostKey, std::vector<std::unique_ptr<HostCheck>>> hosts;
 
-  const HostSet::Entry* find(const SockAddr& addr) const {
-    const auto& entries = set->entries();
-    auto it = std::lower_bound(
-        entries.begin(), entries.end(), addr,
-        [](const HostSet::Entry& entry, const SockAddr& a) { return entry.endpoint.addr < a; });
-    return it != entries.end() && it->endpoint.addr == addr ? &*it : nullptr;
+  const HostSet::Entry* find(const HostKey& host) const {
+    const auto& entries = set->entries();  // sorted by address and node
+    auto it = std::lower_bound(entries.begin(), entries.end(), host,
+                               [](const HostSet::Entry& entry, const HostKey& key) {
+                                 return std::tie(entry.endpoint.addr, entry.endpoint.node) <
+                                        std::tie(key.addr, key.node);
+                               });
+    const bool found = it != entries.end() && it->endpoint.addr == host.addr &&
+                       it->endpoint.node == host.node;
+    return found ? &*it : nullptr;
   }
-  void publish(const SockAddr& addr, TimePoint now, std::string_view reason);
+  void publish(const HostKey& host, TimePoint now, std::string_view reason);
 };
 
 // A host is well when all its checks say so.
-void HealthChecker::Cluster::publish(const SockAddr& addr, TimePoint now, std::string_view reason) {
-  const auto* entry = find(addr);
+void HealthChecker::Cluster::publish(const HostKey& key, TimePoint now, std::string_view reason) {
+  const auto* entry = find(key);
   if (entry == nullptr) return;
-  const auto& checks = hosts[addr];
+  const auto& checks = hosts[key];
   const bool failed = std::any_of(checks.begin(), checks.end(),
                                   [](const auto& check) { return !check->healthy(); });
   SharedHost& host = *entry->shared;
@@ -74,7 +90,7 @@ void HealthChecker::Cluster::publish(const SockAddr& addr, TimePoint now, std::s
   }
   set->shared()->raise_epoch();
   EM_LOG(kInfo, "upstream", "cluster={} endpoint={} is {}{}{}", set->cluster().name,
-         addr.to_string(), failed ? "ill" : "well", reason.empty() ? "" : ": ", reason);
+         key.addr.to_string(), failed ? "ill" : "well", reason.empty() ? "" : ": ", reason);
 }
 
 const model::HealthCheck& HealthChecker::HostCheck::config() const {
@@ -94,7 +110,7 @@ void HealthChecker::HostCheck::on_timer() {
 }
 
 void HealthChecker::HostCheck::run() {
-  const auto* entry = cluster_.find(addr_);
+  const auto* entry = cluster_.find(host_);
   if (entry == nullptr) return;
   ++checker_.running_;
   auto& options = checker_.options_;
@@ -117,7 +133,7 @@ void HealthChecker::HostCheck::on_done(const std::string& reason) {
   end_attempt();
   const auto& check = config();
   const bool passed = reason.empty();
-  const auto* entry = cluster_.find(addr_);
+  const auto* entry = cluster_.find(host_);
   if (!passed && entry != nullptr)
     entry->shared->check_failures.fetch_add(1, std::memory_order_relaxed);
   row_ = passed == healthy_ ? 0 : row_ + 1;
@@ -135,7 +151,7 @@ void HealthChecker::HostCheck::on_done(const std::string& reason) {
   wait += Duration(static_cast<int64_t>(static_cast<double>(wait.count()) * check.jitter_percent /
                                         100 * checker_.random_.unit()));
   timer_.start(wait);
-  if (changes) cluster_.publish(addr_, checker_.options_.loop.now(), reason);
+  if (changes) cluster_.publish(host_, checker_.options_.loop.now(), reason);
   checker_.start_waiting();
 }
 
@@ -169,12 +185,13 @@ void HealthChecker::set(std::shared_ptr<const HostSet> set) {
   std::erase_if(cluster.hosts,
                 [&](const auto& item) { return cluster.find(item.first) == nullptr; });
   for (const auto& entry : cluster.set->entries()) {
-    auto& checks = cluster.hosts[entry.endpoint.addr];
+    const HostKey host(entry.endpoint);
+    auto& checks = cluster.hosts[host];
     if (!checks.empty()) continue;
     // An endpoint that was used before it had checks is used until they fail.
     const bool well = !entry.shared->has(SharedHost::kCheckFailed);
     for (size_t i = 0; i < cluster.set->cluster().health_checks.size(); ++i) {
-      checks.push_back(std::make_unique<HostCheck>(*this, cluster, i, entry.endpoint.addr, well));
+      checks.push_back(std::make_unique<HostCheck>(*this, cluster, i, host, well));
       checks.back()->begin();
     }
   }

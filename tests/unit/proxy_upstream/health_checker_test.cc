@@ -146,6 +146,30 @@ TEST_F(HealthCheckerTest, FirstSuccessIsEnoughLaterTheThresholdsCount) {
   EXPECT_EQ(cluster_.host(1).shared().check_failures, 3u);
 }
 
+// Sites with overlapping private networks.
+TEST_F(HealthCheckerTest, TheSameAddressOnTwoNodesIsTwoHosts) {
+  cluster_.config.name = "c";
+  cluster_.config.health_checks = {check_};
+  auto list = endpoints(1);
+  list.push_back(list[0]);
+  list[0].node = "site-a";
+  list[1].node = "site-b";
+  cluster_.set(list);
+  checker_->set(cluster_.hosts);
+  turn();
+  EXPECT_EQ(checker_->hosts(), 2u);
+  ASSERT_EQ(connector_.streams.size(), 2u);
+
+  connector_.accept();
+  connector_.fail_next();
+  turn();
+
+  const auto& entries = cluster_.hosts->entries();
+  ASSERT_EQ(entries.size(), 2u);
+  EXPECT_NE(entries[0].shared->has(SharedHost::kCheckFailed),
+            entries[1].shared->has(SharedHost::kCheckFailed));
+}
+
 TEST_F(HealthCheckerTest, FlappingChangesNothing) {
   start();
   tcp_result(true);
