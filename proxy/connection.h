@@ -76,7 +76,8 @@ class Connection : public Pump {
 
   // One timer for all: the deadline of the connect first; then it looks now and then whether the
   // connection was idle for too long, so that traffic never touches it.
-  void start_connect_timer() { timer_.start(worker_.options.connect_timeout); }
+  void start_connect_timer() { start_connect_timer(worker_.options.connect_timeout); }
+  void start_connect_timer(Duration limit) { timer_.start(limit); }
   void note_connected();
   virtual void on_connect_timeout() = 0;
 

@@ -4,6 +4,11 @@ namespace edgemesh::proxy {
 
 namespace {
 
+void end_at_once(WorkerContext& worker, EndReason reason) {
+  worker.metrics.opened.add();  // or more would end than begin
+  worker.metrics.count_end(reason);
+}
+
 class InboundConnection final : public Connection {
  public:
   static void start(WorkerContext& worker, std::unique_ptr<p2p::IncomingConnect> incoming) {
@@ -14,13 +19,15 @@ class InboundConnection final : public Connection {
       if (cidr.contains(incoming->target().ip)) options.mark = worker.options.mark;
     auto upstream = io::TcpStream::connect(worker.loop, incoming->target(), options);
     if (!upstream) {
-      worker.metrics.count_end(EndReason::kConnectFailed);
+      end_at_once(worker, EndReason::kConnectFailed);
       incoming->reject(503, upstream.error().message);
       return;
     }
     auto* self = new InboundConnection(worker, std::move(incoming));
     self->set_upstream(std::move(*upstream));
-    self->start_connect_timer();
+    // The node that asks waits as long as we would, and began before. Our answer must reach it in
+    // time: only with it may it give the client's bytes to another endpoint.
+    self->start_connect_timer(worker.options.connect_timeout * 4 / 5);
   }
 
  private:
@@ -91,14 +98,14 @@ void Inbound::on_connect(std::unique_ptr<p2p::IncomingConnect> incoming) {
   const SockAddr& target = incoming->target();
   if (worker_.snapshot->endpoint_on(target, worker_.options.node, "TCP") == nullptr) {
     worker_.metrics.inbound_refused.add();
-    worker_.metrics.count_end(EndReason::kRefused);
+    end_at_once(worker_, EndReason::kRefused);
     incoming->reject(403, worker_.snapshot->is_endpoint(target)
                               ? "the target is an endpoint of another node"
                               : "the target is no endpoint of a known service");
     return;
   }
   if (worker_.connections >= worker_.options.max_connections) {
-    worker_.metrics.count_end(EndReason::kTooMany);
+    end_at_once(worker_, EndReason::kTooMany);
     incoming->reject(503, "too many connections");
     return;
   }

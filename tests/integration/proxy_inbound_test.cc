@@ -33,6 +33,7 @@ class FakeConnect final : public p2p::IncomingConnect {
 
 class InboundTest : public ProxyTest {
  protected:
+  explicit InboundTest(Clock& clock = system_clock()) : ProxyTest(clock) {}
   std::shared_ptr<Answer> connect(const SockAddr& target) {
     auto answer = std::make_shared<Answer>();
     inbound = std::make_unique<Inbound>(*context);
@@ -63,6 +64,8 @@ TEST_F(InboundTest, RefusesWhatIsNoEndpoint) {
   auto answer = connect(addr("127.0.0.1:22"));
   EXPECT_EQ(answer->status, 403);
   EXPECT_EQ(context->metrics.inbound_refused.value(), 1u);
+  EXPECT_EQ(context->metrics.opened.value(), 1u);
+  EXPECT_EQ(ended(EndReason::kRefused), 1u);
 }
 
 TEST_F(InboundTest, RefusesEndpointsOfOtherNodes) {
@@ -98,6 +101,32 @@ TEST_F(InboundTest, TellsWhyTheEndpointCannotBeReached) {
   EXPECT_EQ(answer->status, 503);
   EXPECT_NE(answer->reason.find("refused"), std::string::npos) << answer->reason;
   EXPECT_EQ(context->connections, 0u);
+}
+
+class InboundTimeTest : public InboundTest {
+ protected:
+  InboundTimeTest() : InboundTest(clock) {}
+  static ManualClock clock;
+};
+ManualClock InboundTimeTest::clock;
+
+// After its own connect timeout the other node could not try another endpoint any more.
+TEST_F(InboundTimeTest, SaysThatTheEndpointIsSilentBeforeTheOtherNodeGivesUp) {
+  auto silent = *io::TcpListener::listen(*loop, loopback(), [](io::Fd, const SockAddr&) {}, {.backlog = 0});
+  silent->pause();
+  std::vector<std::unique_ptr<io::TcpStream>> fill;  // a full backlog answers no more
+  for (int i = 0; i < 4; ++i) fill.push_back(*io::TcpStream::connect(*loop, silent->local_addr()));
+  serve({{silent->local_addr()}});
+  auto answer = connect(silent->local_addr());
+  loop->run_once();
+  ASSERT_EQ(answer->status, 0);
+
+  clock.advance(std::chrono::milliseconds(4000));
+
+  ASSERT_TRUE(wait([&] { return answer->status != 0; }));
+  EXPECT_EQ(answer->status, 503);
+  EXPECT_NE(answer->reason.find("no answer"), std::string::npos) << answer->reason;
+  EXPECT_EQ(ended(EndReason::kConnectTimeout), 1u);
 }
 
 TEST_F(InboundTest, IsNotReadyBeforeTheFirstSnapshot) {
