@@ -46,11 +46,12 @@ class ServiceDirectory::Route final : public UdpRoute {
     if (gone_) return false;
     version_ = snapshot->version();
     if (target->service == service_.get()) return true;
-    const SockAddr before = endpoint_ != nullptr ? endpoint_->addr : SockAddr{};
+    const auto before =
+        endpoint_ != nullptr ? discovery::key_of(*endpoint_) : discovery::EndpointKey{};
     release();
     adopt(*target);
     auto same = std::find_if(port_->endpoints.begin(), port_->endpoints.end(),
-                             [&](const discovery::Endpoint& e) { return e.addr == before; });
+                             [&](const auto& e) { return discovery::has_key(e, before); });
     if (same == port_->endpoints.end()) return false;
     endpoint_ = &*same;
     owner_.picker_.on_start(*endpoint_);
