@@ -134,6 +134,7 @@ class MeshTest : public testing::Test {
       ++signals;
       auto it = nodes.find(to);
       if (drop_signals) return;
+      if (change_signal) change_signal(json);
       if (it != nodes.end() && it->second->mesh != nullptr)
         it->second->mesh->on_signal(name, json);
       else if (auto self = nodes.find(name); self != nodes.end())
@@ -156,6 +157,7 @@ class MeshTest : public testing::Test {
   std::unique_ptr<io::Loop> loop;
   std::map<std::string, std::unique_ptr<Node>> nodes;
   std::function<void(MeshOptions&)> options_hook;
+  std::function<void(std::string&)> change_signal;
   size_t signals = 0;
   bool drop_signals = false;
 };

@@ -2,6 +2,7 @@
 
 #include "core/io/fd.h"
 #include "core/io/socket_name.h"
+#include "core/io/tcp.h"
 #include "tests/integration/p2p_fixture.h"
 
 #if defined(__SANITIZE_THREAD__)
@@ -92,6 +93,87 @@ TEST_F(MeshTest, DirectPathIsFoundBehindAddressesThatLeadNowhere) {
   ASSERT_TRUE(until([&] { return c->done() || c->failed; }, 3s));
   EXPECT_FALSE(c->failed) << c->error.message;
   EXPECT_EQ(a.mesh->dialer().path_kind("b"), PathKind::kDirect);
+}
+
+// A port that passes connections on to another, until it is cut.
+class Forwarder {
+ public:
+  Forwarder(io::Loop& loop, const SockAddr& to) {
+    listener_ = test::TestPki::take(io::TcpListener::listen(
+        loop, {IpAddr::loopback(), 0}, [this, &loop, to](io::Fd fd, const SockAddr&) {
+          End* near = ends_.emplace_back(std::make_unique<End>()).get();
+          End* far = ends_.emplace_back(std::make_unique<End>()).get();
+          near->stream = test::TestPki::take(io::TcpStream::adopt(loop, std::move(fd)));
+          far->stream = test::TestPki::take(io::TcpStream::connect(loop, to));
+          near->other = far;
+          far->other = near;
+          near->stream->set_handler(near);
+          far->stream->set_handler(far);
+          near->pump();
+        }));
+  }
+  SockAddr addr() const { return listener_->local_addr(); }
+  size_t connections() const { return ends_.size() / 2; }
+  void cut() {
+    listener_.reset();
+    ends_.clear();
+  }
+
+ private:
+  struct End final : io::Stream::Handler {
+    void pump() {
+      while (stream != nullptr && other->stream != nullptr) {
+        while (!held.empty()) {
+          auto w = other->stream->write(io::as_bytes(held));
+          if (w.status != io::IoResult::kOk) return;
+          held.erase(0, w.n);
+        }
+        uint8_t block[16384];
+        auto r = stream->read(block);
+        if (r.status != io::IoResult::kOk) return;
+        held.assign(reinterpret_cast<char*>(block), r.n);  // NOLINT
+      }
+    }
+    void on_readable() override { pump(); }
+    void on_writable() override { other->pump(); }
+    void on_error(const Error&) override {}
+    std::unique_ptr<io::TcpStream> stream;
+    End* other = nullptr;
+    std::string held;
+  };
+  std::unique_ptr<io::TcpListener> listener_;
+  std::vector<std::unique_ptr<End>> ends_;
+};
+
+TEST_F(MeshTest, DirectPathThatDiesIsReplacedByAnother) {
+  auto& a = add("a", true, true);
+  auto& b = add("b", true, true);
+  Forwarder port(*loop, b.mesh->direct_addresses()[0]);
+  drop_signals = true;  // only the direct path can be found
+  a.mesh->known_peers({{"b", {port.addr()}}});
+  until([] { return false; }, 20ms);
+  auto first = open(a, "b", 1000);
+  ASSERT_TRUE(until([&] { return first->done(); })) << first->error.message;
+  ASSERT_EQ(a.mesh->dialer().path_kind("b"), PathKind::kDirect);
+  ASSERT_EQ(port.connections(), 1U);
+
+  // What b advertises leads to the dead port, so that the path does not come back.
+  SockAddr dead = port.addr();
+  change_signal = [&, dead](std::string& json) {
+    std::string live = b.mesh->direct_addresses()[0].to_string();
+    if (size_t at = json.find(live); at != json.npos) json.replace(at, live.size(), dead.to_string());
+  };
+  port.cut();
+  drop_signals = false;
+
+  auto next = open(a, "b", 100'000);
+  ASSERT_TRUE(until([&] { return next->done() || next->failed; }));
+  if (next->failed) {  // it was on the connection when that was cut, and may be opened again
+    next = open(a, "b", 100'000);
+    ASSERT_TRUE(until([&] { return next->done() || next->failed; }));
+  }
+  EXPECT_FALSE(next->failed) << next->error.message;
+  EXPECT_EQ(a.mesh->dialer().path_kind("b"), PathKind::kPunched);
 }
 
 TEST_F(MeshTest, RefusalSaysNodePathAndReason) {
