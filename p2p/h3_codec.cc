@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "p2p/varint.h"
+
 namespace edgemesh::p2p {
 
 namespace {
@@ -17,26 +19,6 @@ enum FrameType : uint64_t {
   kGoaway = 0x7,
   kMaxPushId = 0xd,
 };
-
-size_t put_varint(uint64_t value, uint8_t* out) {
-  int log = value < 64 ? 0 : value < 16384 ? 1 : value < (1ULL << 30) ? 2 : 3;
-  size_t size = size_t{1} << log;
-  for (size_t i = 0; i < size; ++i) out[i] = static_cast<uint8_t>(value >> (8 * (size - 1 - i)));
-  out[0] |= static_cast<uint8_t>(log << 6);
-  return size;
-}
-
-// Bytes used; 0: not complete.
-size_t get_varint(std::string_view in, uint64_t* value) {
-  if (in.empty()) return 0;
-  auto first = static_cast<uint8_t>(in[0]);
-  size_t size = size_t{1} << (first >> 6);
-  if (in.size() < size) return 0;
-  uint64_t v = first & 0x3f;
-  for (size_t i = 1; i < size; ++i) v = v << 8 | static_cast<uint8_t>(in[i]);
-  *value = v;
-  return size;
-}
 
 Result<H3Fields> decode_section(const std::string& section) {
   nghttp3_qpack_decoder* decoder = nullptr;

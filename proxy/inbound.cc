@@ -89,6 +89,13 @@ class InboundConnection final : public Connection {
 }  // namespace
 
 void Inbound::on_connect(std::unique_ptr<p2p::IncomingConnect> incoming) {
+  if (incoming->udp()) {
+    if (datagrams_ != nullptr)
+      datagrams_->on_connect(std::move(incoming));
+    else
+      incoming->reject(501, "datagrams are not carried");
+    return;
+  }
   if (!worker_.snapshot) {
     incoming->reject(503, "this node has not learned of any service yet");
     return;

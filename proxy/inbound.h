@@ -9,16 +9,20 @@
 
 #include "p2p/mesh.h"
 #include "proxy/connection.h"
+#include "proxy/udp/udp_inbound.h"
 
 namespace edgemesh::proxy {
 
 class Inbound final : public p2p::Acceptor {
  public:
-  explicit Inbound(WorkerContext& worker) : worker_(worker) {}
+  // `datagrams` takes CONNECT-UDP; null: that is refused.
+  explicit Inbound(WorkerContext& worker, UdpInbound* datagrams = nullptr)
+      : worker_(worker), datagrams_(datagrams) {}
   void on_connect(std::unique_ptr<p2p::IncomingConnect> incoming) override;
 
  private:
   WorkerContext& worker_;
+  UdpInbound* datagrams_;
 };
 
 }  // namespace edgemesh::proxy

@@ -38,8 +38,8 @@ void limit_descriptors(ProxyOptions& options) {
   size_t usable = limit.rlim_cur > 2 * kOthers ? limit.rlim_cur - kOthers : limit.rlim_cur / 2;
   const auto workers = static_cast<size_t>(options.workers);
   options.udp_max_flows =
-      std::min(options.udp_max_flows, std::max<size_t>(1, usable / 4 / workers));
-  usable -= std::min(usable, options.udp_max_flows * workers);
+      std::min(options.udp_max_flows, std::max<size_t>(1, usable / 6 / workers));
+  usable -= std::min(usable, options.udp_max_flows * (workers + 1));  // and those of peers
   size_t each = std::max<size_t>(1, usable / 2 / workers);
   if (each < options.l4.max_connections)
     EM_LOG(kInfo, "proxy", "the limit of {} open files allows {} connections a worker",

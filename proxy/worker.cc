@@ -37,12 +37,15 @@ bool is_udp(const ListenerOptions& options) {
          options.kind == ListenerOptions::Kind::kStaticUdp;
 }
 
-UdpOptions udp_options(const L4Options& l4) {
+UdpOptions udp_options(const ProxyOptions& proxy) {
+  const L4Options& l4 = proxy.l4;
   UdpOptions options;
   options.node = l4.node;
   options.mark = l4.mark;
   options.capture_cidrs = l4.capture_cidrs;
   options.access_log = l4.access_log;
+  options.inbound_idle_timeout = 2 * proxy.udp_idle_timeout;
+  options.max_inbound_flows = proxy.udp_max_flows;
   return options;
 }
 
@@ -64,8 +67,9 @@ Worker::Worker(std::unique_ptr<io::Loop> loop, const ProxyOptions& options, obs:
       context_(std::make_unique<WorkerContext>(*loop_, with_congestion(options.l4),
                                                discovery::Picker(options.l4.node, options.l4.zone),
                                                registry, index)),
-      inbound_(*context_),
-      udp_(*loop_, udp_options(options.l4), registry, index) {}
+      udp_(*loop_, udp_options(options), registry, index),
+      udp_inbound_(udp_, context_->snapshot),
+      inbound_(*context_, &udp_inbound_) {}
 
 Result<std::unique_ptr<Worker>> Worker::create(int index, const ProxyOptions& options,
                                                obs::Registry& registry) {
@@ -180,6 +184,7 @@ void Worker::start() {
     // What is left ends on its own thread.
     listeners_.clear();
     udp_listeners_.clear();
+    udp_inbound_.abort_all();
     context_->on_empty = nullptr;
     context_->abort_all();
   });

@@ -51,9 +51,10 @@ class Worker {
 
   std::unique_ptr<io::Loop> loop_;
   std::unique_ptr<WorkerContext> context_;
+  UdpContext udp_;
+  UdpInbound udp_inbound_;
   Inbound inbound_;
   std::vector<std::unique_ptr<io::TcpListener>> listeners_;
-  UdpContext udp_;
   std::vector<std::unique_ptr<UdpListener>> udp_listeners_;  // null: not listening
   std::vector<SockAddr> addrs_;
   io::Task on_drained_;

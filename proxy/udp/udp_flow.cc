@@ -1,15 +1,12 @@
 #include "proxy/udp/udp_flow.h"
 
-#include <cerrno>
-
 #include "core/base/log.h"
 
 namespace edgemesh::proxy {
 
 namespace {
-constexpr int kBatchesATurn = 4;
 constexpr int kMaxAttempts = 3;  // endpoints for one datagram
-}  // namespace
+}
 
 UdpFlow::UdpFlow(UdpListener& listener, const FlowKey& key, std::unique_ptr<UdpRoute> route)
     : FlowNode(key),
@@ -22,96 +19,102 @@ UdpFlow::~UdpFlow() {
 }
 
 void UdpFlow::disconnect() {
-  watch_.stop(true);
-  fd_.reset();
-  heard_ = false;
+  socket_.reset();
+  if (tunnel_ != nullptr) context().closing.add(std::move(tunnel_));
+  elsewhere_ = heard_ = false;
 }
 
 std::optional<FlowEnd> UdpFlow::send(std::span<const Datagram> items) {
-  if (!route_->current()) {
-    disconnect();
-    elsewhere_ = false;
-  }
-  for (int attempt = 0; !items.empty() && attempt < kMaxAttempts; ++attempt) {
-    if (!fd_.valid() && !elsewhere_)
+  if (!route_->current()) disconnect();
+  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    if (!connected())
       if (auto end = connect()) return end;
-    if (elsewhere_) {
-      hand_over(items);
-      return std::nullopt;
-    }
-    SendOutcome out = send_datagrams(fd_.get(), items, nullptr);
-    sent_ += out.datagrams;
-    bytes_sent_ += out.bytes;
-    context().metrics.to_upstream.add(out.datagrams);
-    context().metrics.bytes_to_upstream.add(out.bytes);
-    if (out.dropped > 0) context().metrics.count_drop(UdpDrop::kSend, out.dropped);
-    items = items.subspan(out.taken);
-    // An earlier datagram was refused, and these were not sent: they are for the next endpoint.
-    if (out.refused) refused();
+    if (pass_on(&items)) return std::nullopt;
   }
   for (const Datagram& item : items) context().metrics.count_drop(UdpDrop::kSend, item.count());
   return std::nullopt;
+}
+
+bool UdpFlow::pass_on(std::span<const Datagram>* items) {
+  if (elsewhere_) {
+    hand_over(*items);
+    return true;
+  }
+  SendOutcome out = tunnel_ != nullptr ? tunnel_->send(*items) : socket_->send(*items);
+  sent_ += out.datagrams;
+  bytes_sent_ += out.bytes;
+  UdpMetrics& metrics = context().metrics;
+  metrics.to_upstream.add(out.datagrams);
+  metrics.bytes_to_upstream.add(out.bytes);
+  if (out.dropped > 0)
+    metrics.count_drop(tunnel_ != nullptr ? UdpDrop::kTunnel : UdpDrop::kSend, out.dropped);
+  *items = items->subspan(out.taken);
+  // An earlier datagram was refused, and these were not sent: they are for the next endpoint.
+  if (out.refused) on_refused();
+  return items->empty();
 }
 
 std::optional<FlowEnd> UdpFlow::connect() {
   for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
     chosen_ = route_->choose();
     if (!chosen_) return FlowEnd::kNoEndpoint;
-    if (route_->remote()) {
-      if (context().dialer == nullptr && context().hand_over) {
-        elsewhere_ = true;
-        return std::nullopt;
-      }
-      return FlowEnd::kFailed;
+    if (route_->remote() && context().dialer == nullptr) {
+      if (!context().hand_over) return FlowEnd::kNoTunnel;
+      elsewhere_ = true;
+      return std::nullopt;
     }
-    auto connected = connect_local();
+    auto connected = connect_to_endpoint();
     if (connected) return std::nullopt;
-    if (connected.error().code == ErrorCode::kResourceExhausted) break;
+    EM_LOG(kDebug, "udp", "{} to {}: {}", key().client.to_string(), route_->endpoint().to_string(),
+           connected.error().message);
     route_->failed();
+    if (connected.error().code == ErrorCode::kResourceExhausted) break;
   }
   return FlowEnd::kFailed;
 }
 
-Result<> UdpFlow::connect_local() {
-  const SockAddr& to = route_->endpoint();
-  DatagramSocketOptions options;
-  options.gro = true;
-  for (const Cidr& cidr : context().options.capture_cidrs)
-    if (cidr.contains(to.ip)) options.mark = context().options.mark;
-  EM_TRY(io::Fd fd, open_datagram_socket(to.ip.is_v6(), options));
-  sockaddr_storage storage;
-  const socklen_t size = to.to_sockaddr(&storage);
-  if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&storage), size) != 0)  // NOLINT
-    return fail_errno("connect", errno);
-  EM_TRY_VOID(watch_.start(context().loop, fd.get(), this));
-  fd_ = std::move(fd);
+Result<> UdpFlow::connect_to_endpoint() {
+  if (!route_->remote()) {
+    path_ = p2p::PathKind::kLocal;
+    EM_TRY(socket_, EndpointSocket::connect(context(), route_->endpoint(), *this));
+    return {};
+  }
+  const std::string node(route_->node());
+  EM_TRY(auto stream, context().dialer->open_udp(node, route_->endpoint()));
+  path_ = context().dialer->path_kind(node);
+  DatagramTunnel::Owner& owner = *this;
+  tunnel_ = std::make_unique<DatagramTunnel>(context().loop, std::move(stream), owner);
   return {};
 }
 
-void UdpFlow::refused() {
+void UdpFlow::on_answers(std::span<const Datagram> items) {
+  if (!heard_) {
+    route_->answered();
+    if (tunnel_ != nullptr && context().dialer != nullptr)
+      path_ = context().dialer->path_kind(std::string(route_->node()));
+  }
+  heard_ = true;
+  listener_.reply(*this, items);
+}
+
+void UdpFlow::on_refused() {
   context().metrics.refused.add();
   route_->failed();
   disconnect();
 }
 
-void UdpFlow::on_fd(bool readable, bool) {
-  if (readable && receive_some()) listener_.go_on_later(*this);
-}
-
-bool UdpFlow::receive_some() {
-  DatagramBatch& batch = context().batch;
-  for (int i = 0; fd_.valid() && i < kBatchesATurn; ++i) {
-    auto got = batch.receive(fd_.get(), false);
-    if (got.n == 0) {
-      if (got.error == ECONNREFUSED) refused();
-      return false;
-    }
-    if (!heard_) route_->answered();
-    heard_ = true;
-    listener_.reply(*this, batch.all(got.n));
-    if (got.n < DatagramBatch::kMax) return false;
+// Ended in order, the far side was idle for long: the next datagram opens another one.
+void UdpFlow::on_tunnel_end(const Error* error) {
+  if (error == nullptr) {
+    tunnel_->finish();
+    tunnel_.reset();
+    heard_ = false;
+    return;
   }
-  return fd_.valid();
+  EM_LOG(kDebug, "udp", "{} to {}: {}", key().client.to_string(), route_->endpoint().to_string(),
+         error->message);
+  tunnel_.reset();
+  on_refused();
 }
 
 void UdpFlow::hand_over(std::span<const Datagram> items) {
@@ -124,8 +127,6 @@ void UdpFlow::hand_over(std::span<const Datagram> items) {
     parcel.items.emplace_back(static_cast<uint32_t>(item.data.size()), item.segment);
     count += item.count();
   }
-  sent_ += count;
-  bytes_sent_ += parcel.bytes.size();
   if (!context().hand_over(std::move(parcel)))
     context().metrics.count_drop(UdpDrop::kTunnel, count);
 }
@@ -140,7 +141,7 @@ void UdpFlow::log_end(FlowEnd reason) const {
          "datagrams_sent={} datagrams_received={} ms={} result={}",
          key().client.to_string(), key().destination.to_string(), route_->name(),
          chosen_ ? route_->endpoint().to_string() : "-", node.empty() ? "-" : node,
-         chosen_ ? "local" : "none", bytes_sent_, bytes_received_, sent_, received_, took.count(),
+         p2p::to_string(path_), bytes_sent_, bytes_received_, sent_, received_, took.count(),
          to_string(reason));
 }
 

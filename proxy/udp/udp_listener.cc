@@ -14,10 +14,6 @@ constexpr size_t kEndsATurn = 512;
 constexpr Duration kIdleEnough = std::chrono::seconds(1);
 }  // namespace
 
-struct UdpListener::Waiting {
-  List<UdpFlow, ReadyTag> flows;
-};
-
 UdpListener::UdpListener(UdpContext& context, UdpListenOptions options,
                          std::unique_ptr<UdpDirectory> directory, io::Fd fd, SockAddr local)
     : context_(context),
@@ -28,8 +24,7 @@ UdpListener::UdpListener(UdpContext& context, UdpListenOptions options,
       table_(options.idle_timeout, options.answered_timeout,
              static_cast<uint64_t>(context.loop.clock().wall_now().time_since_epoch().count()) ^
                  reinterpret_cast<uintptr_t>(this)),  // NOLINT
-      waiting_(std::make_unique<Waiting>()),
-      again_(context.loop, [this] { run_again(); }),
+      again_(context.loop, [this] { on_fd(true, false); }),
       expiry_(context.loop, [this] { expire(); }) {}
 
 UdpListener::~UdpListener() {
@@ -56,9 +51,7 @@ Result<std::unique_ptr<UdpListener>> UdpListener::listen(UdpContext& context,
 }
 
 void UdpListener::on_fd(bool readable, bool) {
-  if (!readable) return;
-  more_ = receive_some();
-  if (more_) again_.start(Duration::zero());
+  if (readable && receive_some()) again_.start(Duration::zero());
 }
 
 bool UdpListener::receive_some() {
@@ -96,7 +89,9 @@ void UdpListener::dispatch(const FlowKey& key, std::span<const Datagram> items) 
   table_.touch(*flow, context_.loop.now());
   auto over = flow->send(items);
   if (!over) return;
-  UdpDrop drop = *over == FlowEnd::kNoEndpoint ? UdpDrop::kNoEndpoint : UdpDrop::kFailed;
+  const UdpDrop drop = *over == FlowEnd::kNoEndpoint ? UdpDrop::kNoEndpoint
+                       : *over == FlowEnd::kNoTunnel ? UdpDrop::kTunnel
+                                                     : UdpDrop::kFailed;
   for (const Datagram& item : items) context_.metrics.count_drop(drop, item.count());
   end(*flow, *over);
 }
@@ -157,23 +152,6 @@ void UdpListener::reply(UdpFlow& flow, std::span<const Datagram> items) {
   const bool answered = key.destination.port == kDns && flow.question_answered();
   table_.touch(flow, context_.loop.now(), answered);
   if (answered) arm(options_.answered_timeout);
-}
-
-void UdpListener::go_on_later(UdpFlow& flow) {
-  waiting_->flows.push_back(flow);
-  again_.start(Duration::zero());
-}
-
-void UdpListener::run_again() {
-  // Those that have still more come again in the next turn.
-  List<UdpFlow, ReadyTag> now;
-  while (UdpFlow* flow = waiting_->flows.front()) now.push_back(*flow);
-  while (UdpFlow* flow = now.front()) {
-    static_cast<ListNode<UdpFlow, ReadyTag>*>(flow)->unlink();
-    if (flow->receive_some()) waiting_->flows.push_back(*flow);
-  }
-  if (std::exchange(more_, false)) more_ = receive_some();
-  if (more_ || !waiting_->flows.empty()) again_.start(Duration::zero());
 }
 
 void UdpListener::expire() {

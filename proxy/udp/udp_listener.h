@@ -8,54 +8,12 @@
 // Threads: the worker's loop; made before it runs or on it.
 #pragma once
 
-#include <functional>
 #include <memory>
-#include <string>
-#include <vector>
 
-#include "core/io/loop.h"
-#include "proxy/udp/datagram_batch.h"
-#include "proxy/udp/flow_table.h"
-#include "proxy/udp/raw_replies.h"
 #include "proxy/udp/route.h"
-#include "proxy/udp/udp_metrics.h"
-
-namespace edgemesh::p2p {
-class Dialer;
-}
+#include "proxy/udp/udp_context.h"
 
 namespace edgemesh::proxy {
-
-// Datagrams of a flow on their way to the worker that owns the tunnels.
-struct UdpParcel {
-  size_t listener = 0;  // which of the worker's
-  FlowKey key;
-  std::vector<uint8_t> bytes;
-  std::vector<std::pair<uint32_t, uint16_t>> items;  // size and segment of each
-};
-
-struct UdpOptions {
-  std::string node;   // of this agent
-  uint32_t mark = 0;  // SO_MARK of sockets to endpoints inside capture_cidrs
-  std::vector<Cidr> capture_cidrs;
-  bool access_log = true;
-};
-
-// What the datagram side of one worker shares.
-struct UdpContext {
-  UdpContext(io::Loop& l, UdpOptions o, obs::Registry& registry, int index)
-      : loop(l), options(std::move(o)), metrics(registry, index) {}
-
-  io::Loop& loop;
-  UdpOptions options;
-  UdpMetrics metrics;
-  DatagramBatch batch;
-  RawReplies replies;
-  // The way to other nodes: a dialer on this loop, or another worker that has one, or neither.
-  p2p::Dialer* dialer = nullptr;
-  // False: too much is on its way already.
-  std::function<bool(UdpParcel)> hand_over;
-};
 
 struct UdpListenOptions {
   SockAddr listen;
@@ -96,8 +54,6 @@ class UdpListener final : private io::FdWatch::Handler {
   void end(UdpFlow& flow, FlowEnd reason);
   // From a flow: its endpoint's answers.
   void reply(UdpFlow& flow, std::span<const Datagram> items);
-  void go_on_later(UdpFlow& flow);
-  void run_again();
   void expire();
   void arm(Duration within);
 
@@ -108,10 +64,7 @@ class UdpListener final : private io::FdWatch::Handler {
   SockAddr local_;
   io::FdWatch watch_;
   FlowTable table_;
-  struct Waiting;  // flows that used up their share of a turn
-  std::unique_ptr<Waiting> waiting_;
-  bool more_ = false;  // so did this listener
-  io::Timer again_;
+  io::Timer again_;  // it used up its share of a turn
   io::Timer expiry_;
 };
 

@@ -17,6 +17,7 @@ std::string_view to_string(FlowEnd end) {
     case FlowEnd::kEvicted: return "evicted";
     case FlowEnd::kNoService: return "no_service";
     case FlowEnd::kNoEndpoint: return "no_endpoint";
+    case FlowEnd::kNoTunnel: return "no_tunnel";
     case FlowEnd::kFailed: return "failed";
     case FlowEnd::kShutdown: return "shutdown";
   }

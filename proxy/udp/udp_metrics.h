@@ -14,6 +14,7 @@ enum class FlowEnd : uint8_t {
   kEvicted,     // the least recently used one made room for a new one
   kNoService,   // the service was removed
   kNoEndpoint,  // no endpoint is left
+  kNoTunnel,    // the endpoint is on another node, and there is no way there
   kFailed,      // no socket or tunnel to an endpoint could be had
   kShutdown,    // the listener ended
 };

@@ -94,3 +94,28 @@ def udp_on_one_node():
         lines = [line for line in agent.process.log().splitlines() if "proto=udp" in line]
         assert lines and "service=default/udp-a:dns" in lines[0] and "path=local" in lines[0], lines[:3]
         return f"sizes {SIZES[0]} to {SIZES[-1]}, {flows:.0f} flows"
+
+
+@case(quick=True)
+def udp_between_nodes():
+    """Datagrams to a service of another node: through the punched, direct and relayed path, DNS and all sizes."""
+    notes = []
+    for kinds, wanted in ((("prc", "prc"), ("punched",)), (("none", "none"), ("direct", "punched")),
+                          (("sym", "sym"), ("relayed",))):
+        with UdpMesh(*kinds) as mesh:
+            a, b = mesh.agent("a"), mesh.agent("b")
+            for name, run in mesh.places().items():
+                assert mesh.udp(run, "hello", "b")["answer"] == "hello from node-b", name
+            path = a.wait_path("node-b", wanted, 10)
+            for run in mesh.places().values():
+                mesh.udp(run, "sizes", "b", *SIZES)
+                mesh.dig(run, "b")
+            opened, inbound = a.metric("edgemesh_udp_flows_opened_total"), b.metric("edgemesh_udp_inbound_opened_total")
+            assert opened == inbound, f"{opened} flows, {inbound} came"
+            lost = a.metric("edgemesh_udp_dropped_total") + b.metric("edgemesh_udp_dropped_total")
+            assert lost == 0, f"{lost} datagrams were dropped"
+            lines = [line for line in b.process.log().splitlines() if "proto=udp" in line and "service=inbound" in line]
+            wait_for(lambda: any("proto=udp src=node/node-a" in line for line in b.process.log().splitlines()), 20,
+                     lambda: f"a line of an inbound flow: {lines}", 0.5)
+            notes.append(path)
+    return ", ".join(notes)

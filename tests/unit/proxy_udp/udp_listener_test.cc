@@ -243,7 +243,7 @@ TEST_F(UdpListenerTest, EndpointsOfOtherNodesAreHandedOver) {
   listen();
   serve("svc", {at("127.0.0.1"), {addr("10.9.9.9:53")}, "UDP", "there"});
   client.send("none", at("127.0.0.1"));
-  ASSERT_TRUE(wait([&] { return dropped(UdpDrop::kFailed) == 1; }));
+  ASSERT_TRUE(wait([&] { return dropped(UdpDrop::kTunnel) == 1; }));
 
   std::vector<UdpParcel> parcels;
   context->hand_over = [&](UdpParcel parcel) {
