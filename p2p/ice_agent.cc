@@ -8,6 +8,7 @@
 #include <set>
 
 #include "core/base/log.h"
+#include "p2p/packet_queue.h"
 #include "p2p/shared_socket.h"
 
 namespace edgemesh::p2p {
@@ -58,7 +59,8 @@ struct IceCore : std::enable_shared_from_this<IceCore> {
   std::set<uint16_t> split_ports;
 
   std::mutex mutex;  // guards `packets`
-  std::vector<std::vector<uint8_t>> packets;
+  PacketQueue packets;
+  PacketQueue draining;  // worker loop
 
   template <class F>
   void tell(F f) {
@@ -211,19 +213,21 @@ void IceCore::on_packet(const char* data, guint size) {
     std::lock_guard lock(mutex);
     if (packets.size() >= kMaxQueuedPackets) return;  // the worker is behind: as in a full socket
     first = packets.empty();
-    packets.emplace_back(data, data + size);
+    packets.push({reinterpret_cast<const uint8_t*>(data), size});  // NOLINT
   }
   if (first) worker.post([self = shared_from_this()] { self->drain(); });
 }
 
 void IceCore::drain() {
-  std::vector<std::vector<uint8_t>> due;
   {
     std::lock_guard lock(mutex);
-    due.swap(packets);
+    draining.swap(packets);
   }
-  for (const auto& packet : due)
-    if (handler != nullptr && !packet.empty()) handler->on_ice_datagram(packet);
+  draining.each_train([this](std::span<const uint8_t> train, size_t segment) {
+    if (handler != nullptr) handler->on_ice_datagrams(train, segment);
+    return handler != nullptr;
+  });
+  draining.clear();
 }
 
 class NiceIceAgent final : public IceAgent {

@@ -48,7 +48,8 @@ class IceAgent {
     virtual void on_ice_pair(IcePair pair) = 0;
     virtual void on_ice_failed() = 0;
     // Data that came through libnice: of a relay, or from before the pair's socket was split.
-    virtual void on_ice_datagram(std::span<const uint8_t> datagram) = 0;
+    // A train as DatagramPath::Receiver::on_datagrams.
+    virtual void on_ice_datagrams(std::span<const uint8_t> train, size_t segment) = 0;
   };
 
   static std::unique_ptr<IceAgent> create(io::Loop& worker, IceThread& thread, Handler& handler,

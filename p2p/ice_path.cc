@@ -63,8 +63,8 @@ size_t IcePath::send(std::span<const uint8_t> train, size_t segment) {
   return sent ? *sent : train.size();
 }
 
-void IcePath::on_agent_datagram(std::span<const uint8_t> datagram) {
-  if (receiver() != nullptr) receiver()->on_datagrams(*this, datagram, 0);
+void IcePath::on_agent_datagrams(std::span<const uint8_t> train, size_t segment) {
+  if (receiver() != nullptr) receiver()->on_datagrams(*this, train, segment);
 }
 
 void IcePath::on_socket(std::span<const uint8_t> data, size_t segment, const SockAddr& from) {

@@ -21,7 +21,7 @@ class IcePath final : public DatagramPath {
   // True when the way of sending changed.
   bool set_pair(const IcePair& pair);
   void allow(const IpAddr& ip);  // up to 64
-  void on_agent_datagram(std::span<const uint8_t> datagram);
+  void on_agent_datagrams(std::span<const uint8_t> train, size_t segment);
 
   size_t send(std::span<const uint8_t> train, size_t segment) override;
   PathKind kind() const override { return kind_; }

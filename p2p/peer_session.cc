@@ -152,7 +152,9 @@ void PeerSession::on_ice_failed() {
   owner_.session_failed(*this, connected() ? "ICE lost the pair" : "ICE found no pair that works");
 }
 
-void PeerSession::on_ice_datagram(std::span<const uint8_t> datagram) { path_.on_agent_datagram(datagram); }
+void PeerSession::on_ice_datagrams(std::span<const uint8_t> train, size_t segment) {
+  path_.on_agent_datagrams(train, segment);
+}
 
 std::array<uint8_t, 16> PeerSession::mac(const uint8_t* data, size_t n) const {
   std::string full =

@@ -68,7 +68,7 @@ class PeerSession final : private IceAgent::Handler {
   void on_ice_gathered() override;
   void on_ice_pair(IcePair pair) override;
   void on_ice_failed() override;
-  void on_ice_datagram(std::span<const uint8_t> datagram) override;
+  void on_ice_datagrams(std::span<const uint8_t> train, size_t segment) override;
   void send_description();
   void take_remote(const Signal& signal);
   void send_heartbeat(uint8_t type, uint64_t time);
