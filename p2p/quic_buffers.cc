@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 namespace edgemesh::p2p {
 
@@ -9,6 +10,37 @@ namespace {
 constexpr size_t kSmallChunk = 2 * 1024;   // a stream that says little holds little
 constexpr size_t kMediumChunk = 16 * 1024;
 constexpr size_t kLargeChunk = 64 * 1024;
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr size_t kKeptBytes = 0;  // each use after its end shall be seen
+#else
+constexpr size_t kKeptBytes = 8 << 20;  // a thread
+#endif
+
+thread_local bool free_list_gone = false;  // the thread ends; objects may outlive the list
+
+struct FreeList {
+  std::vector<uint8_t*> chunks;  // kLargeChunk each
+  FreeList() { chunks.reserve(kKeptBytes / kLargeChunk); }
+  ~FreeList() {
+    free_list_gone = true;
+    for (uint8_t* chunk : chunks) delete[] chunk;
+  }
+};
+
+FreeList& free_list() {
+  thread_local FreeList list;
+  return list;
+}
+
+ChunkMemory take_chunk(size_t capacity) {
+  if (capacity == kLargeChunk && !free_list_gone && !free_list().chunks.empty()) {
+    uint8_t* chunk = free_list().chunks.back();
+    free_list().chunks.pop_back();
+    return ChunkMemory(chunk, {capacity});
+  }
+  return ChunkMemory(new uint8_t[capacity], {capacity});
+}
 
 size_t chunk_size(size_t held, size_t wanted) {
   if (held == 0 && wanted <= kSmallChunk) return kSmallChunk;
@@ -22,7 +54,7 @@ void append_to(std::deque<Chunk>& chunks, size_t held, std::span<const uint8_t> 
     if (chunks.empty() || chunks.back().end == chunks.back().capacity) {
       Chunk chunk;
       chunk.capacity = chunk_size(held, data.size());
-      chunk.data.reset(new uint8_t[chunk.capacity]);
+      chunk.data = take_chunk(chunk.capacity);
       chunks.push_back(std::move(chunk));
     }
     Chunk& last = chunks.back();
@@ -34,6 +66,14 @@ void append_to(std::deque<Chunk>& chunks, size_t held, std::span<const uint8_t> 
   }
 }
 }  // namespace
+
+void ChunkFree::operator()(uint8_t* memory) const {
+  if (capacity != kLargeChunk || free_list_gone ||
+      free_list().chunks.size() * kLargeChunk >= kKeptBytes)
+    delete[] memory;
+  else
+    free_list().chunks.push_back(memory);
+}
 
 void SendBuffer::append(std::span<const uint8_t> data) {
   append_to(chunks_, held_, data);

@@ -11,6 +11,14 @@
 
 namespace edgemesh::p2p {
 
+// Memory of the buffers, from a free list of the thread: what travels at a high rate is not taken from the
+// system and given back to it each time.
+struct ChunkFree {
+  size_t capacity = 0;
+  void operator()(uint8_t* memory) const;
+};
+using ChunkMemory = std::unique_ptr<uint8_t[], ChunkFree>;
+
 class SendBuffer {
  public:
   SendBuffer() = default;
@@ -38,7 +46,7 @@ class SendBuffer {
 
  private:
   struct Chunk {
-    std::unique_ptr<uint8_t[]> data;
+    ChunkMemory data;
     size_t capacity = 0, begin = 0, sent = 0, end = 0;  // begin <= sent <= end <= capacity
   };
   std::shared_ptr<io::SendBudget> budget_;  // counts held(); null: nobody counts
@@ -58,7 +66,7 @@ class RecvBuffer {
 
  private:
   struct Chunk {
-    std::unique_ptr<uint8_t[]> data;
+    ChunkMemory data;
     size_t capacity = 0, begin = 0, end = 0;
   };
   std::deque<Chunk> chunks_;

@@ -206,10 +206,11 @@ uint64_t QuicConn::now_ns() const {
   return static_cast<uint64_t>(loop_.clock().now().time_since_epoch().count());
 }
 
-void QuicConn::receive(std::span<const uint8_t> datagram) {
+void QuicConn::receive(std::span<const uint8_t> datagram, TimePoint now) {
   if (closed_) return;
   ngtcp2_pkt_info info{};
-  int rv = ngtcp2_conn_read_pkt(conn_, &path_.path, &info, datagram.data(), datagram.size(), now_ns());
+  int rv = ngtcp2_conn_read_pkt(conn_, &path_.path, &info, datagram.data(), datagram.size(),
+                                static_cast<uint64_t>(now.time_since_epoch().count()));
   if (too_many_drops_) {
     ngtcp2_connection_close_error load;
     ngtcp2_connection_close_error_default(&load);
@@ -277,6 +278,7 @@ void QuicConn::end(Error error) {
     if (!(stream->rx_fin && stream->fin_sent)) stream->fail_with(error);
   }
   waiting_.clear();
+  waiting_dropped_ = 0;
   streams_.clear();
   send_list_.clear();
   flush_later();

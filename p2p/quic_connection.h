@@ -75,8 +75,8 @@ class QuicConnection {
                                                         std::span<const uint8_t> first);
   virtual ~QuicConnection() = default;  // sends a close when it was open
 
-  // One datagram. flush() or flush_later() must follow.
-  virtual void receive(std::span<const uint8_t> datagram) = 0;
+  // One datagram that came at `now` by the loop's clock. flush() or flush_later() must follow.
+  virtual void receive(std::span<const uint8_t> datagram, TimePoint now) = 0;
   // Runs the callbacks that are due and sends what may be sent.
   virtual void flush() = 0;
   virtual void flush_later() = 0;  // at the end of this turn of the loop

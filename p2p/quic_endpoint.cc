@@ -1,6 +1,7 @@
 #include "p2p/quic_endpoint.h"
 
 #include <algorithm>
+#include <array>
 
 #include "core/base/log.h"
 
@@ -118,22 +119,34 @@ void QuicEndpoint::on_datagrams(DatagramPath& path, std::span<const uint8_t> tra
   turn_ = loop_.now();
   turn_bytes_ += train.size();
   if (segment == 0) segment = train.size();
+  TimePoint now = loop_.clock().now();
   while (!train.empty()) {
     auto datagram = train.first(std::min(segment, train.size()));
     train = train.subspan(datagram.size());
-    one(path, datagram);
+    one(path, datagram, now);
   }
+  flush_touched();
+}
+
+void QuicEndpoint::flush_touched() {
   // Where the kernel gives datagrams one by one, users shall not be told of each: they would pass on
   // little writes. A flush runs users' callbacks; connections that end are only put aside until the
   // turn is over.
   bool now = turn_bytes_ >= kFlushBytes;
   if (now) turn_bytes_ = 0;
+  std::array<QuicConnection*, 8> few;
+  if (touched_.size() <= few.size()) {  // so it is but for odd peers; the list keeps its memory
+    auto end = std::copy(touched_.begin(), touched_.end(), few.begin());
+    touched_.clear();
+    for (auto it = few.begin(); it != end; ++it) now ? (*it)->flush() : (*it)->flush_later();
+    return;
+  }
   std::vector<QuicConnection*> touched;
   touched.swap(touched_);
   for (auto* c : touched) now ? c->flush() : c->flush_later();
 }
 
-void QuicEndpoint::one(DatagramPath& path, std::span<const uint8_t> datagram) {
+void QuicEndpoint::one(DatagramPath& path, std::span<const uint8_t> datagram, TimePoint now) {
   uint8_t first = datagram[0];
   if ((first & 0xc0) == 0x80) {
     handler_.on_other(path, datagram);
@@ -144,14 +157,14 @@ void QuicEndpoint::one(DatagramPath& path, std::span<const uint8_t> datagram) {
   if (id.empty()) return;
   QuicConnection* conn = find(id);
   if (conn == nullptr) {
-    if ((first & 0x80) != 0) accept(datagram);
+    if ((first & 0x80) != 0) accept(datagram, now);
     return;
   }
   if (touched_.empty() || touched_.back() != conn) touched_.push_back(conn);
-  conn->receive(datagram);
+  conn->receive(datagram, now);
 }
 
-void QuicEndpoint::accept(std::span<const uint8_t> first) {
+void QuicEndpoint::accept(std::span<const uint8_t> first, TimePoint now) {
   if (servers_.size() >= kMaxServers) {
     // A peer that started anew has a right to be heard: a connection that never got ready makes room. One
     // that is ready has proved who it is; whoever sends from the peer's address must not end it.
@@ -164,7 +177,7 @@ void QuicEndpoint::accept(std::span<const uint8_t> first) {
   if (!made) return;  // stray bytes
   servers_.push_back(std::move(*made));
   touched_.push_back(servers_.back().get());
-  servers_.back()->receive(first);
+  servers_.back()->receive(first, now);
 }
 
 void QuicEndpoint::on_quic_closed(QuicConnection& connection, const Error& error) {

@@ -70,8 +70,9 @@ class QuicEndpoint final : public DatagramPath::Receiver,
   }
   void on_quic_closed(QuicConnection& connection, const Error& error) override;
   QuicConnection* find(std::span<const uint8_t> id);
-  void one(DatagramPath& path, std::span<const uint8_t> datagram);
-  void accept(std::span<const uint8_t> first);
+  void one(DatagramPath& path, std::span<const uint8_t> datagram, TimePoint now);
+  void accept(std::span<const uint8_t> first, TimePoint now);
+  void flush_touched();
   template <class F>
   void each(F f) const;
 

@@ -103,7 +103,7 @@ class QuicConn final : public QuicConnection {
   // quic_connection.cc
   Result<> init_client();
   Result<> init_server(std::span<const uint8_t> first);
-  void receive(std::span<const uint8_t> datagram) override;
+  void receive(std::span<const uint8_t> datagram, TimePoint now) override;
   void flush() override;
   void flush_later() override;
   void on_output_writable() override;
@@ -115,7 +115,7 @@ class QuicConn final : public QuicConnection {
   bool owns(std::span<const uint8_t> connection_id) const override;
   bool ready() const override { return ready_ && !closed_; }
   bool closed() const override { return closed_; }
-  size_t streams() const override { return streams_.size() + waiting_.size(); }
+  size_t streams() const override { return streams_.size() + waiting_.size() - waiting_dropped_; }
   Duration rtt() const override;
   uint64_t tx_bytes() const override { return tx_bytes_; }
   uint64_t rx_bytes() const override { return rx_bytes_; }
@@ -130,7 +130,7 @@ class QuicConn final : public QuicConnection {
   void arrived(size_t n);                           // payload that waits for a reader
   void note_written(size_t n) { tx_bytes_ += n; }
   void drop_stream(StreamCore& stream, uint64_t error);  // reset both directions
-  void drop_waiting(StreamCore& stream);
+  void drop_waiting();  // the user of a stream in waiting_ is gone
   void queue_event(const StreamPtr& stream);
   size_t room(const StreamCore& stream) const;
   void tell_room(StreamCore& stream);
@@ -198,6 +198,7 @@ class QuicConn final : public QuicConnection {
   std::shared_ptr<io::SendBudget> budget_;  // the streams' send buffers, which may outlive us
   std::unordered_map<int64_t, StreamPtr> streams_;
   std::deque<StreamPtr> waiting_;    // client streams without an id
+  size_t waiting_dropped_ = 0;       // of them, those that nobody wants any more
   std::deque<StreamPtr> send_list_;  // streams with something to send, in turn
   std::vector<StreamPtr> events_;
   SendBuffer control_;               // our control stream

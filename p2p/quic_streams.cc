@@ -168,6 +168,11 @@ void QuicConn::open_waiting() {
   }
   while (!waiting_.empty()) {
     StreamPtr stream = waiting_.front();
+    if (stream->user_gone) {
+      waiting_.pop_front();
+      --waiting_dropped_;
+      continue;
+    }
     int64_t id = -1;
     if (ngtcp2_conn_open_bidi_stream(conn_, &id, stream.get()) != 0) break;
     waiting_.pop_front();
@@ -248,8 +253,14 @@ void QuicConn::drop_stream(StreamCore& stream, uint64_t error) {
   flush_later();
 }
 
-void QuicConn::drop_waiting(StreamCore& stream) {
-  std::erase_if(waiting_, [&](const StreamPtr& other) { return other.get() == &stream; });
+// Taken out when its turn comes, or when the dropped ones are the most: a step for each stream, however
+// many wait.
+void QuicConn::drop_waiting() {
+  if (closed_) return;
+  constexpr size_t kFew = 64;
+  if (++waiting_dropped_ < kFew || waiting_dropped_ < waiting_.size() / 2) return;
+  std::erase_if(waiting_, [](const StreamPtr& stream) { return stream->user_gone; });
+  waiting_dropped_ = 0;
 }
 
 // Tells one stream's user what happened. The user may destroy anything.
@@ -312,7 +323,8 @@ QuicStream::~QuicStream() {
   QuicConn* conn = core_->conn();
   if (conn == nullptr) return;
   if (core_->id < 0) {
-    conn->drop_waiting(*core_);
+    core_->tx.clear();
+    conn->drop_waiting();
     return;
   }
   conn->consumed(*core_, core_->rx.size());

@@ -426,6 +426,22 @@ TEST_F(QuicTest, FirstPacketsWaitForThePath) {
   EXPECT_LT(loop->clock().now() - begin, 50ms);  // without waiting for a retransmission
 }
 
+TEST_F(QuicTest, StreamsDroppedBeforeThereIsAPathLeaveNothing) {
+  make_sides();
+  std::vector<std::unique_ptr<Transfer>> all;
+  for (int i = 0; i < 1000; ++i) all.push_back(open(10));
+  EXPECT_EQ(a->endpoint.streams(), 1000U);
+  for (size_t i = 0; i < all.size(); ++i)
+    if (i != 500) all[i].reset();
+  EXPECT_EQ(a->endpoint.streams(), 1U);
+
+  over_memory();
+
+  ASSERT_TRUE(until([&] { return all[500]->done(0) && b->accepted.size() == 1 && b->accepted[0]->done(10); }));
+  EXPECT_EQ(b->targets.size(), 1U);
+  ASSERT_TRUE(until([&] { return a->endpoint.streams() == 0; }));
+}
+
 TEST_F(QuicTest, FirstBytesTravelWithTheOpen) {
   make_sides();
   over_memory();
