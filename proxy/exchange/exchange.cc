@@ -103,7 +103,7 @@ void Exchange::on_trailers(HeadPtr trailers) {
 
 void Exchange::note_request_end() {
   if (mirrors_ != 0) send_mirrors();
-  if (state_ != State::kForwarding || tunnel_) return;
+  if ((state_ != State::kForwarding && state_ != State::kAnswering) || tunnel_) return;
   if (whole_timeout_ > Duration::zero() && route_deadline_ == TimePoint{})
     set_deadline(&route_deadline_, worker_.loop().now() + whole_timeout_);
 }

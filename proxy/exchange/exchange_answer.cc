@@ -50,6 +50,10 @@ void Exchange::on_try_head(UpstreamTry& from, HeadPtr head, bool end) {
     retry_taken_ = false;
     return update_reading();
   }
+  // One that would have been tried once more, were there tries left.
+  if (attempts_ > 1 && may_retry_ &&
+      entry_->retry->should_retry(TryResult::kAnswer, head.get(), true))
+    flags_ |= flag::kRetryExhausted;
   commit(from, std::move(head), end);
 }
 
@@ -95,7 +99,7 @@ void Exchange::add_answer_fields(Head* head) {
     if (const CorsRules* cors = policy(&Policies::cors); cors != nullptr && cors_)
       cors->add_fields(request_->get("origin"), head);
     if (const RateLimiter* limit = policy(&Policies::rate_limit))
-      limit->add_fields(worker_.loop().now(), false, head);
+      limit->add_fields(worker_.loop().now(), (flags_ & flag::kRateLimited) != 0, head);
   }
   if (!set_cookie_.empty()) head->add("set-cookie", set_cookie_);
   if (!head->has("date")) head->add("date", worker_.date());
@@ -197,7 +201,9 @@ void Exchange::reply(int status, std::string_view body, uint32_t flags, std::str
   if (is_grpc(*request_)) {
     answer->status = 200;
     answer->add_kept("content-type", "application/grpc");
-    set_number(answer.get(), "grpc-status", grpc_status_of_http(status));
+    // A deadline has a status of its own (gRPC's DEADLINE_EXCEEDED).
+    const bool late = (flags & (flag::kUpstreamTimeout | flag::kMaxDuration)) != 0;
+    set_number(answer.get(), "grpc-status", late ? 4 : grpc_status_of_http(status));
     if (!body.empty()) answer->add("grpc-message", percent_encode(body));
     return send_reply(std::move(answer), "");
   }

@@ -76,7 +76,7 @@ void Exchange::forward() {
   if (!choose_cluster()) return;
   const model::Route& route = *entry_->route;
   const auto& timeouts = route.timeouts;
-  idle_timeout_ = timeouts.idle;
+  idle_timeout_ = timeouts.idle.value_or(idle_timeout_);
   whole_timeout_ = route_timeout(timeouts, *request_);
   if (timeouts.max_stream) {
     whole_timeout_ = Duration{};
@@ -109,6 +109,7 @@ void Exchange::forward() {
   if (request_ended_) note_request_end();
   begin_mirrors();
   start_first_tries();
+  if (state_ != State::kFree) arm();  // its times are not the chain's
 }
 
 void Exchange::start_first_tries() {
@@ -169,10 +170,8 @@ void Exchange::start_try() {
   };
   if (cluster_->retired()) return refuse(503, "no such cluster", flag::kNoCluster, "cluster removed");
   Host* host = pick_host();
-  if (host == nullptr) {
-    cluster_->stats().no_host.add();
+  if (host == nullptr)
     return refuse(503, "no healthy upstream", flag::kNoHealthyUpstream, "no healthy upstream");
-  }
   ++attempts_;
   tried_.push_back(host);
   prepare_try(*host);
@@ -186,7 +185,6 @@ void Exchange::start_try() {
     return update_reading();
   }
   if (t->no_ticket()) {
-    cluster_->stats().request_overflow.add();
     if (any_try_open()) return;
     return reply(503, "upstream request limit", flag::kUpstreamOverflow, "max requests of the cluster");
   }
@@ -247,8 +245,9 @@ void Exchange::on_try_reset(UpstreamTry& failed, ResetReason reason, std::string
                      is_idempotent(request_->method) && request_->protocol.empty();
   if (stale) {
     repeated_ = true;
+    std::erase(tried_, failed.host());
     end_try(failed);
-    if (!tried_.empty()) tried_.pop_back();
+    --attempts_;  // it was none
     return start_try();
   }
   failed.report(Outcome::kLocalFailure);
@@ -289,17 +288,13 @@ bool Exchange::may_retry(TryResult result, const Head* answer, bool sent) {
   if (!may_retry_ || body_lost_ || winner_ != nullptr) return false;
   if (attempts_ > entry_->retry->spec().attempts) return false;
   if (!entry_->retry->should_retry(result, answer, sent)) return false;
-  if (!cluster_->take_retry(entry_->route->priority)) {
-    cluster_->stats().retries_refused.add();
-    return false;
-  }
+  if (!cluster_->take_retry(entry_->route->priority)) return false;
   retry_taken_ = true;
   return true;
 }
 
 void Exchange::retry_later() {
   worker_.stats().retries.add();
-  cluster_->stats().retries.add();
   update_reading();
   const Duration pause = entry_->retry->backoff(attempts_, worker_.random().next());
   if (pause <= Duration::zero()) return start_try();

@@ -125,7 +125,8 @@ Part<RetryPolicy> read_retry_part(Reader& reader) {
 
 void read_timeouts(Reader reader, Timeouts& out) {
   reader.read("route", &out.route, Duration::zero(), kMaxTime);
-  reader.read("idle", &out.idle, Duration::zero(), kMaxTime);
+  if (reader.has("idle"))
+    reader.read("idle", &out.idle.emplace(), Duration::zero(), kMaxTime);
   if (reader.has("maxStream"))
     reader.read("maxStream", &out.max_stream.emplace(), Duration::zero(), kMaxTime);
   if (reader.has("maxGrpc"))

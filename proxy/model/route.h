@@ -142,7 +142,7 @@ struct HedgePolicy {
 
 struct Timeouts {
   Duration route = std::chrono::seconds(15);  // until the answer is complete; 0: none
-  Duration idle = std::chrono::minutes(5);    // nothing in either direction; 0: none
+  std::optional<Duration> idle;  // nothing in either direction; 0: none; absent: the chain's
   std::optional<Duration> max_stream;         // of the stream as a whole; takes the place of route
   // grpc-timeout of a request counts instead of `route`, at most this; 0: any; absent: ignored.
   std::optional<Duration> max_grpc;
