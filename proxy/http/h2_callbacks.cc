@@ -15,9 +15,9 @@ std::string_view text(const uint8_t* data, size_t size) {
 }
 }  // namespace
 
-std::vector<uint8_t>& out_frames() {
-  thread_local std::vector<uint8_t> frames;
-  if (frames.capacity() == 0) frames.reserve(kBatchBytes + 32 * 1024);
+OutFrames& out_frames() {
+  thread_local OutFrames frames;
+  if (frames.bytes.capacity() == 0) frames.bytes.reserve(kBatchBytes + 32 * 1024);
   return frames;
 }
 
@@ -31,7 +31,7 @@ struct Callbacks {
   }
 
   static ssize_t send(nghttp2_session*, const uint8_t* data, size_t size, int, void*) {
-    std::vector<uint8_t>& frames = out_frames();
+    std::vector<uint8_t>& frames = out_frames().bytes;
     if (frames.size() >= kBatchBytes) return NGHTTP2_ERR_WOULDBLOCK;
     frames.insert(frames.end(), data, data + size);
     return static_cast<ssize_t>(size);
@@ -41,13 +41,14 @@ struct Callbacks {
                              uint32_t* flags, nghttp2_data_source* source, void* user) {
     if (conn(user).abandoned_) return NGHTTP2_ERR_CALLBACK_FAILURE;
     auto& s = *static_cast<Stream*>(source->ptr);
-    size_t n = std::min(size, s.out.size());
+    size_t waiting = s.ahead().size();
+    size_t n = std::min(size, waiting);
     if (n == 0 && !s.out_ended) {
       s.deferred = true;
       return NGHTTP2_ERR_DEFERRED;
     }
     *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
-    if (s.out_ended && n == s.out.size()) {
+    if (s.out_ended && n == waiting) {
       *flags |= NGHTTP2_DATA_FLAG_EOF;
       if (HeadPtr trailers = std::move(s.out_trailers); trailers != nullptr) {
         *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
@@ -62,16 +63,16 @@ struct Callbacks {
   static int send_data(nghttp2_session*, nghttp2_frame*, const uint8_t* header, size_t size,
                        nghttp2_data_source* source, void* user) {
     if (conn(user).abandoned_) return NGHTTP2_ERR_CALLBACK_FAILURE;
-    std::vector<uint8_t>& frames = out_frames();
+    std::vector<uint8_t>& frames = out_frames().bytes;
     if (frames.size() >= kBatchBytes) return NGHTTP2_ERR_WOULDBLOCK;
     auto& s = *static_cast<Stream*>(source->ptr);
     // The frame was planned when the batch was full, and the user has dropped the stream since.
-    if (s.out.size() < size) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    if (s.ahead().size() < size) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     frames.insert(frames.end(), header, header + 9);
     if (size > 0) {
-      auto data = s.out.view().first(size);
+      auto data = s.ahead().first(size);
       frames.insert(frames.end(), data.begin(), data.end());
-      s.out.consume(size);
+      s.consume(size);
     }
     Conn& c = conn(user);
     s.waits_since = c.loop_.now();

@@ -12,7 +12,12 @@ namespace edgemesh::proxy::h2 {
 nghttp2_session* make_session(Conn* conn, SessionMemory& memory, const H2Limits& limits,
                               bool server);
 nghttp2_data_provider data_provider(Stream& s);
-// Frames made within one send_frames(); the connections of a thread share it.
-std::vector<uint8_t>& out_frames();
+// Frames made within one send_frames(); the connections of a thread share it. `busy`: while nghttp2
+// fills it, when users may be called.
+struct OutFrames {
+  std::vector<uint8_t> bytes;
+  bool busy = false;
+};
+OutFrames& out_frames();
 
 }  // namespace edgemesh::proxy::h2

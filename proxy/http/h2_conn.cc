@@ -142,118 +142,12 @@ void Conn::flush_pending(bool end) {
   if (s != nullptr) deliver(*s, std::exchange(pending_data_, {}), end);
 }
 
-// ---- output
-
-void Conn::submit(Stream& s, const Head& head, bool end) {
-  nghttp2_data_provider data = data_provider(s);
-  if (server_) {
-    auto list = answer_list(head);
-    nghttp2_submit_response(session_, s.id, list.data(), list.size(), end ? nullptr : &data);
-  } else {
-    auto list = request_list(head);
-    s.id = nghttp2_submit_request(session_, nullptr, list.data(), list.size(),
-                                  end ? nullptr : &data, &s);
-    if (s.id < 0) {
-      s.fail = "no more streams on this connection";
-      note(s);
-    } else {
-      s.open = true;
-    }
-  }
-  if (end) s.end_sent = true;
-}
-
-void Conn::send_head(Stream& s, const Head& head, bool end) {
-  if (s.out_ended || s.head_sent) return;
-  flush_later();
-  if (server_ && head.status < 200 && head.status != 101) {
-    auto list = answer_list(head);
-    nghttp2_submit_headers(session_, NGHTTP2_FLAG_NONE, s.id, nullptr, list.data(), list.size(),
-                           nullptr);
-    return;
-  }
-  s.head_sent = true;
-  s.out_ended = end;
-  if (server_) {
-    submit(s, head, end);
-    return;
-  }
-  s.extended = !head.protocol.empty();
-  s.tunnel = s.extended || head.method == "CONNECT";
-  if (!s.extended) return submit(s, head, end);
-  s.protocol = head.protocol;
-  s.head = take_head();
-  s.head->copy_from(head);
-  s.head_ends = end;
-  if (settings_received_) note(s);
-}
-
-bool Conn::send_data(Stream& s, std::span<const uint8_t> data, bool end) {
-  if (s.out_ended || s.slow) return true;
-  s.out_ended = end;
-  if (!s.open && s.head == nullptr) return true;
-  if (s.out.empty() && !data.empty()) {
-    s.waits_since = loop_.now();
-    if (limits_.write_timeout > Duration::zero()) arm(s.waits_since + limits_.write_timeout);
-  }
-  s.out.append(data);
-  if (s.deferred) {
-    s.deferred = false;
-    nghttp2_session_resume_data(session_, s.id);
-  }
-  flush_later();
-  if (end || s.out.size() <= limits_.high_water) return true;
-  s.blocked = true;
-  return false;
-}
-
-void Conn::send_trailers(Stream& s, const Head& trailers) {
-  if (s.out_ended) return;
-  if (!trailers.fields().empty()) {
-    s.out_trailers = take_head();
-    s.out_trailers->copy_from(trailers);
-  }
-  send_data(s, {}, true);
-}
-
-bool Conn::write_out() {
-  while (!out_.empty()) {
-    IoResult r = io_->write(out_.view());
-    note_write(r.n);
-    if (r.status != IoResult::kOk) {
-      block_writes();
-      return false;
-    }
-    out_.consume(r.n);
-  }
-  return true;
-}
-
-void Conn::send_frames() {
-  while (!over() && write_out() && nghttp2_session_want_write(session_) != 0) {
-    std::vector<uint8_t>& frames = out_frames();
-    frames.clear();
-    int rc = nghttp2_session_send(session_);
-    if (abandoned_) return;
-    if (!frames.empty()) {
-      IoResult r = io_->write(frames);
-      if (r.status == IoResult::kError) return;  // its on_error follows
-      note_write(r.n);
-      if (r.n < frames.size()) {
-        block_writes();
-        out_.append(std::span<const uint8_t>(frames).subspan(r.n));
-      }
-    }
-    if (rc != 0)
-      return finish(Error{ErrorCode::kProtocol, fmt::format("HTTP/2: {}", nghttp2_strerror(rc)), 0},
-                    false);
-    if (frames.empty()) break;
-  }
-}
+// ---- turns
 
 void Conn::flush_writes() {
   Busy busy(*this);
   if (over()) return;
+  if (failed_ != 0) return fail_session(failed_);
   before_flush();
   run_ready();
   if (over()) return;
@@ -311,6 +205,11 @@ void Conn::run_ready_one(Stream& s) {
   if (s.fail != nullptr) {
     unlink(s);
     if (handler != nullptr) handler->on_reset(ResetReason::kRefused, s.fail);
+    return;
+  }
+  if (s.lost != nullptr) {
+    unlink(s);
+    if (handler != nullptr) handler->on_reset(s.lost_reason, s.lost);
     return;
   }
   if (s.in_told && s.cut) {
@@ -425,16 +324,22 @@ void Conn::stream_closed(Stream& s, uint32_t code) {
   if (code == NGHTTP2_NO_ERROR && s.in_end && !s.in_told) return;  // the user has yet to read it
   if (!s.in.empty()) nghttp2_session_consume_connection(session_, s.in.size());
   s.in.clear();
-  unlink(s);
-  if ((s.in_told && s.out_ended) || s.handler == nullptr) return;
+  if ((s.in_told && s.out_ended) || s.handler == nullptr) return unlink(s);
   ResetReason reason = ResetReason::kCancelled;
   if (code == NGHTTP2_REFUSED_STREAM) reason = ResetReason::kRefused;
   if (code == NGHTTP2_PROTOCOL_ERROR || code == NGHTTP2_FLOW_CONTROL_ERROR ||
       code == NGHTTP2_STREAM_CLOSED)
     reason = ResetReason::kProtocol;
   if (s.too_large) reason = ResetReason::kTooLarge;
-  if (s.slow) return s.handler->on_reset(ResetReason::kConnectionLost, "the peer takes nothing");
-  s.handler->on_reset(reason, nghttp2_http2_strerror(code));
+  if (s.slow) reason = ResetReason::kConnectionLost;
+  const char* detail = s.slow ? "the peer takes nothing" : nghttp2_http2_strerror(code);
+  if (!direct_) {
+    unlink(s);
+    return s.handler->on_reset(reason, detail);
+  }
+  s.lost = detail;  // a user is sending: no callback now
+  s.lost_reason = reason;
+  note(s);
 }
 
 void Conn::finish(Error error, bool graceful) {

@@ -67,6 +67,15 @@ class Stream final : public HttpStream {
   const SockAddr& peer_addr() const override { return peer; }
   const tls::PeerIdentity* peer_identity() const override { return identity.get(); }
 
+  // What is to leave next.
+  std::span<const uint8_t> ahead() const { return out.empty() ? direct : out.view(); }
+  void consume(size_t n) {
+    if (out.empty())
+      direct = direct.subspan(n);
+    else
+      out.consume(n);
+  }
+
   static Stream* take(Conn* conn);
   void recycle();
 
@@ -85,9 +94,12 @@ class Stream final : public HttpStream {
   size_t header_fields = 0;
   Bytes in;
   Bytes out;
+  std::span<const uint8_t> direct;  // the user's, within send_data(); `out` is empty then
   TimePoint waits_since{};  // of `out`: the last piece that left, or the first that came
   int32_t id = 0;
   const char* fail = nullptr;  // to be told by on_reset(kRefused)
+  const char* lost = nullptr;  // to be told by on_reset(lost_reason)
+  ResetReason lost_reason{};
   bool open = false;           // nghttp2 knows it
   bool released = false;       // no user, or not any more
   bool reading = true;
@@ -167,6 +179,8 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
   void feed(std::span<const uint8_t> data);
   ssize_t receive(std::span<const uint8_t> data);
   void judge_closed(int32_t id);
+  std::span<const uint8_t> send_direct(Stream& s, std::span<const uint8_t> data);
+  void fail_session(int code);
   bool write_out();
   void send_frames();
   void run_ready();
@@ -226,6 +240,8 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
   uint64_t head_begun_ = 0;
   uint32_t goaway_code_ = 0;
   int depth_ = 0;
+  int failed_ = 0;      // of nghttp2, to be told at the end of the turn
+  bool direct_ = false;  // within send_direct()
   bool server_;
   bool abandoned_ = false;
   bool finished_ = false;

@@ -61,7 +61,7 @@ void Conn::control_frame() {
 void Conn::calm(std::string_view why) {
   if (end_by_ != TimePoint::max()) return;
   terminate(NGHTTP2_ENHANCE_YOUR_CALM);
-  tell_bad(why);
+  if (!direct_) tell_bad(why);
 }
 
 void Conn::terminate(uint32_t code) {

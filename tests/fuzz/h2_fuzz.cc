@@ -35,30 +35,30 @@ class Script {
 struct Exchange final : HttpStream::Handler {
   Exchange(Script& s, bool is_server) : script(s), server(is_server) {}
   void on_head(HeadPtr head, bool end) override {
-    EM_CHECK(!server && !ended && !reset && !final_head && stream != nullptr);
+    EM_CHECK(!sending && !server && !ended && !reset && !final_head && stream != nullptr);
     EM_CHECK(!end || head->status >= 200);
     final_head = head->status >= 200 || head->status == 101;
     ended = end;
     act();
   }
   void on_data(std::span<const uint8_t>, bool end) override {
-    EM_CHECK(!ended && !reset && stream != nullptr && (server || final_head));
+    EM_CHECK(!sending && !ended && !reset && stream != nullptr && (server || final_head));
     EM_CHECK(reading);
     ended = end;
     act();
   }
   void on_trailers(HeadPtr) override {
-    EM_CHECK(!ended && !reset && stream != nullptr);
+    EM_CHECK(!sending && !ended && !reset && stream != nullptr);
     ended = true;
     act();
   }
   void on_reset(ResetReason, std::string_view) override {
-    EM_CHECK(!reset && stream != nullptr && !(ended && sent_end));
+    EM_CHECK(!sending && !reset && stream != nullptr && !(ended && sent_end));
     reset = true;
     act();
   }
   void on_writable() override {
-    EM_CHECK(!reset && stream != nullptr);
+    EM_CHECK(!sending && !reset && stream != nullptr);
     act();
   }
 
@@ -92,7 +92,9 @@ struct Exchange final : HttpStream::Handler {
   }
   void send(size_t bytes, bool end) {
     if (server) head(false);
+    sending = true;
     stream->send_data(io::as_bytes(std::string(bytes, 'x')), end);
+    sending = false;
     sent_end = sent_end || end;
   }
   void trailers() {
@@ -113,7 +115,10 @@ struct Exchange final : HttpStream::Handler {
   bool sent_end = false;
   bool ended = false;
   bool reset = false;
+  static inline bool sending = false;  // no callback comes within
 };
+
+using Exchanges = std::vector<std::unique_ptr<Exchange>>;
 
 struct Server final : HttpServerConnection::Handler {
   explicit Server(Script& s) : script(s) {}
@@ -142,7 +147,7 @@ struct Server final : HttpServerConnection::Handler {
   }
   Script& script;
   bool closed = false;
-  std::vector<std::unique_ptr<Exchange>> exchanges;
+  Exchanges exchanges;
   std::unique_ptr<HttpServerConnection> connection;
 };
 
@@ -173,7 +178,7 @@ struct Client final : HttpClientConnection::Handler {
   }
   Script& script;
   bool closed = false;
-  std::vector<std::unique_ptr<Exchange>> exchanges;
+  Exchanges exchanges;
   std::unique_ptr<HttpClientConnection> connection;
 };
 
@@ -190,10 +195,16 @@ void turns(int n) {
   for (int i = 0; i < n; ++i) loop().run_once();
 }
 
-void send(test::Collector& peer, std::string_view text, bool pieces) {
+// Users act between the turns, too.
+void send(test::Collector& peer, std::string_view text, bool pieces, Exchanges& exchanges) {
   size_t step = pieces ? 7 : text.size();
   for (size_t i = 0; i < text.size(); i += step) {
     peer.send(text.substr(i, step));
+    if (i % 3 == 0) turns(1);
+    for (size_t j = 0; j < exchanges.size() && j < 4; ++j)
+      loop().defer([&exchanges, j] {
+        if (j < exchanges.size()) exchanges[j]->act();
+      });
     turns(1);
   }
   turns(8);
@@ -206,8 +217,8 @@ void serve(Script script, std::string_view text, bool pieces) {
   test::Collector peer(std::move(far));
   Server server(script);
   server.connection = make_h2_server(loop(), batch, std::move(near), {}, &server);
-  send(peer, std::string("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33), false);
-  send(peer, text, pieces);
+  peer.send(std::string_view("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33));
+  send(peer, text, pieces, server.exchanges);
   if (script.next() % 2 == 0) peer.finish();
   turns(4);
   clock_().advance(std::chrono::seconds(70));
@@ -229,7 +240,7 @@ void ask(Script script, std::string_view text, bool pieces) {
   client.connection = make_h2_client(loop(), batch, std::move(near), options, &client);
   for (bool tunnel : {false, true, false}) client.open(tunnel);
   turns(4);
-  send(peer, text, pieces);
+  send(peer, text, pieces, client.exchanges);
   if (script.next() % 2 == 0) peer.finish();
   turns(4);
   clock_().advance(std::chrono::seconds(70));

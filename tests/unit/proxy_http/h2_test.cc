@@ -267,6 +267,61 @@ TEST_F(H2Test, AnswersWithoutAStatusThatIsOneAreRefused) {
   }
 }
 
+TEST_F(H2Test, LargePiecesLeaveAtOnceAndInOrder) {
+  start();
+  Side side;
+  side.stream = client.connection->open(&side);
+  side.stream->send_head(*request("POST", "/"), false);
+  for (int i = 0; i < 5; ++i) loop->run_once();
+  // Small and large, more than a frame, than the batch and than the window; and the end with one.
+  std::string all;
+  size_t sizes[] = {10, 9000, 20000, 5, 64 * 1024, 150000, 1, 8192};
+  for (size_t i = 0; i < std::size(sizes); ++i) {
+    std::string piece(sizes[i], static_cast<char>('a' + i));
+    all += piece;
+    side.stream->send_data(io::as_bytes(piece), i + 1 == std::size(sizes));
+    std::fill(piece.begin(), piece.end(), '!');  // what is kept must have been copied
+  }
+  ASSERT_TRUE(until([&] { return !server.requests.empty() && server.requests[0]->ended; }));
+  EXPECT_TRUE(server.requests[0]->body == all);
+}
+
+// While one is sending, what happens to others is told later.
+TEST_F(H2Test, NoCallbackRunsWithinSendData) {
+  start();
+  Side a, b;
+  a.stream = client.connection->open(&a);
+  a.stream->send_head(*request("POST", "/a"), false);
+  b.stream = client.connection->open(&b);
+  b.stream->send_head(*request("POST", "/b"), false);
+  ASSERT_TRUE(until([&] { return server.requests.size() == 2; }));
+  // An answer that is malformed: nghttp2 resets b, which leaves with the data of a.
+  HeadPtr head = take_head();
+  head->status = 200;
+  head->set_length(1);
+  server.requests[1]->stream->send_head(*head, false);
+  server.requests[1]->stream->send_data(io::as_bytes("too much"), false);
+  bool sending = false;
+  int told = 0;
+  b.on_any = [&] {
+    EXPECT_FALSE(sending);
+    told += b.reset.empty() ? 0 : 1;
+  };
+  a.on_any = [&] { EXPECT_FALSE(sending); };
+  std::string piece(9000, 'x');
+  for (int i = 0; i < 50 && told == 0; ++i) {
+    loop->defer([&] {  // after what came in this turn, before the turn's writes
+      sending = true;
+      a.stream->send_data(io::as_bytes(piece), false);
+      sending = false;
+    });
+    loop->run_once();
+  }
+  EXPECT_EQ(told, 1);
+  EXPECT_EQ(b.reason, ResetReason::kProtocol);
+  EXPECT_EQ(a.reset, "");
+}
+
 TEST_F(H2Test, RapidResetEndsTheConnection) {
   start();
   Side side;
