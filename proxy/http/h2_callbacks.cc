@@ -162,7 +162,9 @@ struct Callbacks {
         s = stream(session, frame->hd.stream_id);
         return s == nullptr ? 0 : headers_received(c, *s, end);
       case NGHTTP2_RST_STREAM:
-        if (c.server_) c.closed_.reset(frame->hd.stream_id, true);
+        // A server that refuses or breaks off what we asked for does us no harm.
+        if (!c.server_) break;
+        c.closed_.reset(frame->hd.stream_id, true);
         c.glitch();
         break;
       case NGHTTP2_SETTINGS:

@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "core/io/tcp.h"
+#include "proxy/http/h1_client.h"
 #include "proxy/http/h1_server.h"
+#include "proxy/http/h2_client.h"
 #include "proxy/http/h2_server.h"
 
 #if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
@@ -119,6 +121,67 @@ TEST_F(AllocationTest, Http1RequestsCostNone) {
   cost(10, post);
   EXPECT_EQ(cost(100, post), 0U);
   EXPECT_EQ(answerer.requests, 220U);
+}
+
+struct Asker final : HttpClientConnection::Handler, HttpStream::Handler {
+  StreamPtr stream;
+  size_t answers = 0;
+  void on_connected() override {}
+  void on_available() override {}
+  void on_closed(const Error&) override {}
+  void on_head(HeadPtr, bool end) override { ended(end); }
+  void on_data(std::span<const uint8_t>, bool end) override { ended(end); }
+  void on_trailers(HeadPtr) override {}
+  void on_reset(ResetReason, std::string_view) override {}
+  void on_writable() override {}
+  void ended(bool end) {
+    if (!end) return;
+    ++answers;
+    stream.reset();
+  }
+  void ask(HttpClientConnection& connection) {
+    stream = connection.open(this);
+    EM_CHECK(stream != nullptr);
+    HeadPtr head = take_head();
+    head->method = "GET";
+    head->scheme = "http";
+    head->authority = "host.example";
+    head->path = "/path?query";
+    head->add("accept", "*/*");
+    stream->send_head(*head, true);
+  }
+};
+
+// Both codecs of a version, joined by a socket.
+TEST_F(AllocationTest, ClientsAndServersCostNone) {
+  for (bool http2 : {false, true}) {
+    int fds[2];
+    EM_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0);
+    auto near = io::TcpStream::adopt(*loop, io::Fd(fds[0]), true).value();
+    auto far = io::TcpStream::adopt(*loop, io::Fd(fds[1]), true).value();
+    Asker asker;
+    std::unique_ptr<HttpClientConnection> client;
+    if (http2) {
+      connection = make_h2_server(*loop, batch, std::move(far), {}, &answerer);
+      client = make_h2_client(*loop, batch, std::move(near), {}, &asker);
+    } else {
+      connection = make_h1_server(*loop, batch, std::move(far), {}, &answerer);
+      client = make_h1_client(*loop, batch, std::move(near), {}, &asker);
+    }
+    auto run = [&](size_t count) {
+      size_t before = allocations;
+      for (size_t i = 0; i < count; ++i) {
+        asker.ask(*client);
+        size_t want = asker.answers + 1;
+        for (int turn = 0; turn < 1000 && asker.answers < want; ++turn) loop->run_once();
+        EM_CHECK(asker.answers == want);
+      }
+      return allocations - before;
+    };
+    run(300);  // windows open, free lists and tables fill
+    EXPECT_EQ(run(300), 0U) << http2;
+    connection.reset();
+  }
 }
 
 struct Http2Allocations : AllocationTest {

@@ -335,6 +335,31 @@ TEST_F(H2Flood, ATunnelMayPause) {
   EXPECT_EQ(peer->reset_of(1), std::nullopt);
 }
 
+TEST_F(H2Flood, AServerMayRefuseManyStreams) {
+  auto [near, far] = test::MemoryStream::pair(*loop);
+  h1test::ClientSide client;
+  client.connection = make_h2_client(*loop, batch, std::move(near), {}, &client);
+  peer = std::make_unique<Peer>(std::move(far));
+  peer->send(kSettings, 0, 0, "");
+  h1test::Side side;
+  HeadPtr head = take_head();
+  head->method = "GET";
+  head->path = "/";
+  for (size_t i = 0; i < 1000; ++i) {
+    side.stream = client.connection->open(&side);
+    ASSERT_NE(side.stream, nullptr) << i;
+    side.stream->send_head(*head, true);
+    turns(3);
+    peer->send(kRstStream, 0, id(i), number(7));
+    turns(3);
+    ASSERT_FALSE(side.reset.empty()) << i;
+    EXPECT_EQ(side.reason, ResetReason::kRefused);
+    side.reset.clear();
+    side.stream.reset();
+  }
+  EXPECT_FALSE(client.closed);
+}
+
 TEST_F(H2Flood, AServerThatFloodsUs) {
   auto [near, far] = test::MemoryStream::pair(*loop);
   h1test::ClientSide client;
