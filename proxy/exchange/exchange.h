@@ -109,6 +109,8 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   UpstreamTry* free_try();
   Host* pick_host();
   void prepare_try(const Host& host);
+  void take_expectation();  // 100-continue is ours to answer
+  void send_continue();
   void on_try_ready(UpstreamTry& ready);
   void on_try_unconnected(UpstreamTry& failed);
   void on_try_reset(UpstreamTry& failed, ResetReason reason, std::string_view detail);

@@ -101,8 +101,7 @@ void Exchange::forward() {
     if (request_->path != before) request_->set("x-envoy-original-path", before);
   }
   if (request_->expect_continue && !chain().forward_100_continue) {
-    request_->expect_continue = false;
-    request_->remove("expect");
+    take_expectation();
     owes_continue_ = true;
   }
   state_ = State::kForwarding;
@@ -191,6 +190,18 @@ void Exchange::start_try() {
   on_try_unconnected(*t);
 }
 
+void Exchange::take_expectation() {
+  request_->expect_continue = false;
+  request_->remove("expect");
+}
+
+void Exchange::send_continue() {
+  owes_continue_ = false;
+  HeadPtr go_on = take_head();
+  go_on->status = 100;
+  down_->send_head(*go_on, false);
+}
+
 // What differs from try to try.
 void Exchange::prepare_try(const Host& host) {
   const model::Route& route = *entry_->route;
@@ -203,12 +214,7 @@ void Exchange::prepare_try(const Host& host) {
 }
 
 void Exchange::on_try_ready(UpstreamTry& ready) {
-  if (owes_continue_) {
-    owes_continue_ = false;
-    HeadPtr go_on = take_head();
-    go_on->status = 100;
-    down_->send_head(*go_on, false);
-  }
+  if (owes_continue_) send_continue();
   ready.send_kept();
   if (!keep_body_) {
     body_.clear();

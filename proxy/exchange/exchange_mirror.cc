@@ -9,6 +9,14 @@ namespace edgemesh::proxy {
 namespace {
 constexpr size_t kMaxMirrors = 32;
 constexpr Duration kDefaultTimeout = std::chrono::seconds(15);
+
+// So that logs tell copies from requests. A port stays a port.
+std::string shadow_host(std::string_view host) {
+  const size_t colon = host.rfind(':');
+  const bool port = colon != std::string_view::npos && host.find(']', colon) == std::string_view::npos;
+  const size_t end = port ? colon : host.size();
+  return fmt::format("{}-shadow{}", host.substr(0, end), host.substr(end));
+}
 }  // namespace
 
 void Exchange::begin_mirrors() {
@@ -28,7 +36,7 @@ void Exchange::send_mirrors() {
     if ((which & (1U << i)) == 0) continue;
     HeadPtr head = take_head();
     head->copy_from(*request_);
-    head->authority = head->keep(std::string(head->authority) + "-shadow");
+    head->authority = head->keep(shadow_host(head->authority));
     SubRequestOptions options;
     options.cluster = mirrors[i].cluster;
     options.timeout = whole_timeout_ > Duration::zero() ? whole_timeout_ : kDefaultTimeout;

@@ -163,6 +163,10 @@ Exchange::Verdict Exchange::check_authz() {
   if (authz_->spec().max_body > 0 && !request_ended_) {
     wants_body_ = true;  // take_body() goes on when it is here
     keep_body_ = true;
+    if (request_->expect_continue) {  // the body is wanted before an endpoint can ask for it
+      take_expectation();
+      send_continue();
+    }
     return Verdict::kStop;
   }
   ask_authz();

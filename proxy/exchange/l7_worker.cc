@@ -62,6 +62,7 @@ L7Worker::~L7Worker() {
   on_drained_ = nullptr;
   while (HttpConnection* connection = connections_.front()) connection->close();
   background_.clear();
+  keys_.clear();
   free_.clear();
   clusters_.clear();
   pool_.reset();

@@ -41,6 +41,8 @@ class RemoteKeys {
 
   // Null: not known yet: wait. Empty: it cannot be had now.
   const KeySet* find(const model::JwtProvider& provider);
+  // Fetches are dropped. Nobody may be waiting.
+  void clear() { entries_.clear(); }
 
  private:
   friend class KeyWait;
