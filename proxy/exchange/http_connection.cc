@@ -25,7 +25,9 @@ H2ServerOptions h2_options(const model::HttpChain& chain) {
   options.limits.max_streams = chain.max_streams;
   options.limits.max_header_bytes = chain.max_head_bytes;
   options.limits.max_fields = chain.max_fields;
+  options.limits.write_timeout = chain.stream_idle_timeout;
   options.idle_timeout = chain.idle_timeout;
+  options.head_timeout = chain.head_timeout;
   return options;
 }
 
