@@ -182,7 +182,9 @@ void Exchange::answer_ended() {
 // An answer may be complete before its request is. HTTP/2 has a code for that, RST_STREAM(NO_ERROR).
 // Of an HTTP/1 request a moderate rest is read and dropped, so that the connection can be kept.
 void Exchange::finish_or_linger() {
-  if (request_ended_ || request_->version == HttpVersion::kHttp2) return finish();
+  // An upgrade that was refused has no body.
+  if (request_ended_ || request_->version == HttpVersion::kHttp2 || (tunnel_wanted() && !tunnel_))
+    return finish();
   close_tries();
   state_ = State::kLingering;
   lingered_ = 0;
