@@ -66,6 +66,7 @@ Result<Answer> parse_answer(std::span<const uint8_t> message, std::span<const ui
       auto r = read_record(message, at);
       if (!r) return wrong("malformed record");
       at = r->end;
+      if (r->type == kOpt && section != 2) return wrong("OPT in the wrong place");  // RFC 6891, 6.1.1
       if (r->type == kOpt && keep == 0) keep = r->start;
       if (keep != 0) continue;
       answer.ttl_offsets.push_back(static_cast<uint16_t>(r->fixed + 4));

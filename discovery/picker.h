@@ -1,10 +1,10 @@
 // Picker: chooses an endpoint for a connection. One a worker: no locks. What it remembers of a service
 // or an endpoint is forgotten when it grew over its limit and is not in use.
 //
-// Order: the endpoint that a client of a service with ClientIP affinity had last; then the nearest tier that has a usable endpoint (same node, same zone,
-// the rest); within it the service's policy. An endpoint that failed is passed over for a time that
-// doubles from 1 s to 30 s; when all failed, that is not looked at. A success ends it, and so does a
-// minute without another failure.
+// Order: the endpoint that a client of a service with ClientIP affinity had last; then the nearest
+// tier that has a usable endpoint (same node, same zone, the rest); within it the service's policy.
+// An endpoint that failed is passed over for a time that doubles from 1 s to 30 s; when all failed,
+// that is not looked at. A success ends it, and so does a minute without another failure.
 //
 // ClientIP affinity: pickers of several workers know nothing of each other, so the first choice is
 // computed from the client's address and the endpoints' keys (rendezvous hashing, in place of the

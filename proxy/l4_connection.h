@@ -2,10 +2,10 @@
 // through the tunnel to its node, try others while none answered, then pump.
 //
 // Client bytes that arrive before an endpoint answered are kept (options.replay_bytes), and travel
-// with the open of a tunnel. They are given to the next endpoint when one fails only if it is certain
-// that the one before did not get them: what they ask for must not be done twice. So there is a retry
-// after a refusal of the far agent, an open that never left, or when the client has sent nothing; not
-// when a tunnel breaks or is silent after bytes left, and not once an endpoint answered.
+// with the open of a tunnel. They are given to the next endpoint when one fails only if it is
+// certain that the one before did not get them: what they ask for must not be done twice. So there
+// is a retry after a refusal of the far agent, an open that never left, or when the client has sent
+// nothing; not when a tunnel breaks or is silent after bytes left, and not once an endpoint answered.
 // The objects own themselves: they delete themselves when the connection is over.
 // Threads: the worker's loop.
 #pragma once
@@ -39,8 +39,8 @@ class L4Connection final : public Connection {
   bool attempt();
   Result<std::unique_ptr<io::Stream>> open_upstream();
   void hand_over();
-  // Passes early client bytes to the upstream as far as it takes them. False: that showed that it is
-  // connected; the connection goes on, or is over.
+  // Passes early client bytes to the upstream as far as it takes them. False: that showed that it
+  // is connected; the connection goes on, or is over.
   bool feed_upstream();
   // These may end (delete) the connection.
   void read_early();

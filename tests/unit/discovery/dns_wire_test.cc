@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "discovery/dns_cache.h"
 #include "tests/unit/discovery/dns_support.h"
 
 namespace edgemesh::discovery {
@@ -80,6 +81,19 @@ TEST(DnsWireTest, JoinRefusesWhatIsTooLong) {
   EXPECT_FALSE(dns::Name::join({""}, domain));
   EXPECT_FALSE(dns::Name::parse("a..b"));
   EXPECT_FALSE(dns::Name::parse(""));
+}
+
+TEST(DnsAnswerTest, OptBelongsToTheAdditionalSection) {
+  for (size_t section = 0; section < 3; ++section) {
+    Bytes m = raw_query("www.example.com", dns::kA);
+    m[2] = 0x81;
+    m[3] = 0x80;
+    m[7 + 2 * section] = 1;
+    Bytes question(m.begin() + dns::kHeaderBytes, m.end());
+    for (int byte : {0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0}) m.push_back(static_cast<uint8_t>(byte));
+    auto answer = dns::parse_answer(m, question, {}, TimePoint{});
+    EXPECT_EQ(answer.has_value(), section == 2) << section;
+  }
 }
 
 }  // namespace
