@@ -1,5 +1,7 @@
 #include "agent/bootstrap.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -12,7 +14,7 @@ namespace {
 
 constexpr size_t kHashHex = 64;
 constexpr size_t kMaxAnswer = 64 << 10;
-constexpr size_t kMaxShown = 200;
+constexpr size_t kMaxShown = 400;
 
 bool is_hex(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) {
@@ -121,9 +123,12 @@ void Bootstrap::ask(const std::string& bearer, const Identity* current) {
       if (alive.lock()) finish(fail(error));
     });
   };
-  auto key = tls::generate_key_pem();
-  if (!key) return give_up(key.error());
-  key_pem_ = std::move(*key);
+  if (current == nullptr) key_pem_ = options_.key_pem;
+  if (current != nullptr || key_pem_.empty()) {
+    auto key = tls::generate_key_pem();
+    if (!key) return give_up(key.error());
+    key_pem_ = std::move(*key);
+  }
   tls::Subject subject;
   subject.common_name = "system:node:" + options_.node;
   subject.organizations = {"system:nodes"};
@@ -172,6 +177,9 @@ void Bootstrap::on_certificate(Result<http::Response> response, bool by_token) {
         by_token ? "take a new one ('edgemesh-cloud token create'), and check this machine's clock"
                  : "join again with 'edgemesh join --cloud HOST:PORT --token T'"));
   }
+  if (response->status == 409) {
+    return finish(fail(ErrorCode::kAlreadyExists, "{} refused: {}", server, words));
+  }
   if (response->status != 200) {
     const ErrorCode code = response->status >= 500 || response->status == 429
                                ? ErrorCode::kUnavailable
@@ -191,8 +199,26 @@ void Bootstrap::on_certificate(Result<http::Response> response, bool by_token) {
   finish(std::move(*identity));
 }
 
-Result<Identity> join_blocking(const BootstrapOptions& options, const std::string& token,
+namespace {
+
+// Of the try before this one, or a new one.
+Result<std::string> join_key(const std::string& path) {
+  auto key = read_file(path);
+  // A key that makes a request is whole.
+  if (key && tls::make_csr_der(*key, {.common_name = "join"})) return key;
+  EM_TRY(std::string fresh, tls::generate_key_pem());
+  EM_TRY_VOID(write_file_atomically(path, fresh, 0600));
+  return fresh;
+}
+
+}  // namespace
+
+Result<Identity> join_blocking(const BootstrapOptions& given, const std::string& token,
                                const std::string& state_dir) {
+  BootstrapOptions options = given;
+  const std::string key_file = state_dir + kJoinKeyFile;
+  EM_TRY_VOID(make_state_dir(state_dir));
+  EM_TRY(options.key_pem, join_key(key_file));
   EM_TRY(auto loop, io::Loop::create());
   Result<Identity> result =
       fail(ErrorCode::kTimeout, "no answer from {} in time", options.server.to_string());
@@ -208,6 +234,7 @@ Result<Identity> join_blocking(const BootstrapOptions& options, const std::strin
   }
   if (!result) return result;
   EM_TRY_VOID(save_identity(state_dir, *result));
+  if (::unlink(key_file.c_str()) != 0) return fail_errno("remove " + key_file, errno);
   return result;
 }
 

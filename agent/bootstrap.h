@@ -27,6 +27,9 @@ struct BootstrapOptions {
   std::string node;
   Duration timeout = std::chrono::seconds(15);
   uint32_t mark = 0;  // SO_MARK
+  // The key to join with; empty: a new one. The cloud gives a name away once, but again to the same key: with
+  // it an answer that was lost can be asked for again.
+  std::string key_pem;
 };
 
 // One exchange. Destroying it cancels: the callback never runs.
@@ -60,7 +63,8 @@ class Bootstrap {
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
-// Joins and writes the files: for the command line. Runs a loop of its own.
+// Joins and writes the files: for the command line. Runs a loop of its own. The key is on disk (join.key)
+// before the cloud is asked, and is the one of the next try when this one fails.
 Result<Identity> join_blocking(const BootstrapOptions& options, const std::string& token,
                                const std::string& state_dir);
 

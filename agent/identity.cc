@@ -37,15 +37,6 @@ Result<> sync_directory(const std::string& path) {
   return {};
 }
 
-Result<> make_directories(const std::string& path) {
-  for (size_t at = path.find('/', 1);; at = path.find('/', at + 1)) {
-    const std::string part = path.substr(0, at);
-    if (::mkdir(part.c_str(), 0700) != 0 && errno != EEXIST)
-      return fail_errno("mkdir " + part, errno);
-    if (at == std::string::npos) return {};
-  }
-}
-
 Result<> write_pair(const std::string& dir, std::string_view key_pem, std::string_view cert_pem) {
   EM_TRY_VOID(write_file_atomically(dir + "/node.key", key_pem, 0600));
   return write_file_atomically(dir + "/node.crt", cert_pem, 0644);
@@ -65,6 +56,15 @@ Result<> recover(const std::string& dir) {
 }
 
 }  // namespace
+
+Result<> make_state_dir(const std::string& path) {
+  for (size_t at = path.find('/', 1);; at = path.find('/', at + 1)) {
+    const std::string part = path.substr(0, at);
+    if (::mkdir(part.c_str(), 0700) != 0 && errno != EEXIST)
+      return fail_errno("mkdir " + part, errno);
+    if (at == std::string::npos) return {};
+  }
+}
 
 Result<> write_file_atomically(const std::string& path, std::string_view content, int mode) {
   const std::string temporary = path + ".tmp";
@@ -140,7 +140,7 @@ Result<Identity> load_identity(const std::string& state_dir) {
 }
 
 Result<> save_identity(const std::string& state_dir, const Identity& identity) {
-  EM_TRY_VOID(make_directories(state_dir));
+  EM_TRY_VOID(make_state_dir(state_dir));
   EM_TRY_VOID(write_file_atomically(state_dir + "/ca.crt", identity.ca_pem, 0644));
   const std::string next = state_dir + kNextFile;
   EM_TRY_VOID(write_file_atomically(next, identity.key_pem + identity.cert_pem, 0600));

@@ -26,6 +26,11 @@ Result<> save_identity(const std::string& state_dir, const Identity& identity);
 // Fills node and validity from the certificate and checks that key, certificate and CA fit.
 Result<Identity> make_identity(std::string cert_pem, std::string key_pem, std::string ca_pem);
 
+// Makes the directory (0700), and those above it, when it is missing.
+Result<> make_state_dir(const std::string& path);
+// Of a join that has not got its certificate yet.
+inline constexpr const char* kJoinKeyFile = "/join.key";
+
 // Writes a file so that it is there whole or not at all, and survives a power cut.
 Result<> write_file_atomically(const std::string& path, std::string_view content, int mode);
 Result<std::string> read_file(const std::string& path, size_t max_bytes = 1 << 20);

@@ -54,7 +54,9 @@ Result<std::unique_ptr<Bootstrap>> Bootstrap::create(io::Loop& loop, const Ca& c
     server.listen = listen;
     EM_TRY(auto listener,
            http::Server::create(loop, server, [raw](http::Request request, auto writer) {
-             writer->respond(raw->answer(request));
+             raw->answer(request, [writer](http::Response response) {
+               writer->respond(std::move(response));
+             });
            }));
     self->servers_.push_back(std::move(listener));
   }
@@ -65,27 +67,35 @@ void Bootstrap::drain() {
   for (const auto& server : servers_) server->drain();
 }
 
-http::Response Bootstrap::refuse(const http::Request& request, int status, std::string_view why) {
+http::Response Bootstrap::refuse(const std::string& path, const IpAddr& peer, int status,
+                                 std::string_view why) {
   refused_.add();
-  EM_LOG(kWarn, "bootstrap", "refused {} from {}: {}", request.raw_path(),
-         request.peer_addr.ip.to_string(), why);
+  EM_LOG(kWarn, "bootstrap", "refused {} from {}: {}", path, peer.to_string(), why);
   return text(status, why);
 }
 
-http::Response Bootstrap::answer(const http::Request& request) {
+http::Response Bootstrap::refuse(const http::Request& request, int status, std::string_view why) {
+  return refuse(std::string(request.raw_path()), request.peer_addr.ip, status, why);
+}
+
+void Bootstrap::answer(const http::Request& request, Answer done) {
   if (!limiter_.take(request.peer_addr.ip.to_string(), loop_.now())) {
     refused_.add();
     http::Response response = text(429, "too many requests from this address; try again later");
     response.headers.set("Retry-After", "1");
-    return response;
+    return done(std::move(response));
   }
   const std::string path = request.path();
   if (request.method != "GET" && request.method != "HEAD" &&
       !(request.method == "POST" && path == "/edge.crt")) {
-    return refuse(request, 405, "method not allowed");
+    return done(refuse(request, 405, "method not allowed"));
   }
+  if (path == "/edge.crt") return edge_certificate(request, std::move(done));
+  done(answer_at_once(request, path));
+}
+
+http::Response Bootstrap::answer_at_once(const http::Request& request, const std::string& path) {
   if (path == "/ca.crt") return der(ca_.cert_der());
-  if (path == "/edge.crt") return edge_certificate(request);
   if (path.starts_with("/node/") && options_.node_known) {
     return options_.node_known(path.substr(6)) ? text(200, "Node founded")
                                                : text(404, "node not found");
@@ -93,14 +103,19 @@ http::Response Bootstrap::answer(const http::Request& request) {
   return refuse(request, 404, "not found; this server has /ca.crt and /edge.crt");
 }
 
-Result<> Bootstrap::authenticate(const http::Request& request, const std::string& node) const {
-  const std::string_view authorization = request.headers.get_or("Authorization", "");
-  if (!authorization.empty()) {
-    if (!authorization.starts_with(kBearer)) {
-      return fail(ErrorCode::kUnauthenticated, "want 'Authorization: Bearer <token>'");
-    }
-    return ca_.verify_token(authorization.substr(kBearer.size()));
+Result<TokenRights> Bootstrap::check_token(std::string_view authorization,
+                                           const std::string& node) const {
+  if (!authorization.starts_with(kBearer)) {
+    return fail(ErrorCode::kUnauthenticated, "want 'Authorization: Bearer <token>'");
   }
+  EM_TRY(TokenRights rights, ca_.verify_token(authorization.substr(kBearer.size())));
+  if (!rights.node.empty() && rights.node != node) {
+    return fail(ErrorCode::kUnauthenticated, "the token is for node '{}' alone", rights.node);
+  }
+  return rights;
+}
+
+Result<> Bootstrap::check_renewal(const http::Request& request, const std::string& node) const {
   if (request.peer == nullptr) {
     return fail(ErrorCode::kUnauthenticated, "no token and no client certificate");
   }
@@ -119,22 +134,49 @@ Result<> Bootstrap::authenticate(const http::Request& request, const std::string
   return {};
 }
 
-http::Response Bootstrap::edge_certificate(const http::Request& request) {
+http::Response Bootstrap::issue(const std::string& cert, const std::string& node, const IpAddr& peer,
+                                bool by_token) {
+  issued_.add();
+  EM_LOG(kInfo, "bootstrap", "certificate issued to node {} at {} ({})", node, peer.to_string(),
+         by_token ? "token" : "renewal");
+  return der(cert);
+}
+
+void Bootstrap::edge_certificate(const http::Request& request, Answer done) {
   const std::string node(request.headers.get_or("NodeName", ""));
-  if (auto ok = check_node_name(node); !ok) return refuse(request, 400, ok.error().message);
-  if (auto ok = authenticate(request, node); !ok) {
-    return refuse(request, 401, "token validation failure, " + ok.error().message);
+  if (auto ok = check_node_name(node); !ok) return done(refuse(request, 400, ok.error().message));
+  const std::string_view authorization = request.headers.get_or("Authorization", "");
+  const bool by_token = !authorization.empty();
+  TokenRights rights;
+  const Result<> known = [&]() -> Result<> {
+    if (!by_token) return check_renewal(request, node);
+    EM_TRY(rights, check_token(authorization, node));
+    return {};
+  }();
+  if (!known) {
+    return done(refuse(request, 401, "token validation failure, " + known.error().message));
   }
+  // Before the name is taken: a request that is wrong in itself must not take it.
   auto cert = ca_.sign_node(request.body, node, request.headers.get_or("ExtKeyUsages", ""));
   if (!cert) {
     const bool theirs = cert.error().code == ErrorCode::kInvalidArgument;
-    return refuse(request, theirs ? 400 : 500, cert.error().message);
+    return done(refuse(request, theirs ? 400 : 500, cert.error().message));
   }
-  issued_.add();
-  EM_LOG(kInfo, "bootstrap", "certificate issued to node {} at {} ({})", node,
-         request.peer_addr.ip.to_string(),
-         request.headers.has("Authorization") ? "token" : "renewal");
-  return der(*cert);
+  const IpAddr peer = request.peer_addr.ip;
+  if (!by_token || !options_.claim) return done(issue(*cert, node, peer, by_token));
+  auto key = public_key_hash(*cert);
+  if (!key) return done(refuse(request, 500, key.error().message));
+  auto claimed = [this, alive = std::weak_ptr<bool>(alive_), cert = std::move(*cert), node, peer,
+                  done = std::move(done)](Result<> result) mutable {
+    if (alive.expired()) return;
+    if (result) return done(issue(cert, node, peer, true));
+    const bool taken = result.error().code == ErrorCode::kAlreadyExists;
+    done(refuse("/edge.crt", peer, taken ? 409 : 503,
+                taken ? result.error().message
+                      : "cannot tell whether the name is free: " + result.error().message));
+  };
+  options_.claim({.node = node, .key_hash = std::move(*key), .replace = rights.replace},
+                 std::move(claimed));
 }
 
 }  // namespace edgemesh::cloud

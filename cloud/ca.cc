@@ -212,11 +212,24 @@ Result<tls::KeyAndCert> Ca::issue_admin() const {
   return tls::issue(pair_, sign);
 }
 
-std::string Ca::new_token(std::chrono::seconds lifetime) const {
-  return hash_ + "." + make_jwt(key_der_, now() + lifetime.count());
+std::string Ca::new_token(std::chrono::seconds lifetime, const TokenRights& rights) const {
+  return hash_ + "." + make_jwt(key_der_, now() + lifetime.count(), rights);
 }
 
-Result<> Ca::verify_token(std::string_view token) const {
+Result<std::string> public_key_hash(std::string_view cert_der) {
+  const auto* at = reinterpret_cast<const unsigned char*>(cert_der.data());  // NOLINT
+  X509* cert = d2i_X509(nullptr, &at, static_cast<long>(cert_der.size()));   // NOLINT: OpenSSL's type
+  if (cert == nullptr) return fail(ErrorCode::kInvalidArgument, "not a certificate in DER");
+  unsigned char* der = nullptr;
+  const int length = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &der);
+  X509_free(cert);
+  if (length <= 0) return fail(ErrorCode::kInternal, "cannot encode the public key");
+  std::string hash = tls::sha256_hex({reinterpret_cast<const char*>(der), static_cast<size_t>(length)});  // NOLINT
+  OPENSSL_free(der);
+  return hash;
+}
+
+Result<TokenRights> Ca::verify_token(std::string_view token) const {
   // The whole token has four parts: people paste it where the JWT alone is meant.
   if (token.size() > hash_.size() && token[hash_.size()] == '.' &&
       std::count(token.begin(), token.end(), '.') == 3) {

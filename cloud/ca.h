@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cloud/token.h"
 #include "core/base/clock.h"
 #include "core/base/result.h"
 #include "core/tls/x509.h"
@@ -48,9 +49,9 @@ class Ca {
   Result<tls::KeyAndCert> issue_admin() const;
 
   // "<hash>.<jwt>".
-  std::string new_token(std::chrono::seconds lifetime) const;
+  std::string new_token(std::chrono::seconds lifetime, const TokenRights& rights = {}) const;
   // Takes the JWT alone (as the edge sends it) or the whole token.
-  Result<> verify_token(std::string_view token) const;
+  Result<TokenRights> verify_token(std::string_view token) const;
 
  private:
   Ca(CaOptions options, const Clock& clock, tls::CaPair pair);
@@ -64,6 +65,9 @@ class Ca {
   std::string hash_;
   std::string key_der_;  // RFC 5915, the key of the tokens
 };
+
+// Hex SHA-256 of the certificate's public key (SubjectPublicKeyInfo).
+Result<std::string> public_key_hash(std::string_view cert_der);
 
 // A node name as Kubernetes wants it (RFC 1123 subdomain), and short enough for
 // "system:node:<name>" to fit a certificate's common name (64).

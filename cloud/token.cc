@@ -13,14 +13,16 @@ constexpr size_t kMaxJwtBytes = 4096;
 
 }  // namespace
 
-std::string make_jwt(std::string_view key, int64_t expires) {
+std::string make_jwt(std::string_view key, int64_t expires, const TokenRights& rights) {
   const std::string head = tls::base64url_encode(R"({"alg":"HS256","typ":"JWT"})");
-  const std::string claims = tls::base64url_encode(fmt::format(R"({{"exp":{}}})", expires));
-  const std::string text = head + "." + claims;
+  Json claims{{"exp", expires}};
+  if (!rights.node.empty()) claims["node"] = rights.node;
+  if (!rights.node.empty() && rights.replace) claims["replace"] = true;
+  const std::string text = head + "." + tls::base64url_encode(claims.dump());
   return text + "." + tls::base64url_encode(tls::hmac_sha256(key, text));
 }
 
-Result<> verify_jwt(std::string_view jwt, std::string_view key, int64_t now) {
+Result<TokenRights> verify_jwt(std::string_view jwt, std::string_view key, int64_t now) {
   const size_t first = jwt.find('.');
   const size_t last = jwt.rfind('.');
   if (jwt.size() > kMaxJwtBytes || first == std::string_view::npos || first == last) {
@@ -45,7 +47,11 @@ Result<> verify_jwt(std::string_view jwt, std::string_view key, int64_t now) {
     return fail(ErrorCode::kUnauthenticated,
                 "token is expired; make a new one with 'edgemesh-cloud token create'");
   }
-  return {};
+  const Json node = claims.value("node", Json(""));
+  if (!node.is_string()) return fail(ErrorCode::kUnauthenticated, "token is malformed");
+  TokenRights rights{.node = node.get<std::string>()};
+  rights.replace = !rights.node.empty() && claims.value("replace", Json()) == true;
+  return rights;
 }
 
 }  // namespace edgemesh::cloud

@@ -265,8 +265,8 @@ void Upstream::on_node_status(const RequestPtr& r) {
     strip_restricted(object);
     return client_.create(
         kube::kNodes, "", dump(object), {}, guarded([this, r](Result<std::string> result) {
-          const bool there = !result && result.error().code == ErrorCode::kAlreadyExists;
-          reply_ok(*r, there ? Result<std::string>(std::string()) : result);
+          if (result || result.error().code != ErrorCode::kAlreadyExists) return reply_ok(*r, result);
+          register_claimed(r);
         }));
   }
   if (r->operation() != "update") return;
@@ -278,6 +278,22 @@ void Upstream::on_node_status(const RequestPtr& r) {
                   if (!result) return reply_ok(*r, result);
                   reply(*r, R"("OK")", version_of(Json::parse(*result, nullptr, false)));
                 }));
+}
+
+// A Node without a status was made when the node's certificate was issued: it still lacks the labels that the
+// node registers with. Any other Node is left as it is.
+void Upstream::register_claimed(const RequestPtr& r) {
+  client_.get(kube::kNodes, "", r->name, guarded([this, r](Result<std::string> result) {
+    if (!result) return reply_ok(*r, result);
+    const Json have = Json::parse(*result, nullptr, false);
+    Json object = r->content;
+    strip_restricted(object);
+    const Json labels = at(at(object, "metadata"), "labels");
+    if (at(at(have, "status"), "conditions").is_array() || !labels.is_object()) return reply_ok(*r, result);
+    const Json patch{{"metadata", {{"labels", labels}}}};
+    client_.patch(kube::kNodes, "", r->name, kube::PatchKind::kMerge, dump(patch), {},
+                  guarded([this, r](Result<std::string> patched) { reply_ok(*r, patched); }));
+  }));
 }
 
 void Upstream::on_lease(const RequestPtr& r) {

@@ -143,6 +143,10 @@ Result<> App::open_bootstrap(const tls::KeyAndCert& server) {
   options.cert_pem = server.cert_pem;
   options.key_pem = server.key_pem;
   options.node_known = [this](const std::string& node) { return hub_->connected(node); };
+  claims_ = std::make_unique<cloud::NodeClaims>(backend_->client(), *hub_, loop_.clock());
+  options.claim = [this](cloud::NodeClaim claim, cloud::NodeClaims::Done done) {
+    claims_->claim(std::move(claim), std::move(done));
+  };
   EM_TRY(bootstrap_, cloud::Bootstrap::create(loop_, *ca_, std::move(options), registry_));
   return {};
 }

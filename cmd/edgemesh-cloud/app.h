@@ -14,6 +14,7 @@
 #include "cloud/files.h"
 #include "cloud/hub.h"
 #include "cloud/mesh_controller.h"
+#include "cloud/node_claims.h"
 #include "cloud/node_controller.h"
 #include "cloud/rendezvous.h"
 #include "cloud/upstream.h"
@@ -53,6 +54,7 @@ class App {
   std::unique_ptr<cloud::Rendezvous> rendezvous_;
   std::unique_ptr<cloud::Upstream> upstream_;
   std::unique_ptr<cloud::Dispatcher> dispatcher_;
+  std::unique_ptr<cloud::NodeClaims> claims_;
   std::unique_ptr<cloud::Bootstrap> bootstrap_;
   std::unique_ptr<CloudAdmin> admin_;
   io::Timer token_timer_;

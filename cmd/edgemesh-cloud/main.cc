@@ -25,7 +25,8 @@ struct Flags {
   std::vector<std::string> advertise, listen_hub, listen_bootstrap;
   bool check_config = false;
   bool print_token = false;
-  std::string ttl;
+  std::string ttl, token_node;
+  bool token_replace = false;
 };
 
 void describe(CLI::App& cli, Flags& flags) {
@@ -129,8 +130,14 @@ void raise_descriptor_limit() {
   static_cast<void>(::setrlimit(RLIMIT_NOFILE, &limit));
 }
 
-Result<> create_token(const cloud::CloudConfig& config, const std::string& ttl) {
+Result<> create_token(const cloud::CloudConfig& config, const Flags& flags) {
+  const std::string& ttl = flags.ttl;
   std::chrono::seconds lifetime = config.token_lifetime;
+  if (!flags.token_node.empty()) {
+    if (auto ok = cloud::check_node_name(flags.token_node); !ok) {
+      return fail(ok.error().with_context("--node"));
+    }
+  }
   if (!ttl.empty()) {
     const auto wanted = config::parse_duration(ttl);
     if (!wanted || *wanted < std::chrono::minutes(1)) {
@@ -141,7 +148,7 @@ Result<> create_token(const cloud::CloudConfig& config, const std::string& ttl) 
   }
   EM_TRY(const auto ca,
          cloud::Ca::open({.state_dir = config.state_dir, .trust_domain = config.trust_domain}));
-  fmt::print("{}\n", ca->new_token(lifetime));
+  fmt::print("{}\n", ca->new_token(lifetime, {flags.token_node, flags.token_replace}));
   return {};
 }
 
@@ -168,6 +175,11 @@ int main(int argc, char** argv) {
   token->require_subcommand(1);
   CLI::App* create = token->add_subcommand("create", "Print a new join token");
   create->add_option("--ttl", flags.ttl, "How long it is good for, as 30m or 24h");
+  auto* node = create->add_option("--node", flags.token_node, "The one node that may use it");
+  create
+      ->add_flag("--replace", flags.token_replace,
+                 "Good even when a node of that name has joined: for one that lost its certificate")
+      ->needs(node);
   // Also behind the subcommand, where people put them.
   create->add_option("--state-dir", flags.state_dir, "State directory");
   create->add_option("--config", flags.config, "Configuration file");
@@ -182,6 +194,6 @@ int main(int argc, char** argv) {
   log::set_level(config->log_level);
   log::set_format(config->log_format);
   const Result<> done =
-      create->parsed() ? create_token(*config, flags.ttl) : serve(*config, flags.print_token);
+      create->parsed() ? create_token(*config, flags) : serve(*config, flags.print_token);
   return done ? 0 : complain(done.error());
 }

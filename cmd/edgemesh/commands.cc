@@ -35,7 +35,7 @@ Result<> make_config_folder(const std::string& config) {
 
 // Everything that join and the agent may have left, also half-written files.
 bool is_state_file(const std::string& name) {
-  for (std::string_view known : {"node.crt", "node.key", "node.next", "ca.crt", "meta.db"}) {
+  for (std::string_view known : {"node.crt", "node.key", "node.next", "join.key", "ca.crt", "meta.db"}) {
     if (name == known || name == std::string(known) + ".tmp") return true;
   }
   return name.starts_with("meta.db-") || name.starts_with("meta.db.broken-");
