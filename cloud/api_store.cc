@@ -34,6 +34,15 @@ bool visible_change(const Filter& filter, const Change& change, EventType* type)
   return before && change.type != EventType::kAdded;
 }
 
+ObjectPtr visible_object(const ResourceInfo& resource, EventType type, const Change& change) {
+  if (type != EventType::kDeleted || change.type == EventType::kDeleted || change.previous == nullptr) {
+    return change.object;
+  }
+  auto object = kube::parse_json(change.previous->text);
+  if (!object) return change.object;  // not reached: it was stored
+  return make_object(resource, *object, change.version, change.previous->created_version);
+}
+
 Subscription::Subscription(ApiStore* store, std::string table, Filter filter, OnChange on_change)
     : store_(store),
       table_(std::move(table)),
@@ -250,11 +259,14 @@ void ApiStore::notify(Table& into, const Change& change) {
   into.notifying = true;
   // Watchers that are added meanwhile have this change in their backlog.
   size_t count = into.watchers.size();
+  ObjectPtr left;  // for all watchers whose sight it left
   for (size_t i = 0; i < count; ++i) {
     Subscription* watcher = into.watchers[i];
     EventType type;
     if (watcher == nullptr || !visible_change(watcher->filter_, change, &type)) continue;
-    watcher->on_change_(type, change.object);
+    const bool leaves = type == EventType::kDeleted && change.type != EventType::kDeleted;
+    if (leaves && left == nullptr) left = visible_object(*into.info, type, change);
+    watcher->on_change_(type, leaves ? left : change.object);
     if (!*alive) return;
   }
   into.notifying = false;
@@ -286,7 +298,7 @@ Result<std::unique_ptr<Subscription>> ApiStore::subscribe(
     if (!visible_change(filter, *it, &type)) continue;
     bool created_since = it->collapsed && it->object->created_version > from;
     if (created_since && type == EventType::kModified) type = EventType::kAdded;
-    backlog->emplace_back(type, it->object);
+    backlog->emplace_back(type, visible_object(resource, type, *it));
   }
   std::unique_ptr<Subscription> out(
       new Subscription(this, resource.storage(), std::move(filter), std::move(on_change)));

@@ -57,6 +57,9 @@ struct Filter {
 // What a watcher that sees only a part gets for `change`: an object that comes into its sight is
 // added, one that leaves it deleted. False: nothing.
 bool visible_change(const Filter& filter, const Change& change, kube::EventType* type);
+// What that event carries: of an object that leaves the watcher's sight the last state that it saw, with the
+// version of the change, as Kubernetes has it.
+ObjectPtr visible_object(const ResourceInfo& resource, kube::EventType type, const Change& change);
 
 struct ListResult {
   std::vector<ObjectPtr> items;

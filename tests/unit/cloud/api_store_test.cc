@@ -166,6 +166,38 @@ TEST_F(ApiStoreTest, ASelectorTurnsChangesIntoComingAndGoing) {
   EXPECT_EQ(replay(start, "on=yes"), "A a, M a, D a");
 }
 
+TEST_F(ApiStoreTest, WhatLeavesAWatchersSightComesAsItWasWithTheNewVersion) {
+  json map = config_map("a", "1");
+  map["metadata"]["labels"] = {{"app", "x"}};
+  create(kube::kConfigMaps, "default", map);
+  const uint64_t start = store_->version();
+  Backlog live, backlog;
+  Filter filter;
+  filter.labels = *kube::LabelSelector::parse("app=x");
+  auto watch = store_->subscribe(
+      info(kube::kConfigMaps), filter, start, &backlog,
+      [&](kube::EventType type, const ObjectPtr& object) { live.emplace_back(type, object); });
+  ASSERT_TRUE(watch);
+
+  map["data"]["k"] = "2";
+  map["metadata"]["labels"]["app"] = "y";
+  update(kube::kConfigMaps, "default", map);
+  const uint64_t left = store_->version();
+  auto late = store_->subscribe(info(kube::kConfigMaps), filter, start, &backlog,
+                                [](kube::EventType, const ObjectPtr&) {});
+  ASSERT_TRUE(late);
+
+  for (const auto& events : {live, backlog}) {
+    ASSERT_EQ(events.size(), 1U);
+    EXPECT_EQ(events[0].first, kube::EventType::kDeleted);
+    const json object = json::parse(events[0].second->text);
+    EXPECT_EQ(object["metadata"]["labels"]["app"], "x");
+    EXPECT_EQ(object["data"]["k"], "1");
+    EXPECT_EQ(object["metadata"]["resourceVersion"], std::to_string(left));
+    EXPECT_EQ(events[0].second->version, left);
+  }
+}
+
 TEST_F(ApiStoreTest, PagesOfOneListAgreeWhileTheStoreMovesOn) {
   for (const char* name : {"a", "b", "c", "d", "e"}) put(name, "1");
   Filter filter;
