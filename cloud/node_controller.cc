@@ -13,6 +13,8 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr Duration kTick = std::chrono::seconds(1);
+constexpr Duration kListAgain = std::chrono::seconds(10);
+constexpr int64_t kPage = 500;  // nodes that are read at a time
 
 Json at(const Json& object, const char* key) {
   const auto it = object.is_object() ? object.find(key) : object.end();
@@ -25,6 +27,9 @@ bool is_label_value(const std::string& text) {
          std::all_of(text.begin(), text.end(),
                      [&](char c) { return alnum(c) || c == '-' || c == '_' || c == '.'; });
 }
+
+constexpr const char* kConnectedReason = "AgentConnected";
+constexpr const char* kGoneReason = "NodeStatusUnknown";
 
 // The elements of `want` that `have` lacks or has otherwise; null when there are none.
 Json differing(const Json& want, const Json& have) {
@@ -40,6 +45,13 @@ Json ready_condition(const Json& object) {
     if (at(condition, "type") == "Ready") return condition;
   }
   return {};
+}
+
+// Whether another program keeps the condition. What says Unknown is nobody's: its keeper is gone.
+bool kept_by_another(const Json& ready) {
+  const Json reason = at(ready, "reason");
+  return ready.is_object() && at(ready, "status") != "Unknown" && reason.is_string() && reason != "" &&
+         reason != kConnectedReason && reason != kGoneReason;
 }
 
 }  // namespace
@@ -62,18 +74,21 @@ NodeController::NodeController(io::Loop& loop, kube::Client& client, NodeOptions
       client_(client),
       options_(options),
       tick_timer_(loop, [this] { tick(); }),
-      lease_timer_(loop, [this] { renew_leases(); }) {}
+      lease_timer_(loop, [this] { renew_leases(); }) {
+  if (options_.lease_interval > Duration::zero()) {
+    leases_ = std::make_unique<NodeLeases>(loop, client,
+                                           NodeLeases::Options{.lifetime = 4 * options_.lease_interval});
+  }
+}
 
 NodeController::~NodeController() {
   *alive_ = false;
 }
 
 void NodeController::start() {
-  started_ = loop_.now();
+  next_recheck_ = loop_.now() + options_.gone_after;
   tick_timer_.start_repeating(kTick);
-  if (options_.lease_interval > Duration::zero()) {
-    lease_timer_.start_repeating(options_.lease_interval);
-  }
+  if (leases_) lease_timer_.start_repeating(options_.lease_interval);
 }
 
 kube::Client::Callback NodeController::guarded(UniqueFunction<void(Result<std::string>)> then) {
@@ -123,7 +138,10 @@ void NodeController::tick() {
     if (gone) state.gone_at = {};
     if (retry || gone) enqueue(node);
   }
-  if (!orphans_checked_ && now - started_ >= options_.gone_after) find_orphans();
+  if (now >= next_recheck_) {
+    next_recheck_ = now + options_.recheck;
+    recheck("");
+  }
 }
 
 void NodeController::enqueue(const std::string& node) {
@@ -159,10 +177,26 @@ void NodeController::begin(const std::string& node) {
 }
 
 void NodeController::on_object(const std::string& node, Result<std::string> object) {
-  if (object) return patch_meta(node, *object);
+  if (object) {
+    const bool gone = leases_ != nullptr && !nodes_[node].connected;
+    return gone ? ask_lease(node, std::move(*object)) : patch_meta(node, *object);
+  }
   // A node that is gone and whose object was deleted is not made again.
   if (object.error().code == ErrorCode::kNotFound && nodes_[node].connected) return create(node);
   finish(node, std::move(object));
+}
+
+// It may be connected to another cloud by now.
+void NodeController::ask_lease(const std::string& node, std::string object) {
+  leases_->ask(node, [this, node, object = std::move(object)](Result<NodeLeases::Sign> sign) {
+    if (!sign) return finish(node, fail(sign.error()));
+    State& state = nodes_[node];
+    if (state.connected || *sign == NodeLeases::Sign::kDead) return patch_meta(node, object);
+    if (*sign == NodeLeases::Sign::kAskAgain) {
+      state.gone_at = loop_.now() - options_.gone_after / 2;  // asks again after the other half
+    }
+    finish(node, object);
+  });
 }
 
 Json NodeController::wanted_meta(const std::string& node, const State& state) const {
@@ -186,7 +220,7 @@ Json NodeController::wanted_status(const State& state) const {
   const std::string now = rfc3339(loop_.clock().wall_now());
   Json condition{{"type", "Ready"},
                  {"status", state.connected ? "True" : "Unknown"},
-                 {"reason", state.connected ? "AgentConnected" : "NodeStatusUnknown"},
+                 {"reason", state.connected ? kConnectedReason : kGoneReason},
                  {"message", state.connected ? "the agent is connected"
                                              : "the agent has not been connected for a while"},
                  {"lastHeartbeatTime", now},
@@ -243,7 +277,7 @@ void NodeController::patch_status(const std::string& node, const std::string& ob
   // several of one type. The version makes sure that no other writer's condition is lost.
   Json status;
   const Json ready = ready_condition(have);
-  if (at(ready, "status") != want["conditions"][0]["status"]) {
+  if (at(ready, "status") != want["conditions"][0]["status"] && !kept_by_another(ready)) {
     Json conditions = Json::array();
     for (const Json& condition : at(at(have, "status"), "conditions")) {
       if (at(condition, "type") != "Ready") conditions.push_back(condition);
@@ -287,48 +321,40 @@ void NodeController::finish(const std::string& node, Result<std::string> result)
   work();
 }
 
-void NodeController::find_orphans() {
-  orphans_checked_ = true;
+void NodeController::recheck(const std::string& page) {
   kube::ListOptions options;
   options.label_selector = std::string(kNodeLabel) + "=true";
+  options.limit = kPage;
+  options.continue_token = page;
   client_.list(kube::kNodes, "", options, guarded([this](Result<std::string> list) {
                  if (!list) {
-                   orphans_checked_ = false;
+                   EM_LOG(kWarn, "nodes", "nodes cannot be listed: {}; trying again",
+                          list.error().message);
+                   next_recheck_ = loop_.now() + kListAgain;
                    return;
                  }
                  const Json parsed = Json::parse(*list, nullptr, false);
-                 for (const Json& item : at(parsed, "items")) {
-                   const Json name = at(at(item, "metadata"), "name");
-                   if (!name.is_string() || nodes_.contains(name.get<std::string>())) continue;
-                   if (at(ready_condition(item), "status") == "True") enqueue(name);
-                 }
+                 for (const Json& item : at(parsed, "items")) recheck_node(item);
+                 const Json next = at(at(parsed, "metadata"), "continue");
+                 if (next.is_string() && next != "") recheck(next.get<std::string>());
                }));
+}
+
+void NodeController::recheck_node(const Json& object) {
+  const Json name = at(at(object, "metadata"), "name");
+  const Json ready = ready_condition(object);
+  if (!name.is_string() || kept_by_another(ready)) return;
+  const auto it = nodes_.find(name.get<std::string>());
+  const bool is_ready = at(ready, "status") == "True";
+  if (it == nodes_.end() ? is_ready : it->second.connected && it->second.managed && !is_ready) {
+    enqueue(name.get<std::string>());
+  }
 }
 
 void NodeController::renew_leases() {
   for (const auto& [node, state] : nodes_) {
-    if (state.connected && state.managed) renew_lease(node);
+    if (state.connected && state.managed) leases_->renew(node);
   }
-}
-
-void NodeController::renew_lease(const std::string& node) {
-  const Json spec{{"holderIdentity", node},
-                  {"leaseDurationSeconds", 40},
-                  {"renewTime", rfc3339(loop_.clock().wall_now(), true)}};
-  client_.patch(
-      kube::kLeases, "kube-node-lease", node, kube::PatchKind::kMerge, Json{{"spec", spec}}.dump(),
-      {}, guarded([this, node, spec](Result<std::string> result) {
-        if (result || result.error().code != ErrorCode::kNotFound) return;
-        const Json lease{{"apiVersion", "coordination.k8s.io/v1"},
-                         {"kind", "Lease"},
-                         {"metadata", {{"name", node}, {"namespace", "kube-node-lease"}}},
-                         {"spec", spec}};
-        client_.create(kube::kLeases, "kube-node-lease", lease.dump(), {},
-                       guarded([node](Result<std::string> made) {
-                         if (made) return;
-                         EM_LOG(kWarn, "nodes", "lease of {}: {}", node, made.error().message);
-                       }));
-      }));
 }
 
 }  // namespace edgemesh::cloud

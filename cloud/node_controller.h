@@ -3,8 +3,10 @@
 // What the agent reports about itself (mesh/update node) becomes the annotation edgemesh.io/mesh,
 // the labels and the addresses of its Node, which is made when it is absent. The condition Ready is
 // True while the node is connected and Unknown after it has been gone for `gone_after`, as a node
-// of any cluster. Objects are written only where they differ; failures are retried while they
-// matter. Threads: one loop.
+// of any cluster. A condition that another program keeps (a kubelet's) is left alone, and so is a
+// node whose lease someone still renews: another cloud has it now. Objects are written only where
+// they differ; failures are retried while they matter, and what all nodes say is looked over from
+// time to time. Threads: one loop.
 #pragma once
 
 #include <deque>
@@ -13,6 +15,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "cloud/node_leases.h"
 #include "cloud/node_link.h"
 #include "core/io/loop.h"
 #include "kube/client.h"
@@ -27,6 +30,7 @@ struct NodeOptions {
   // A real kube-apiserver's node lifecycle controller wants leases renewed; the embedded one does
   // not. Zero: off.
   Duration lease_interval{};
+  Duration recheck = std::chrono::minutes(5);  // of all nodes' conditions, by a list
   size_t max_info_bytes = 16 << 10;
   size_t max_in_flight = 32;  // API calls at a time: a thousand nodes may come at once
 };
@@ -35,7 +39,7 @@ class NodeController {
  public:
   NodeController(io::Loop& loop, kube::Client& client, NodeOptions options);
   ~NodeController();
-  // Also finds nodes that an earlier run left as Ready and that do not come back.
+  // Also finds nodes that an earlier run, or another cloud, left as Ready and that do not come back.
   void start();
   void on_connected(const std::string& node);
   void on_disconnected(const std::string& node);
@@ -64,9 +68,10 @@ class NodeController {
   void patch_meta(const std::string& node, const std::string& object);
   void patch_status(const std::string& node, const std::string& object);
   void finish(const std::string& node, Result<std::string> result);
-  void find_orphans();
+  void ask_lease(const std::string& node, std::string object);
+  void recheck(const std::string& page);
+  void recheck_node(const nlohmann::json& object);
   void renew_leases();
-  void renew_lease(const std::string& node);
   nlohmann::json wanted_meta(const std::string& node, const State& state) const;
   nlohmann::json wanted_status(const State& state) const;
   // Wraps a member so that it does not run after this object is gone.
@@ -78,8 +83,8 @@ class NodeController {
   std::unordered_map<std::string, State> nodes_;
   std::deque<std::string> queue_;
   size_t in_flight_ = 0;
-  bool orphans_checked_ = false;
-  TimePoint started_{};
+  TimePoint next_recheck_{};
+  std::unique_ptr<NodeLeases> leases_;  // null: off
   io::Timer tick_timer_;
   io::Timer lease_timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

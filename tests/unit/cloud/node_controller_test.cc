@@ -154,6 +154,115 @@ TEST_F(NodeControllerTest, FindsNodesThatAnEarlierRunLeftReady) {
   EXPECT_EQ(ready("other"), "True");
 }
 
+TEST_F(NodeControllerTest, SetsRightWhatAnotherProgramSetToUnknown) {
+  nodes_->on_connected("edge-1");
+  report("edge-1", Json::object());
+  Json object = *node("edge-1");
+  object["status"]["conditions"][0]["status"] = "Unknown";
+  object["status"]["conditions"][0]["reason"] = "NodeStatusUnknown";
+  kube_->put(kube::kNodes, object);
+
+  wait(400);
+
+  EXPECT_EQ(ready("edge-1"), "True");
+}
+
+TEST_F(NodeControllerTest, LeavesAConditionThatAKubeletKeeps) {
+  const Json condition{{"type", "Ready"}, {"status", "False"}, {"reason", "KubeletNotReady"}};
+  kube_->put(kube::kNodes,
+             {{"metadata", {{"name", "edge-1"}}}, {"status", {{"conditions", {condition}}}}});
+  nodes_->on_connected("edge-1");
+  report("edge-1", Json::object());
+  wait(400);
+
+  EXPECT_EQ(ready("edge-1"), "False");
+}
+
+// With a real kube-apiserver: leases, and other clouds.
+class NodeLeaseTest : public NodeControllerTest {
+ protected:
+  void SetUp() override {
+    NodeControllerTest::SetUp();
+    nodes_ = std::make_unique<NodeController>(*loop_, *kube_, NodeOptions{.lease_interval = seconds(10)});
+    nodes_->start();
+    nodes_->on_connected("edge-1");
+    report("edge-1", Json::object());
+  }
+  const Json* lease(const std::string& name) { return kube_->find(kube::kLeases, "kube-node-lease", name); }
+  // What another cloud, whose clock is `skew` ahead, does in n seconds.
+  void renew_elsewhere(int n, seconds skew) {
+    for (int i = 0; i < n; ++i) {
+      if (i % 10 == 0) {
+        kube_->put(kube::kLeases, {{"metadata", {{"name", "edge-1"}, {"namespace", "kube-node-lease"}}},
+                                   {"spec", {{"renewTime", rfc3339(clock_.wall_now() + skew, true)}}}});
+      }
+      wait(1);
+    }
+  }
+};
+
+TEST_F(NodeLeaseTest, RenewsWhileConnected) {
+  wait(11);
+  ASSERT_NE(lease("edge-1"), nullptr);
+  const Json first = (*lease("edge-1"))["spec"]["renewTime"];
+  wait(10);
+  EXPECT_NE((*lease("edge-1"))["spec"]["renewTime"], first);
+}
+
+TEST_F(NodeLeaseTest, IsUnknownWhenNobodyRenewsTheLease) {
+  wait(15);
+  nodes_->on_disconnected("edge-1");
+  wait(70);
+  EXPECT_EQ(ready("edge-1"), "Unknown");
+}
+
+TEST_F(NodeLeaseTest, StaysReadyWhileAnotherCloudHasIt) {
+  wait(15);
+  nodes_->on_disconnected("edge-1");
+  renew_elsewhere(600, seconds(0));
+  EXPECT_EQ(ready("edge-1"), "True");
+
+  wait(400);  // then that one went, too
+  EXPECT_EQ(ready("edge-1"), "Unknown");
+}
+
+TEST_F(NodeLeaseTest, ClocksNeedNotAgree) {
+  wait(15);
+  nodes_->on_disconnected("edge-1");
+  renew_elsewhere(600, seconds(-3600));
+  EXPECT_EQ(ready("edge-1"), "True");
+}
+
+TEST_F(NodeLeaseTest, ThousandsOfLeasesGoOutAFewAtATime) {
+  NodeLeases leases(*loop_, *kube_, {.max_in_flight = 16});
+  size_t most = 0;
+  for (int i = 0; i < 3000; ++i) {
+    leases.renew("n" + std::to_string(i));
+    leases.renew("n" + std::to_string(i));
+    most = std::max(most, leases.in_flight());
+  }
+  while (leases.in_flight() > 0) {
+    loop_->run_once();
+    most = std::max(most, leases.in_flight());
+  }
+
+  EXPECT_EQ(most, 16U);
+  EXPECT_NE(lease("n2999"), nullptr);
+  EXPECT_EQ(leases.failures(), 0U);
+}
+
+TEST_F(NodeLeaseTest, FailuresAreCountedAndTriedAgain) {
+  kube_->fail_with = Error{.code = ErrorCode::kUnavailable, .message = "down"};
+  NodeLeases leases(*loop_, *kube_, {});
+  leases.renew("a");
+  settle();
+  EXPECT_EQ(leases.failures(), 1U);
+  kube_->fail_with.reset();
+  leases.renew("a");
+  settle();
+  EXPECT_NE(lease("a"), nullptr);
+}
+
 TEST_F(NodeControllerTest, IgnoresReportsThatAreNotReadable) {
   nodes_->on_connected("edge-1");
   for (const std::string& content :
