@@ -1,20 +1,22 @@
 #include "core/base/log.h"
 
 #include <fmt/chrono.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
 #include <map>
 #include <mutex>
 
+#include "core/base/log_output.h"
+
 namespace edgemesh::log {
 
 namespace {
 
 struct State {
-  std::mutex mutex;  // guards all below
+  std::mutex sink_mutex;  // guards the sink, and is held while it runs
   std::function<void(std::string_view)> sink;
+  std::mutex mutex;  // guards the levels; never held while a line is written
   std::map<std::string, Level, std::less<>> components;
 };
 
@@ -25,6 +27,7 @@ State& state() {
 
 std::atomic<int> g_level{static_cast<int>(Level::kInfo)};
 std::atomic<bool> g_has_components{false};
+std::atomic<bool> g_has_sink{false};
 std::atomic<Format> g_format{Format::kText};
 
 void append_json_string(std::string& out, std::string_view text) {
@@ -86,9 +89,11 @@ void set_format(Format format) { g_format = format; }
 Level level() { return static_cast<Level>(g_level.load()); }
 
 void set_sink(std::function<void(std::string_view)> sink) {
-  std::lock_guard lock(state().mutex);
+  std::lock_guard lock(state().sink_mutex);
+  g_has_sink = sink != nullptr;
   state().sink = std::move(sink);
 }
+
 
 bool enabled(Level level, std::string_view component) {
   if (g_has_components.load(std::memory_order_relaxed)) {
@@ -113,13 +118,12 @@ void write(Level level, std::string_view component, fmt::string_view format, fmt
       if (c == '\n' || c == '\r') c = ' ';
     line = fmt::format("{} {:5} {}: {}", timestamp(), to_string(level), component, message);
   }
-  std::lock_guard lock(state().mutex);
-  if (state().sink) {
-    state().sink(line);
-    return;
+  if (g_has_sink.load(std::memory_order_relaxed)) {
+    std::lock_guard lock(state().sink_mutex);
+    if (state().sink) return state().sink(line);
   }
-  line.push_back('\n');
-  [[maybe_unused]] auto n = ::write(STDERR_FILENO, line.data(), line.size());
+  if (component == kQueuedComponent && level >= Level::kInfo) return LogOutput::instance().queue(line);
+  LogOutput::instance().write(line);
 }
 
 }  // namespace edgemesh::log
