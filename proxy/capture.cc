@@ -57,11 +57,16 @@ void warn_about_settings(CaptureMode mode) {
 
 }  // namespace
 
+struct CheckResult {
+  Result<bool> changed = false;
+  bool new_cidrs = false;  // what changed was asked for
+};
+
 // What the check on the pool needs; it may outlive the Capture for the length of one check.
 struct CheckState {
   CheckState(io::Executor& executor, CaptureConfig c) : network(executor), config(std::move(c)) {}
 
-  std::mutex mutex;  // guards everything below: the loop waits for a check that is under way
+  std::mutex mutex;  // guards everything below; the loop's thread takes it at the beginning and the end alone
   HostNetwork network;
   CaptureConfig config;
   CaptureMode mode = CaptureMode::kTproxy;
@@ -80,6 +85,24 @@ struct CheckState {
     return changed;
   }
 
+  // The service CIDRs are these from now on; true when they were others. What is no longer wanted goes out,
+  // the rest is for ensure_all(). An error leaves the old ones, so that the next try begins anew.
+  Result<bool> take_cidrs(const std::vector<Cidr>& cidrs) {
+    if (config.service_cidrs == cidrs) return false;
+    CaptureConfig next = config;
+    next.service_cidrs = cidrs;
+    for (bool v6 : {false, true}) {
+      if (!has_family(config, v6)) continue;
+      // Routing rules name the old CIDRs; what is still wanted is written again.
+      network.remove_routing(config, v6);
+      if (!has_family(next, v6)) EM_TRY_VOID(network.remove_rules(v6));
+    }
+    config = std::move(next);
+    return true;
+  }
+
+  CheckResult check(const std::vector<Cidr>& cidrs);
+
   void remove_all() {
     for (bool v6 : {false, true}) {
       if (!has_family(config, v6)) continue;
@@ -91,9 +114,18 @@ struct CheckState {
   }
 };
 
+CheckResult CheckState::check(const std::vector<Cidr>& cidrs) {
+  CheckResult out;
+  auto taken = take_cidrs(cidrs);
+  if (taken) out.new_cidrs = *taken;
+  out.changed = taken ? ensure_all() : std::move(taken);
+  return out;
+}
+
 struct Capture::Impl {
   Impl(io::Loop& l, io::Executor& executor, CaptureConfig config)
       : loop(l),
+        wanted(config.service_cidrs),
         state(std::make_shared<CheckState>(executor, std::move(config))),
         tick(l, [this] { on_tick(); }),
         settle(l, [this] { check_in_background(); }) {}
@@ -102,9 +134,12 @@ struct Capture::Impl {
   void start_watching();
   void on_tick();
   void check_in_background();
-  void finished(const Result<bool>& result);
+  void finished(const CheckResult& result);
 
   io::Loop& loop;
+  std::vector<Cidr> wanted;
+  CaptureMode mode = CaptureMode::kTproxy;
+  bool silent_tools = false;  // they write what the kernel does not tell of
   std::shared_ptr<CheckState> state;
   std::shared_ptr<bool> alive = std::make_shared<bool>(true);
   std::unique_ptr<CaptureWatch> watch;
@@ -113,6 +148,7 @@ struct Capture::Impl {
   TimePoint last_check{};
   bool checking = false;
   bool again = false;  // something changed while a check ran
+  bool failed = false;
   bool leave = false;
   uint64_t repairs = 0;
   std::string last_error;
@@ -136,6 +172,10 @@ Result<> Capture::Impl::install() {
     state->remove_all();
     return fail(done.error());
   }
+  mode = state->mode;
+  for (bool v6 : {false, true}) {
+    if (has_family(state->config, v6) && !state->network.tells_of_changes(v6)) silent_tools = true;
+  }
   warn_about_settings(state->mode);
   EM_LOG(kInfo, "capture", "{}: capturing by {}", *done ? "rules written" : "rules were in place",
          to_string(state->mode));
@@ -146,14 +186,16 @@ void Capture::Impl::start_watching() {
   watch = CaptureWatch::start(loop, [this] {
     if (!settle.active()) settle.start(kSettle);
   });
-  if (!watch->sees_rules())
-    EM_LOG(kInfo, "capture", "no netfilter events here: the rules are checked every 2 s");
+  if (!watch->sees_rules() || silent_tools)
+    EM_LOG(kInfo, "capture", "no netfilter events here{}: the rules are checked every 2 s",
+           silent_tools ? " (iptables is the legacy one)" : "");
   last_check = loop.now();
   tick.start_repeating(kTick);
 }
 
 void Capture::Impl::on_tick() {
-  if (!watch->sees_rules() || loop.now() - last_check >= kFullCheck) check_in_background();
+  const bool look = !watch->sees_rules() || silent_tools || failed;
+  if (look || loop.now() - last_check >= kFullCheck) check_in_background();
 }
 
 void Capture::Impl::check_in_background() {
@@ -163,26 +205,30 @@ void Capture::Impl::check_in_background() {
   }
   checking = true;
   last_check = loop.now();
-  auto result = std::make_shared<Result<bool>>(false);
+  auto result = std::make_shared<CheckResult>();
   loop.offload(
-      [state = state, result] {
+      [state = state, cidrs = wanted, result] {
         std::lock_guard lock(state->mutex);
-        if (!state->closed) *result = state->ensure_all();
+        if (state->closed) return;
+        *result = state->check(cidrs);
       },
       [this, alive = alive, result] {
         if (*alive) finished(*result);
       });
 }
 
-void Capture::Impl::finished(const Result<bool>& result) {
+void Capture::Impl::finished(const CheckResult& result) {
   checking = false;
-  if (!result) {
-    if (last_error != result.error().message)
-      EM_LOG(kError, "capture", "rules could not be checked: {}", result.error().message);
-    last_error = result.error().message;
+  failed = !result.changed;
+  if (failed) {
+    const std::string& said = result.changed.error().message;
+    if (last_error != said) EM_LOG(kError, "capture", "rules could not be checked: {}", said);
+    last_error = said;
   } else {
     last_error.clear();
-    if (*result) {
+    if (result.new_cidrs) {
+      EM_LOG(kInfo, "capture", "capturing {} blocks of service addresses now", wanted.size());
+    } else if (*result.changed) {
       ++repairs;
       EM_LOG(kWarn, "capture", "another program had changed the rules or routes; repaired");
     }
@@ -208,37 +254,29 @@ Capture::~Capture() {
 }
 
 CaptureMode Capture::mode() const {
-  std::lock_guard lock(impl_->state->mutex);
-  return impl_->state->mode;
+  return impl_->mode;
 }
 
 Result<> Capture::update(std::vector<Cidr> service_cidrs) {
-  auto& state = *impl_->state;
-  std::lock_guard lock(state.mutex);
-  if (state.config.service_cidrs == service_cidrs) return {};
-  CaptureConfig next = state.config;
+  if (impl_->wanted == service_cidrs) return {};
+  CaptureConfig next;
   next.service_cidrs = std::move(service_cidrs);
   EM_TRY_VOID(check_config(next));
-  std::swap(state.config, next);
-  for (bool v6 : {false, true}) {
-    if (!has_family(next, v6)) continue;
-    // Routing rules name the old CIDRs; what is still wanted is written again below.
-    state.network.remove_routing(next, v6);
-    if (!has_family(state.config, v6)) EM_TRY_VOID(state.network.remove_rules(v6));
-  }
-  EM_TRY_VOID(state.ensure_all());
+  impl_->wanted = std::move(next.service_cidrs);
+  impl_->check_in_background();
   return {};
 }
 
 Result<bool> Capture::verify() {
-  auto result = [&] {
+  CheckResult result;
+  {
     std::lock_guard lock(impl_->state->mutex);
-    return impl_->state->ensure_all();
-  }();
-  bool was_checking = impl_->checking;
+    result = impl_->state->check(impl_->wanted);
+  }
+  const bool was_checking = impl_->checking;
   impl_->finished(result);
   impl_->checking = was_checking;
-  return result;
+  return result.changed;
 }
 
 uint64_t Capture::repairs() const {

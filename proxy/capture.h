@@ -9,10 +9,11 @@
 // Where no route leads to a service address (a node whose uplink is down has no default route), a
 // last routing rule gives one, so that local services stay reachable. Only packets to the service
 // CIDRs are touched: when the agent is killed, nothing else is affected. The rules are checked on
-// netfilter and routing events (and every 30 s; every 2 s where events cannot be had) and repaired
-// when another program changed them. Reverse path filtering needs no change, unless
-// net.ipv4.conf.*.src_valid_mark is 1: that is reported. Threads: the loop's thread; the periodic
-// check runs the tools on the loop's pool.
+// netfilter and routing events (and every 30 s; every 2 s where events cannot be had, as with
+// iptables-legacy) and repaired when another program changed them. Reverse path filtering needs no
+// change, unless net.ipv4.conf.*.src_valid_mark is 1: that is reported. Threads: the loop's thread;
+// after install() the tools run on the loop's pool, one check at a time, and the loop waits for none
+// but at the end.
 #pragma once
 
 #include <functional>
@@ -34,9 +35,10 @@ class Capture {
   // Takes the rules out, unless leave() was called.
   ~Capture();
 
-  // The mode in use: kTproxy or kRedirect.
+  // The mode in use: kTproxy or kRedirect. Never blocks.
   CaptureMode mode() const;
-  // New service CIDRs (they come from the cloud). Blocking like install().
+  // New service CIDRs (they come from the cloud). Does not block: the rules follow soon, those of the newest call
+  // where several come at once; what fails is in last_error() and tried again.
   Result<> update(std::vector<Cidr> service_cidrs);
   // One check now, blocking: true when something had to be repaired.
   Result<bool> verify();

@@ -85,6 +85,10 @@ Result<> HostNetwork::check_tools(bool v4, bool v6) {
   return {};
 }
 
+bool HostNetwork::tells_of_changes(bool v6) {
+  return contains(output({tool(v6), "--version"}), "nf_tables");
+}
+
 Result<ChainRules> HostNetwork::read_table(bool v6, std::string_view table) {
   ChainRules all;
   auto read = [&](std::string_view chain, bool required) -> Result<> {

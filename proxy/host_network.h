@@ -20,6 +20,10 @@ class HostNetwork {
   // iptables, iproute2 and the right to use them; the error says what to do.
   Result<> check_tools(bool v4, bool v6);
 
+  // Whether this host's tools of the family write nftables: only then does the kernel tell of changes. The
+  // legacy ones' rules can only be looked at.
+  bool tells_of_changes(bool v6);
+
   // All tables of one family. With kTproxy the nat table may be missing: then nobody rewrites
   // destinations either.
   Result<bool> ensure_rules(const CaptureConfig& config, CaptureMode mode, bool v6);

@@ -151,10 +151,52 @@ TEST_F(CaptureTest, FollowsNewServiceCidrs) {
   auto capture = install();
 
   ASSERT_TRUE(capture->update({*Cidr::parse("10.43.0.0/16")}));
+  ASSERT_TRUE(capture->verify());
 
   EXPECT_EQ(host.chains["4"]["mangle"]["EDGEMESH_OUTPUT"].at(0).substr(0, 15), "-d 10.43.0.0/16");
   EXPECT_FALSE(host.chains["6"]["mangle"].contains("EDGEMESH_OUTPUT"));
   for (const auto& rule : host.rules) EXPECT_EQ(rule.find("10.96"), std::string::npos) << rule;
+}
+
+TEST_F(CaptureTest, NewServiceCidrsDoNotWaitForTheTools) {
+  auto capture = install();
+  std::mutex gate;
+  std::unique_lock closed(gate);
+  host.slow = [&] { std::lock_guard wait(gate); };
+
+  // The first is under way, or waits for its turn, while the others come: only the last of them counts.
+  for (int i = 1; i <= 20; ++i) {
+    ASSERT_TRUE(capture->update({*Cidr::parse("10." + std::to_string(i) + ".0.0/16")}));
+    EXPECT_EQ(capture->mode(), CaptureMode::kTproxy);
+  }
+  EXPECT_FALSE(capture->update({*Cidr::parse("0.0.0.0/0")}));
+  closed.unlock();
+
+  const auto captured = [&] {
+    std::lock_guard lock(host.mutex);
+    return host.chains["4"]["mangle"]["EDGEMESH_OUTPUT"].at(0).substr(0, 15);
+  };
+  ASSERT_TRUE(loop->run_until([&] { return captured() == "-d 10.20.0.0/16"; }, std::chrono::seconds(10)));
+  EXPECT_LE(host.transactions, 4 + 3 * 2) << "each of the 20 was written";
+  EXPECT_EQ(capture->repairs(), 0U) << "it was asked for";
+}
+
+TEST_F(CaptureTest, LooksByItselfWhereTheToolsAreTheLegacyOnes) {
+  host.legacy = true;
+  ManualClock clock;
+  loop = std::move(*io::Loop::create(clock));
+  auto capture = install();
+  {
+    std::lock_guard lock(host.mutex);
+    host.chains["4"]["mangle"] = {{"PREROUTING", {}}, {"OUTPUT", {}}};
+  }
+
+  clock.advance(std::chrono::seconds(3));
+  for (int i = 0; i < 1'000'000 && capture->repairs() == 0; ++i) loop->run_once();
+
+  EXPECT_EQ(capture->repairs(), 1U);
+  EXPECT_TRUE(host.chains["4"]["mangle"].contains("EDGEMESH_OUTPUT"));
+  capture.reset();
 }
 
 TEST_F(CaptureTest, RefusesToCaptureTheWholeInternet) {

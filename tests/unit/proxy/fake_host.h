@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <set>
@@ -30,7 +31,10 @@ class FakeHost final : public io::Executor {
     io::ProcessResult result;
     result.exit_status = 0;
     std::string family = argv[0].starts_with("ip6") ? "6" : "4";
-    if (argv[0] == "ip")
+    if (slow) slow();
+    if (argv.back() == "--version")
+      result.out = legacy ? "iptables v1.8.9 (legacy)\n" : "iptables v1.8.9 (nf_tables)\n";
+    else if (argv[0] == "ip")
       run_ip(argv, result);
     else if (!permitted)
       failed(result, 4, "iptables: Permission denied (you must be root).");
@@ -47,6 +51,8 @@ class FakeHost final : public io::Executor {
   bool permitted = true;
   bool tproxy = true;
   bool dummy = true;
+  bool legacy = false;
+  std::function<void()> slow;  // runs in every call
   int transactions = 0;
   int changes = 0;  // of routing and addresses
   std::mutex mutex;
