@@ -14,6 +14,7 @@ using std::chrono::minutes;
 constexpr uint16_t kHubPort = 10000;
 constexpr uint16_t kBootstrapPort = 10002;
 constexpr uint16_t kTurnPort = 3478;
+constexpr uint16_t kApiPort = 6443;
 
 bool is_host(const std::string& text) {
   if (IpAddr::parse(text)) return true;
@@ -42,11 +43,6 @@ void read_log(Reader reader, CloudConfig& out) {
 
 void read_admin(Reader admin, CloudConfig& out) {
   admin.read("listen", &out.admin_listen, 15100);
-  if (!out.admin_listen.ip.is_loopback()) {
-    admin.reject("listen", fmt::format("'{}' is not allowed (want a loopback address: the admin "
-                                       "endpoint has no login)",
-                                       out.admin_listen.to_string()));
-  }
 }
 
 void read_mesh(Reader mesh, CloudConfig& out) {
@@ -75,7 +71,11 @@ Result<CloudConfig> read(Document& document) {
   read_lifetime(bootstrap, "tokenLifetime", &out.token_lifetime);
   read_lifetime(bootstrap, "certificateLifetime", &out.node_certificate_lifetime);
   Reader kubernetes = root.section("kubernetes");
-  kubernetes.read("listen", &out.api_listen, 6443);
+  if (kubernetes.has("listen")) {
+    SockAddr listen;
+    kubernetes.read("listen", &listen, kApiPort);
+    out.api_listen = {listen};
+  }
   kubernetes.read("kubeconfig", &out.kubeconfig);
   read_mesh(root.section("mesh"), out);
   EM_TRY_VOID(document.finish());
@@ -102,6 +102,11 @@ Result<CloudConfig> parse_cloud_config(std::string_view text, std::string name) 
 Result<> validate(const CloudConfig& config) {
   if (config.state_dir.empty()) {
     return fail(ErrorCode::kInvalidArgument, "stateDir: '' is not allowed (want a directory)");
+  }
+  if (!config.admin_listen.ip.is_loopback()) {
+    return fail(ErrorCode::kInvalidArgument,
+                "admin.listen: '{}' is not allowed (want a loopback address: the admin endpoint has no login)",
+                config.admin_listen.to_string());
   }
   for (const std::string& name : config.advertise) {
     if (!is_host(name)) {

@@ -32,8 +32,8 @@ struct CloudConfig {
   std::chrono::seconds token_lifetime = std::chrono::hours(24);
   std::chrono::seconds node_certificate_lifetime = std::chrono::hours(24 * 365);
 
-  SockAddr api_listen{IpAddr::any(false), 6443};  // of the embedded Kubernetes API
-  std::string kubeconfig;                         // set: a real kube-apiserver instead
+  std::vector<SockAddr> api_listen;  // of the embedded Kubernetes API, port 6443; empty: as hub_listen
+  std::string kubeconfig;            // set: a real kube-apiserver instead
 
   std::string trust_domain = "edgemesh.local";
   std::string cluster_domain = "cluster.local";

@@ -15,6 +15,7 @@ using Json = nlohmann::json;
 
 constexpr uint16_t kHubPort = 10000;
 constexpr uint16_t kBootstrapPort = 10002;
+constexpr uint16_t kApiPort = 6443;
 constexpr Duration kStopLimit = std::chrono::seconds(3);
 constexpr Duration kLeaseInterval = std::chrono::seconds(10);
 
@@ -71,6 +72,7 @@ Result<> App::open() {
   if (config_.bootstrap_listen.empty()) {
     config_.bootstrap_listen = listen_everywhere(kBootstrapPort);
   }
+  if (config_.api_listen.empty()) config_.api_listen = listen_everywhere(kApiPort);
   std::vector<std::string> names = config_.advertise;
   for (const std::string& name :
        {std::string("localhost"), std::string("127.0.0.1"), std::string("::1"), host_name()}) {
@@ -179,7 +181,7 @@ Result<> App::write_kubeconfig() const {
       {"clusters",
        {{{"name", "edgemesh"},
          {"cluster",
-          {{"server", fmt::format("https://{}:{}", bracketed(host), config_.api_listen.port)},
+          {{"server", fmt::format("https://{}:{}", bracketed(host), config_.api_listen.front().port)},
            {"certificate-authority-data", tls::base64_encode(ca_->cert_pem())}}}}}},
       {"contexts",
        {{{"name", "edgemesh"}, {"context", {{"cluster", "edgemesh"}, {"user", "admin"}}}}}},

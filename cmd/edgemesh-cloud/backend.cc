@@ -25,32 +25,35 @@ class Embedded final : public Backend {
     tls.verify = tls::ContextOptions::kOptional;
     tls.alpn = {"http/1.1"};
     http::ServerOptions listen;
-    listen.listen = config.api_listen;
     EM_TRY(listen.tls, tls::Context::server(tls));
     listen.name = "api";
     cloud::ApiServer* handler = &self->api_->server();
-    EM_TRY(self->server_,
-           http::Server::create(loop, listen, [handler](http::Request request, auto writer) {
-             handler->handle(std::move(request), std::move(writer));
-           }));
+    for (const SockAddr& address : config.api_listen) {
+      listen.listen = address;
+      EM_TRY(auto server,
+             http::Server::create(loop, listen, [handler](http::Request request, auto writer) {
+               handler->handle(std::move(request), std::move(writer));
+             }));
+      self->servers_.push_back(std::move(server));
+    }
     return std::unique_ptr<Backend>(std::move(self));
   }
 
   kube::Client& client() override { return api_->client(); }
   std::string ca_pem() const override { return ca_pem_; }
   std::string description() const override {
-    return "Kubernetes API " + server_->local_addr().to_string();
+    return "Kubernetes API " + servers_.front()->local_addr().to_string();
   }
   bool embedded() const override { return true; }
   void drain() override {
     api_->server().drain();
-    server_->drain();
+    for (const auto& server : servers_) server->drain();
   }
 
  private:
   std::string ca_pem_;
   std::unique_ptr<cloud::EmbeddedApi> api_;
-  std::unique_ptr<http::Server> server_;
+  std::vector<std::unique_ptr<http::Server>> servers_;
 };
 
 class External final : public Backend {

@@ -42,7 +42,7 @@ void describe(CLI::App& cli, Flags& flags) {
   cli.add_option("--listen-hub", flags.listen_hub, "Hub, ADDR:PORT (default port 10000)");
   cli.add_option("--listen-bootstrap", flags.listen_bootstrap,
                  "Bootstrap, ADDR:PORT (default port 10002)");
-  cli.add_option("--listen-api", flags.listen_api, "Kubernetes API (default 0.0.0.0:6443)");
+  cli.add_option("--listen-api", flags.listen_api, "Kubernetes API (default port 6443)");
   cli.add_option("--listen-admin", flags.listen_admin, "Admin pages (default 127.0.0.1:15100)");
   cli.add_option("--turn", flags.turn, "TURN server (coturn) for the nodes, HOST:PORT");
   cli.add_option("--turn-secret-file", flags.turn_secret_file,
@@ -111,8 +111,7 @@ Result<cloud::CloudConfig> load(const Flags& flags) {
   if (!hub.empty()) config.hub_listen = std::move(hub);
   if (!bootstrap.empty()) config.bootstrap_listen = std::move(bootstrap);
   if (!flags.listen_api.empty()) {
-    EM_TRY(const auto addr, parse_listen({flags.listen_api}, "--listen-api"));
-    config.api_listen = addr.front();
+    EM_TRY(config.api_listen, parse_listen({flags.listen_api}, "--listen-api"));
   }
   if (!flags.listen_admin.empty()) {
     EM_TRY(const auto addr, parse_listen({flags.listen_admin}, "--listen-admin"));

@@ -18,6 +18,8 @@ TEST(CloudConfigTest, TheSampleIsGoodAndSaysTheDefaults) {
   EXPECT_EQ(sample->state_dir, defaults.state_dir);
   EXPECT_EQ(sample->admin_listen, defaults.admin_listen);
   EXPECT_EQ(sample->api_listen, defaults.api_listen);
+  EXPECT_EQ(sample->hub_listen, defaults.hub_listen);
+  EXPECT_EQ(sample->bootstrap_listen, defaults.bootstrap_listen);
   EXPECT_EQ(sample->max_nodes, defaults.max_nodes);
   EXPECT_EQ(sample->token_lifetime, defaults.token_lifetime);
   EXPECT_EQ(sample->node_certificate_lifetime, defaults.node_certificate_lifetime);
@@ -30,6 +32,14 @@ TEST(CloudConfigTest, TheSampleIsGoodAndSaysTheDefaults) {
 
 TEST(CloudConfigTest, AnEmptyFileIsTheDefaults) {
   EXPECT_EQ(error_of(""), "");
+}
+
+TEST(CloudConfigTest, ListensOnEveryAddressUnlessTold) {
+  EXPECT_TRUE(CloudConfig().api_listen.empty());
+  const auto config = parse_cloud_config("kubernetes: {listen: '[::1]:6443'}\n", "cloud.yaml");
+  ASSERT_TRUE(config) << config.error().message;
+  ASSERT_EQ(config->api_listen.size(), 1U);
+  EXPECT_EQ(config->api_listen[0].to_string(), "[::1]:6443");
 }
 
 TEST(CloudConfigTest, NamesWhatIsWrong) {
