@@ -342,7 +342,7 @@ Result<> App::open_admin() {
   sources.path = [this](const std::string& node, bool open_it, JsonDone done) {
     path(node, open_it, std::move(done));
   };
-  EM_TRY(admin_, Admin::create(loop_, config_.admin.listen, metrics_, std::move(sources)));
+  EM_TRY(admin_, make_admin(loop_, config_.admin.listen, metrics_, std::move(sources)));
   return {};
 }
 

@@ -112,7 +112,7 @@ class App final : private agent::MeshSink {
   std::unique_ptr<p2p::Netcheck> netcheck_;  // one at a time
   bool checking_ = false;
   std::unique_ptr<p2p::NetlinkWatch> addresses_;
-  std::unique_ptr<Admin> admin_;
+  std::unique_ptr<AdminServer> admin_;
   io::Timer node_info_timer_;
   io::Timer trim_timer_;
   size_t changes_to_trim_ = 0;

@@ -154,14 +154,12 @@ Result<> App::open_bootstrap(const tls::KeyAndCert& server) {
 }
 
 Result<> App::open_admin() {
-  CloudAdmin::Sources sources;
-  sources.not_ready = [this] { return not_ready(); };
-  sources.nodes = [this] {
+  EM_TRY(admin_, AdminServer::create(loop_, config_.admin_listen, registry_, [this] { return not_ready(); }));
+  admin_->get_json("/nodes", [this] {
     Json nodes = Json::array();
     for (const auto& status : hub_->nodes()) nodes.push_back(node_json(status));
     return nodes;
-  };
-  EM_TRY(admin_, CloudAdmin::create(loop_, config_.admin_listen, registry_, std::move(sources)));
+  });
   return {};
 }
 

@@ -18,7 +18,7 @@
 #include "cloud/node_controller.h"
 #include "cloud/rendezvous.h"
 #include "cloud/upstream.h"
-#include "cmd/edgemesh-cloud/admin.h"
+#include "cmd/admin/admin_server.h"
 #include "cmd/edgemesh-cloud/backend.h"
 
 namespace edgemesh::cmd {
@@ -56,7 +56,7 @@ class App {
   std::unique_ptr<cloud::Dispatcher> dispatcher_;
   std::unique_ptr<cloud::NodeClaims> claims_;
   std::unique_ptr<cloud::Bootstrap> bootstrap_;
-  std::unique_ptr<CloudAdmin> admin_;
+  std::unique_ptr<AdminServer> admin_;
   io::Timer token_timer_;
   io::Timer stop_timer_;
   bool stopping_ = false;

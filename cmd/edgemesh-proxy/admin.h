@@ -1,12 +1,14 @@
-// Admin: the proxy's endpoint for operators, on loopback.
+// The proxy's pages on its admin endpoint (cmd/admin has health, metrics, log levels and who may ask).
+//   GET  /clusters /listeners [?format=json]   /routes   /stats (as /metrics)
+//   POST /drain /reload
+// Threads: the loop given.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <string>
 
-#include "core/http/server.h"
-#include "core/obs/metrics.h"
+#include "cmd/admin/admin_server.h"
 #include "proxy/listener/l7_proxy.h"
 
 namespace edgemesh::cmd {
@@ -18,24 +20,7 @@ struct AdminSources {
   std::function<Result<>()> reload;
 };
 
-class Admin {
- public:
-  static Result<std::unique_ptr<Admin>> create(io::Loop& loop, const SockAddr& listen,
-                                               obs::Registry& registry, AdminSources sources);
-
- private:
-  using Writer = std::shared_ptr<http::ResponseWriter>;
-  Admin(obs::Registry& registry, AdminSources sources)
-      : registry_(registry), sources_(std::move(sources)) {}
-  void handle(const http::Request& request, const Writer& writer);
-  void get(const http::Request& request, const Writer& writer);
-  void post(const http::Request& request, const Writer& writer);
-  std::string listeners(bool as_json) const;
-  std::string routes() const;
-
-  obs::Registry& registry_;
-  AdminSources sources_;
-  std::unique_ptr<http::Server> server_;
-};
+Result<std::unique_ptr<AdminServer>> make_admin(io::Loop& loop, const SockAddr& listen,
+                                                obs::Registry& registry, const AdminSources& sources);
 
 }  // namespace edgemesh::cmd

@@ -41,7 +41,7 @@ class ProxyApp {
   std::unique_ptr<io::Resolver> resolver_;
   std::unique_ptr<proxy::Proxy> threads_;
   std::unique_ptr<proxy::L7Proxy> l7_;
-  std::unique_ptr<Admin> admin_;
+  std::unique_ptr<AdminServer> admin_;
   bool draining_ = false;
 };
 
