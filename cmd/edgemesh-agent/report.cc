@@ -175,15 +175,18 @@ void App::path(const std::string& node, bool open_it, JsonDone done) {
       if (peer.node == node) return done(peer_json(peer));
     return done(fail(ErrorCode::kNotFound, "node '{}' was not contacted yet", node));
   }
-  // Any stream makes the path. The far agent refuses this target, after the path stands.
-  proxy_->tunnel_loop().post([this, node] {
+  // Any stream makes the path. The far agent refuses this target, after the path stands. Nothing of this object is
+  // used over there but what outlives the task: the dialer ends with the mesh, whose end waits for that loop's turn,
+  // and the loop with the proxy.
+  io::Loop& loop = proxy_->tunnel_loop();
+  loop.post([&loop, dialer = &mesh_->dialer(), node] {
     auto probe = std::make_shared<PathProbe>();
-    auto stream = mesh_->dialer().open(node, SockAddr{IpAddr(), 0});
+    auto stream = dialer->open(node, SockAddr{IpAddr(), 0});
     if (!stream) return;
     probe->stream = std::move(*stream);
     probe->stream->set_handler(probe.get());
     auto timer = std::make_shared<std::unique_ptr<io::Timer>>();
-    *timer = std::make_unique<io::Timer>(proxy_->tunnel_loop(), [probe, timer]() mutable {
+    *timer = std::make_unique<io::Timer>(loop, [probe, timer]() mutable {
       probe->stream.reset();
       auto last = std::move(*timer);
     });
