@@ -73,9 +73,9 @@ void read_capture(Reader reader, AgentConfig::Capture& out) {
   reader.read("serviceCidrs", &out.service_cidrs);
   for (const Cidr& cidr : out.service_cidrs) {
     // A typing error here would take the whole machine off the network.
-    if (cidr.bits < (cidr.base.is_v6() ? 16 : 6))
-      reader.reject("serviceCidrs", fmt::format("'{}' is too wide: it would capture all traffic",
-                                                cidr.to_string()));
+    if (cidr.bits < kMinServiceCidrBits)
+      reader.reject("serviceCidrs", fmt::format("'{}' is too wide: it would capture all traffic (want /{} or longer)",
+                                                cidr.to_string(), kMinServiceCidrBits));
   }
 }
 

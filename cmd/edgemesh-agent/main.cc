@@ -46,19 +46,27 @@ int run(const edgemesh::agent::AgentConfig& config) {
     std::fprintf(stderr, "edgemesh-agent: %s\n", loop.error().message.c_str());
     return 1;
   }
-  auto app = cmd::App::create(**loop, config);
+  // Before the rules are written: a signal that came in between would end the process and leave them.
+  Result<std::unique_ptr<cmd::App>> app = std::unique_ptr<cmd::App>();
+  auto stop = [&] {
+    if (app && *app) (*app)->shut_down();
+  };
+  auto term = io::SignalWatch::start(**loop, SIGTERM, stop);
+  auto interrupt = io::SignalWatch::start(**loop, SIGINT, stop);
+  auto hup = io::SignalWatch::start(**loop, SIGHUP, [&] {
+    if (!app || !*app) return;
+    if (auto done = (*app)->reload(); !done)
+      EM_LOG(kError, "agent", "{}; the configuration before stays", done.error().message);
+  });
+  if (!term || !interrupt || !hup) {
+    std::fprintf(stderr, "edgemesh-agent: signals cannot be received\n");
+    return 1;
+  }
+  app = cmd::App::create(**loop, config);
   if (!app) {
     std::fprintf(stderr, "edgemesh-agent: %s\n", app.error().message.c_str());
     return 1;
   }
-  auto stop = [&] { (*app)->shut_down(); };
-  auto term = io::SignalWatch::start(**loop, SIGTERM, stop);
-  auto interrupt = io::SignalWatch::start(**loop, SIGINT, stop);
-  auto hup = io::SignalWatch::start(**loop, SIGHUP, [&] {
-    if (auto done = (*app)->reload(); !done)
-      EM_LOG(kError, "agent", "{}; the configuration before stays", done.error().message);
-  });
-  if (!term || !interrupt || !hup) return 1;
   for (const auto& [component, level] : config.log.components) log::set_level(component, level);
   EM_LOG(kInfo, "agent", "edgemesh-agent {} runs", kVersion);
   (*loop)->run();
