@@ -1,76 +1,11 @@
-#include "core/http/h2.h"
-
-#include <gtest/gtest.h>
+#include "tests/unit/http/h2_fixture.h"
 
 #include "core/http/byte_queue.h"
 #include "core/io/tcp.h"
 #include "core/tls/tls_stream.h"
-#include "tests/support/memory_stream.h"
-#include "tests/support/test_pki.h"
 
 namespace edgemesh::http {
 namespace {
-
-using namespace std::chrono_literals;  // NOLINT
-using test::Collector;
-using test::MemoryStream;
-using test::TestPki;
-
-struct Side : H2Session::Handler {
-  std::vector<std::unique_ptr<H2Connect>> connects;
-  std::optional<Error> closed;
-  bool going_away = false;
-  std::function<void(std::unique_ptr<H2Connect>)> take;
-  void on_connect(std::unique_ptr<H2Connect> connect) override {
-    if (take)
-      take(std::move(connect));
-    else
-      connects.push_back(std::move(connect));
-  }
-  void on_goaway() override { going_away = true; }
-  void on_close(const Error& error) override {
-    EXPECT_FALSE(closed.has_value());
-    closed = error;
-  }
-};
-
-std::string pattern(size_t n, int seed = 0) {
-  std::string out(n, '\0');
-  for (size_t i = 0; i < n; ++i)
-    out[i] = static_cast<char>(i * 31 + i / 251 + static_cast<size_t>(seed));
-  return out;
-}
-
-class H2Test : public ::testing::Test {
- protected:
-  bool until(const std::function<bool()>& done) { return loop_->run_until(done, 20s); }
-  void turns(int n = 20) {
-    for (int i = 0; i < n; ++i) loop_->run_once();
-  }
-  void start(const test::MemoryStreamOptions& pipe = {}, const H2Options& options = {}) {
-    auto [a, b] = MemoryStream::pair(*loop_, pipe);
-    pipe_ = a.get();
-    client_ = TestPki::take(H2Session::client(*loop_, std::move(a), &at_client_, options));
-    server_ = TestPki::take(H2Session::server(*loop_, std::move(b), &at_server_, options));
-  }
-  std::unique_ptr<Collector> open(const std::string& authority = "10.0.0.1:80") {
-    return std::make_unique<Collector>(TestPki::take(client_->open_connect(authority)));
-  }
-  // Opens a stream and accepts it.
-  std::pair<std::unique_ptr<Collector>, std::unique_ptr<Collector>> open_pair() {
-    auto near = open();
-    size_t before = at_server_.connects.size();
-    EXPECT_TRUE(until([&] { return at_server_.connects.size() > before; }));
-    auto stream = at_server_.connects.back()->accept();
-    EXPECT_NE(stream, nullptr);
-    return {std::move(near), std::make_unique<Collector>(std::move(stream))};
-  }
-
-  std::unique_ptr<io::Loop> loop_ = TestPki::take(io::Loop::create());
-  Side at_client_, at_server_;
-  MemoryStream* pipe_ = nullptr;
-  std::unique_ptr<H2Session> client_, server_;
-};
 
 TEST(ByteQueueTest, KeepsOrderOverBlocks) {
   ByteQueue queue;
@@ -197,41 +132,6 @@ TEST_F(H2Test, ReaderThatStopsHoldsBackOnlyItsStream) {
   slow_far->start_reading();
   ASSERT_TRUE(until([&] { return slow_far->received.size() == 2'000'000; }));
   EXPECT_TRUE(slow_far->received == pattern(2'000'000));
-}
-
-TEST_F(H2Test, StalledStreamsTogetherHoldABoundedAmount) {
-  constexpr size_t kStreams = 200, kEach = 128 << 10, kWindow = 64 << 10, kLimit = 2 << 20;
-  io::SendPool pool(8 << 20);
-  H2Options options;
-  options.stream_window = options.connection_window = kWindow;
-  options.send_budget = kLimit;
-  options.send_pool = &pool;
-  start({}, options);
-  std::vector<std::unique_ptr<Collector>> near, far;
-  std::string data = pattern(kEach);
-  for (size_t i = 0; i < kStreams; ++i) {
-    near.push_back(open());
-    near.back()->send(data);
-  }
-  ASSERT_TRUE(until([&] { return at_server_.connects.size() == kStreams; }));
-  turns();
-
-  size_t taken = 0;
-  for (const auto& stream : near) {
-    EXPECT_GE(kEach - stream->unsent.size(), io::SendBudget::kMinimum);
-    taken += kEach - stream->unsent.size();
-  }
-  EXPECT_GE(taken, kLimit / 2);
-  EXPECT_LE(taken, kLimit + kStreams * io::SendBudget::kMinimum + kWindow);
-  EXPECT_GE(pool.used(), kLimit / 2);
-
-  for (auto& connect : at_server_.connects) far.push_back(std::make_unique<Collector>(connect->accept()));
-  for (auto& stream : far) ASSERT_TRUE(until([&] { return stream->received == data; }));
-  client_.reset();
-  near.clear();
-  turns();
-  server_.reset();
-  EXPECT_EQ(pool.used(), 0U);
 }
 
 TEST_F(H2Test, RefusalIsAnErrorWithStatusAndReason) {
