@@ -1,6 +1,7 @@
 #include "proxy/listener/arrival.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/base/log.h"
 #include "proxy/listener/chain_match.h"
@@ -28,7 +29,7 @@ Arrival::Arrival(WorkerListener& listener, std::unique_ptr<io::Stream> stream,
   listener.arrivals().push_back(*this);
   using ProxyProtocol = model::Listener::ProxyProtocol;
   if (runtime_->spec->proxy_protocol != ProxyProtocol::kOff) step_ = Step::kProxyHeader;
-  timer_.start(runtime_->spec->sniff_timeout);
+  wait_for(runtime_->spec->sniff_timeout);
 }
 
 void Arrival::close() {
@@ -64,6 +65,13 @@ void Arrival::on_timeout() {
     return refuse();
   timed_out_ = true;
   go_on();
+}
+
+void Arrival::wait_for(Duration limit) {
+  if (limit > Duration::zero())
+    timer_.start(limit);
+  else
+    timer_.stop();
 }
 
 // Reads until it would block: only then the stream says that there is more, to whoever has it next.
@@ -165,7 +173,7 @@ void Arrival::choose_chain() {
   if (chain_->http == nullptr) return start_tcp();
   step_ = Step::kCodec;
   // The wait for a request is the codec's business: its times count from here.
-  timer_.start(std::get<model::HttpChain>(chain_->chain->network).idle_timeout);
+  wait_for(std::get<model::HttpChain>(chain_->chain->network).idle_timeout);
   choose_codec();
 }
 
@@ -198,7 +206,7 @@ void Arrival::after_tls() {
     return start_http(true);
   if (spec.codec == Codec::kHttp1 || !tls_->alpn().empty()) return start_http(false);
   step_ = Step::kCodec;
-  timer_.start(spec.idle_timeout);
+  wait_for(spec.idle_timeout);
   choose_codec();
 }
 
@@ -207,7 +215,7 @@ void Arrival::choose_codec() {
   const auto& spec = std::get<model::HttpChain>(chain_->chain->network);
   using Codec = model::HttpChain::Codec;
   if (spec.codec != Codec::kAuto) return start_http(spec.codec == Codec::kHttp2);
-  if (timed_out_ && buffer_.empty()) return close();
+  if (timed_out_ && (buffer_.empty() || waits_for_head_)) return close();
   if (buffer_.empty() && !eof_ && !fill()) return;
   int version = 0;
   const Peek peek = peek_http(io::as_bytes(buffer_), &version);
@@ -215,7 +223,11 @@ void Arrival::choose_codec() {
     // A preface that comes in pieces is rare; what cannot become one is HTTP/1's to answer.
     constexpr std::string_view kPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     const size_t n = std::min(buffer_.size(), kPreface.size());
-    if (buffer_.empty() || std::string_view(buffer_).substr(0, n) == kPreface.substr(0, n)) return;
+    if (buffer_.empty()) return;
+    if (std::string_view(buffer_).substr(0, n) == kPreface.substr(0, n)) {
+      if (!std::exchange(waits_for_head_, true)) wait_for(spec.head_timeout);
+      return;
+    }
   }
   start_http(peek == Peek::kYes && version == 20);
 }

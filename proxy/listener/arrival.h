@@ -35,6 +35,7 @@ class Arrival final : public io::Stream::Handler, public ListNode<Arrival> {
   void on_writable() override {}
   void on_error(const Error& error) override;
   void on_timeout();
+  void wait_for(Duration limit);  // zero: for ever
 
   // Each returns false when more must be read, or the arrival is over (then it is deleted).
   bool fill();
@@ -64,6 +65,7 @@ class Arrival final : public io::Stream::Handler, public ListNode<Arrival> {
   bool saw_tls_ = false;
   bool eof_ = false;
   bool timed_out_ = false;
+  bool waits_for_head_ = false;
 };
 
 }  // namespace edgemesh::proxy
