@@ -25,25 +25,30 @@ void put_two(int value, std::string* out) {
 void put_time(std::chrono::system_clock::time_point time, const std::string& format,
               std::string* out) {
   const auto ms = std::chrono::floor<std::chrono::milliseconds>(time.time_since_epoch()).count();
-  const std::time_t seconds = ms / 1000;
-  std::tm tm{};
-  gmtime_r(&seconds, &tm);
   if (!format.empty()) {
+    const std::time_t seconds = ms / 1000;
+    std::tm tm{};
+    gmtime_r(&seconds, &tm);
     char text[128];
     out->append(text, std::strftime(text, sizeof text, format.c_str(), &tm));
     return;
   }
-  append_number(static_cast<uint64_t>(tm.tm_year + 1900), out);
+  // Not by gmtime_r(): it takes a lock of the whole process.
+  const auto day = std::chrono::floor<std::chrono::days>(time);
+  const std::chrono::year_month_day date(day);
+  const auto second = static_cast<int>(
+      std::chrono::floor<std::chrono::seconds>(time - day) / std::chrono::seconds(1));
+  append_number(static_cast<uint64_t>(static_cast<int>(date.year())), out);
   *out += '-';
-  put_two(tm.tm_mon + 1, out);
+  put_two(static_cast<int>(static_cast<unsigned>(date.month())), out);
   *out += '-';
-  put_two(tm.tm_mday, out);
+  put_two(static_cast<int>(static_cast<unsigned>(date.day())), out);
   *out += 'T';
-  put_two(tm.tm_hour, out);
+  put_two(second / 3600, out);
   *out += ':';
-  put_two(tm.tm_min, out);
+  put_two(second / 60 % 60, out);
   *out += ':';
-  put_two(tm.tm_sec, out);
+  put_two(second % 60, out);
   *out += '.';
   *out += static_cast<char>('0' + ms % 1000 / 100);
   put_two(static_cast<int>(ms % 100), out);
@@ -52,11 +57,11 @@ void put_time(std::chrono::system_clock::time_point time, const std::string& for
 
 bool put_field(const Head* head, std::string_view name, std::string* out) {
   if (head == nullptr || name.empty()) return false;
-  if (name == ":path") return put(head->path, out);
-  if (name == ":method") return put(head->method, out);
-  if (name == ":authority" || http::equals_ignore_case(name, "host"))
-    return put(head->authority, out);
-  if (name == ":scheme") return put(head->scheme, out);
+  const auto is = [name](std::string_view other) { return http::equals_ignore_case(name, other); };
+  if (is(":path")) return put(head->path, out);
+  if (is(":method")) return put(head->method, out);
+  if (is(":authority") || is("host")) return put(head->authority, out);
+  if (is(":scheme")) return put(head->scheme, out);
   for (const FieldView& field : head->fields())
     if (http::equals_ignore_case(field.name, name)) return put(field.value, out);
   return false;
@@ -208,6 +213,21 @@ Result<Format> Format::make(std::string_view text) {
   }
   flush();
   return out;
+}
+
+bool Format::number() const {
+  if (!single_operator() || pieces_[0].max > 0) return false;
+  switch (pieces_[0].op) {
+    case kRemotePort:
+    case kDirectPort:
+    case kLocalPort:
+    case kStatus:
+    case kReceived:
+    case kSent:
+    case kDuration:
+    case kAttempts: return true;
+    default: return false;
+  }
 }
 
 bool Format::write_connection(const Piece& piece, const Facts& facts, std::string* out) {

@@ -26,6 +26,9 @@ class Format {
   bool plain() const {
     return pieces_.empty() || (pieces_.size() == 1 && pieces_[0].op == kLiteral);
   }
+  // One operator and no text around it; and one whose values are numbers.
+  bool single_operator() const { return pieces_.size() == 1 && pieces_[0].op != kLiteral; }
+  bool number() const;
   // The text of a plain() format.
   std::string_view literal() const {
     return pieces_.empty() ? std::string_view() : std::string_view(pieces_[0].text);
