@@ -18,6 +18,7 @@ Result<std::unique_ptr<ProxyApp>> ProxyApp::create(io::Loop& loop, const ProxyFl
   options.connector.node = flags.node;
   options.lookup = proxy::lookup_by(*app->resolver_);
   options.drain_timeout = std::chrono::seconds(flags.drain_seconds);
+  options.metrics = &app->registry_;
   EM_TRY(app->l7_, proxy::L7Proxy::create(loop, app->threads_->worker_loops(), options));
   app->registry_.on_text([l7 = app->l7_.get()](std::string& out) { l7->append_metrics(out); });
   EM_TRY_VOID(app->reload());

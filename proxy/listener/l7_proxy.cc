@@ -4,6 +4,7 @@
 
 #include "core/base/log.h"
 #include "proxy/listener/l7_side.h"
+#include "proxy/udp/cluster_directory.h"
 
 namespace edgemesh::proxy {
 
@@ -11,7 +12,18 @@ namespace {
 
 bool same_addresses(const model::Listener& a, const model::Listener& b) {
   return a.kind == b.kind && a.address == b.address && a.more_addresses == b.more_addresses &&
-         a.transparent == b.transparent && a.backlog == b.backlog;
+         a.transparent == b.transparent && a.backlog == b.backlog &&
+         a.udp_cluster == b.udp_cluster && a.udp_idle_timeout == b.udp_idle_timeout &&
+         a.udp_max_flows == b.udp_max_flows;
+}
+
+UdpListenOptions udp_options(const model::Listener& spec) {
+  UdpListenOptions options;
+  options.transparent = spec.transparent;
+  options.idle_timeout = spec.udp_idle_timeout;
+  options.max_flows = spec.udp_max_flows;
+  options.reuse_port = true;  // a changed listener opens before the one it replaces is closed
+  return options;
 }
 
 }  // namespace
@@ -42,6 +54,13 @@ Result<std::unique_ptr<L7Proxy>> L7Proxy::create(io::Loop& main, std::vector<io:
   L7Worker& l7 = first.worker->l7;
   first.health = std::make_unique<HealthChecker>(
       HealthCheckerOptions{l7.loop(), l7.connector(), l7.make_h1(), l7.make_h2(), 256, 0});
+  UdpOptions datagrams;
+  datagrams.node = proxy->options_.connector.node;
+  datagrams.mark = proxy->options_.connector.mark;
+  datagrams.capture_cidrs = proxy->options_.connector.marked;
+  obs::Registry* metrics = proxy->options_.metrics;
+  first.datagrams = std::make_unique<UdpContext>(
+      l7.loop(), std::move(datagrams), metrics != nullptr ? *metrics : first.own_metrics, 0);
   ClusterManagerOptions manager{main, count, {}, {}, {}};
   manager.place = proxy->options_.place;
   manager.lookup = proxy->options_.lookup;
@@ -67,10 +86,20 @@ void L7Proxy::each_side(const std::function<void(Side&)>& task) {
 Result<L7Proxy::Sockets> L7Proxy::open_sockets(const model::Listener& spec,
                                                std::vector<SockAddr>* addrs) const {
   Sockets out(loops_.size());
-  if (spec.kind != model::Listener::Kind::kTcp) return out;
+  const bool udp = spec.kind == model::Listener::Kind::kUdp;
+  if (spec.kind != model::Listener::Kind::kTcp && !udp) return out;
   std::vector<SockAddr> wanted{spec.address};
   wanted.insert(wanted.end(), spec.more_addresses.begin(), spec.more_addresses.end());
   for (SockAddr addr : wanted) {
+    if (udp) {
+      UdpListenOptions options = udp_options(spec);
+      options.listen = addr;
+      auto fd = UdpListener::open_socket(options, &addr);
+      if (!fd) return fail(fd.error().with_context(fmt::format("listener {}", spec.name)));
+      addrs->push_back(addr);
+      out[0].push_back(std::move(*fd));  // the first worker has the way to other nodes
+      continue;
+    }
     for (size_t i = 0; i < loops_.size(); ++i) {
       io::ListenOptions options;
       options.backlog = static_cast<int>(spec.backlog);
@@ -145,6 +174,8 @@ void L7Proxy::Side::end() {
   for (auto& [name, listener] : listeners) listener->close_all();
   draining.clear();
   listeners.clear();
+  udp_listeners.clear();
+  datagrams.reset();
   worker.reset();
 }
 
@@ -165,6 +196,17 @@ void L7Proxy::Side::count_captured() {
 void L7Proxy::Side::set_listener(const std::string& name, std::shared_ptr<ListenerShared> shared,
                                  ListenerRuntimePtr runtime, bool opens,
                                  std::vector<io::Fd>& sockets) {
+  const bool udp = runtime->spec->kind == model::Listener::Kind::kUdp;
+  if (!udp) udp_listeners.erase(name);
+  if (udp) {
+    if (auto other = listeners.find(name); other != listeners.end()) {
+      other->second->drain();
+      draining.push_back(std::move(other->second));
+      listeners.erase(other);
+    }
+    set_udp_listener(*runtime->spec, opens, sockets);
+    return;
+  }
   auto& listener = listeners[name];
   if (listener == nullptr)
     listener = std::make_unique<WorkerListener>(*worker, std::move(shared), std::move(runtime));
@@ -178,9 +220,30 @@ void L7Proxy::Side::set_listener(const std::string& name, std::shared_ptr<Listen
       EM_LOG(kError, "proxy", "listener {}: {}", name, adopted.error().message);
 }
 
+void L7Proxy::Side::set_udp_listener(const model::Listener& spec, bool opens,
+                                     std::vector<io::Fd>& sockets) {
+  if (!opens || datagrams == nullptr) return;
+  std::vector<std::unique_ptr<UdpListener>> made;
+  for (io::Fd& socket : sockets) {
+    auto local = io::original_dst(socket.get(), false);
+    if (!local) continue;
+    auto listener = UdpListener::adopt(*datagrams, udp_options(spec),
+                                       std::make_unique<ClusterDirectory>(
+                                           worker->l7.clusters(), spec.udp_cluster,
+                                           datagrams->options.node),
+                                       std::move(socket), *local);
+    if (listener)
+      made.push_back(std::move(*listener));
+    else
+      EM_LOG(kError, "proxy", "listener {}: {}", spec.name, listener.error().message);
+  }
+  udp_listeners[spec.name] = std::move(made);
+}
+
 void L7Proxy::remove_listener(const std::string& name) {
   listeners_.erase(name);
   each_side([name](Side& side) {
+    side.udp_listeners.erase(name);
     const auto found = side.listeners.find(name);
     if (found == side.listeners.end()) return;
     found->second->drain();
@@ -213,7 +276,9 @@ void L7Proxy::set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot) 
 
 void L7Proxy::set_dialer(p2p::Dialer* dialer) {
   loops_.front()->post([side = sides_.front(), dialer] {
-    if (side->worker != nullptr) side->worker->l7.set_dialer(dialer);
+    if (side->worker == nullptr) return;
+    side->worker->l7.set_dialer(dialer);
+    if (side->datagrams != nullptr) side->datagrams->dialer = dialer;
   });
 }
 

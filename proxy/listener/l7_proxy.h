@@ -27,6 +27,8 @@ struct L7ProxyOptions {
   size_t max_requests = 100'000;  // open at a time in one worker
   Duration drain_timeout = std::chrono::seconds(10);
   uint64_t seed = 0;  // 0: from the clock
+  // Where listeners of datagrams count, as worker 0 (they all run on the first loop). Null: nowhere.
+  obs::Registry* metrics = nullptr;
   // Connections to service ports whose name or appProtocol says HTTP are balanced by request.
   bool capture_services = false;
 };

@@ -4,6 +4,7 @@
 
 #include "proxy/listener/l7_proxy.h"
 #include "proxy/listener/worker_listener.h"
+#include "proxy/udp/udp_listener.h"
 
 namespace edgemesh::proxy {
 
@@ -13,6 +14,8 @@ struct L7Proxy::Side {
   }
   void set_listener(const std::string& name, std::shared_ptr<ListenerShared> shared,
                     ListenerRuntimePtr runtime, bool opens, std::vector<io::Fd>& sockets);
+  // The same for kind kUdp.
+  void set_udp_listener(const model::Listener& spec, bool opens, std::vector<io::Fd>& sockets);
   // The listener of kind kCaptured that a connection to `local` belongs to; null: none.
   WorkerListener* find_captured(const SockAddr& local);
   // Connections whose service has no listener yet go on, or are let go.
@@ -29,6 +32,10 @@ struct L7Proxy::Side {
   std::map<std::string, std::unique_ptr<WorkerListener>> listeners;
   std::vector<std::unique_ptr<WorkerListener>> draining;  // that a configuration removed
   std::unique_ptr<HealthChecker> health;                  // the first side's
+  // Datagrams; the first side's. By the listener's name.
+  obs::Registry own_metrics;
+  std::unique_ptr<UdpContext> datagrams;
+  std::map<std::string, std::vector<std::unique_ptr<UdpListener>>> udp_listeners;
   std::shared_ptr<const discovery::Snapshot> snapshot;    // with capture_services
   struct Waiting {
     io::Fd fd;

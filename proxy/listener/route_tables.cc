@@ -54,9 +54,8 @@ RouteTables::TablePtr RouteTables::find(const model::HttpChain& chain) const {
 Result<ListenerRuntimePtr> build_listener(const model::ListenerPtr& spec, const RouteTables& tables,
                                           const ListenerRuntime* before) {
   using Kind = model::Listener::Kind;
-  if (spec->kind != Kind::kTcp && spec->kind != Kind::kCaptured)
-    return fail(ErrorCode::kInvalidArgument, "listener {}: {} listeners are not supported here",
-                spec->name, spec->kind == Kind::kUdp ? "udp" : "internal");
+  if (spec->kind == Kind::kInternal)
+    return fail(ErrorCode::kInvalidArgument, "listener {}: internal listeners are not supported here", spec->name);
   auto routes = [&](const model::HttpChain& chain) -> Result<RouteTables::TablePtr> {
     auto table = tables.find(chain);
     if (table == nullptr)

@@ -32,9 +32,7 @@ UdpListener::~UdpListener() {
   watch_.stop(true);
 }
 
-Result<std::unique_ptr<UdpListener>> UdpListener::listen(UdpContext& context,
-                                                         UdpListenOptions options,
-                                                         std::unique_ptr<UdpDirectory> directory) {
+Result<io::Fd> UdpListener::open_socket(const UdpListenOptions& options, SockAddr* local) {
   DatagramSocketOptions socket;
   socket.transparent = options.transparent;
   socket.reuse_port = options.reuse_port;
@@ -42,12 +40,27 @@ Result<std::unique_ptr<UdpListener>> UdpListener::listen(UdpContext& context,
   socket.gro = true;
   socket.receive_bytes = options.receive_bytes;
   EM_TRY(io::Fd fd, open_datagram_socket(options.listen.ip.is_v6(), socket));
-  EM_TRY(SockAddr local, bind_datagram_socket(fd.get(), options.listen));
-  const int raw = fd.get();
+  EM_TRY(*local, bind_datagram_socket(fd.get(), options.listen));
+  return fd;
+}
+
+Result<std::unique_ptr<UdpListener>> UdpListener::adopt(UdpContext& context,
+                                                        UdpListenOptions options,
+                                                        std::unique_ptr<UdpDirectory> directory,
+                                                        io::Fd socket, const SockAddr& local) {
+  const int raw = socket.get();
   std::unique_ptr<UdpListener> listener(
-      new UdpListener(context, options, std::move(directory), std::move(fd), local));
+      new UdpListener(context, options, std::move(directory), std::move(socket), local));
   EM_TRY_VOID(listener->watch_.start(context.loop, raw, listener.get()));
   return listener;
+}
+
+Result<std::unique_ptr<UdpListener>> UdpListener::listen(UdpContext& context,
+                                                         UdpListenOptions options,
+                                                         std::unique_ptr<UdpDirectory> directory) {
+  SockAddr local;
+  EM_TRY(io::Fd fd, open_socket(options, &local));
+  return adopt(context, options, std::move(directory), std::move(fd), local);
 }
 
 void UdpListener::on_fd(bool readable, bool) {

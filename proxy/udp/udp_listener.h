@@ -33,6 +33,11 @@ class UdpListener final : private io::FdWatch::Handler {
  public:
   static Result<std::unique_ptr<UdpListener>> listen(UdpContext& context, UdpListenOptions options,
                                                      std::unique_ptr<UdpDirectory> directory);
+  // The two halves of listen(), for who opens sockets on another thread.
+  static Result<io::Fd> open_socket(const UdpListenOptions& options, SockAddr* local);
+  static Result<std::unique_ptr<UdpListener>> adopt(UdpContext& context, UdpListenOptions options,
+                                                    std::unique_ptr<UdpDirectory> directory,
+                                                    io::Fd socket, const SockAddr& local);
   ~UdpListener() override;
 
   SockAddr local_addr() const { return local_; }

@@ -1,0 +1,77 @@
+// Listeners of datagrams of a configuration: to the endpoints of a cluster, changed, removed.
+#include <gtest/gtest.h>
+
+#include "core/io/udp.h"
+#include "proxy/listener/l7_proxy.h"
+
+namespace edgemesh::proxy {
+namespace {
+
+class UdpConfigTest : public ::testing::Test {
+ protected:
+  UdpConfigTest() {
+    L7ProxyOptions options;
+    options.metrics = &registry;
+    proxy = std::move(*L7Proxy::create(*loop, {loop.get()}, options));
+  }
+  ~UdpConfigTest() override { proxy->stop(); }
+
+  // A server that answers with its own name.
+  std::unique_ptr<io::UdpSocket> server(const std::string& name) {
+    auto self = std::make_shared<io::UdpSocket*>(nullptr);
+    auto made =
+        io::UdpSocket::bind(*loop, {IpAddr::loopback(), 0},
+                            [self, name](std::span<const uint8_t>, size_t, const SockAddr& from) {
+                              (void)(*self)->send_to(io::as_bytes(name), from);
+                            },
+                            {});
+    EXPECT_TRUE(made);
+    *self = made->get();
+    return std::move(*made);
+  }
+  Result<> apply(const std::string& listen, const SockAddr& endpoint) {
+    const std::string yaml = fmt::format(
+        "listeners:\n- {{name: dns, kind: udp, address: \"{}\", udpCluster: c}}\n"
+        "clusters:\n- {{name: c, type: static, endpoints: [{{address: \"{}\"}}]}}\n",
+        listen, endpoint.to_string());
+    EM_TRY(auto config, model::parse_config(yaml, "test"));
+    auto applied = proxy->apply(config);
+    loop->run_once();  // the worker is told by post
+    return applied;
+  }
+  std::string ask(const SockAddr& to) {
+    std::string answer;
+    auto client =
+        io::UdpSocket::bind(*loop, {IpAddr::loopback(), 0},
+                            [&](std::span<const uint8_t> data, size_t, const SockAddr& from) {
+                              if (from == to) answer = io::as_text(data);
+                            },
+                            {});
+    EXPECT_TRUE(client);
+    EXPECT_TRUE((*client)->send_to(io::as_bytes("?"), to));
+    (void)loop->run_until([&] { return !answer.empty(); }, std::chrono::seconds(10));
+    return answer;
+  }
+
+  std::unique_ptr<io::Loop> loop = std::move(*io::Loop::create());
+  obs::Registry registry;
+  std::unique_ptr<L7Proxy> proxy;
+};
+
+TEST_F(UdpConfigTest, DatagramsGoToTheClusterAndFollowItsChange) {
+  auto one = server("one"), two = server("two");
+  auto applied = apply("127.0.0.1:0", one->local_addr());
+  ASSERT_TRUE(applied) << applied.error().message;
+  ASSERT_EQ(proxy->listen_addrs().size(), 1u);
+  const SockAddr at = proxy->listen_addrs()[0].second;
+  EXPECT_NE(at.port, 0);
+  EXPECT_EQ(ask(at), "one");
+
+  ASSERT_TRUE(apply("127.0.0.1:0", two->local_addr()));
+  EXPECT_EQ(ask(at), "two");
+  EXPECT_NE(registry.text().find("edgemesh_udp_flows_opened_total{worker=\"0\"} 2"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace edgemesh::proxy
