@@ -119,3 +119,34 @@ def udp_between_nodes():
                      lambda: f"a line of an inbound flow: {lines}", 0.5)
             notes.append(path)
     return ", ".join(notes)
+
+
+@case(quick=True)
+def udp_to_ipv6_services():
+    """Datagrams to services with IPv6 addresses, on the same node and on another one."""
+    with Mesh("none", "none", start=False) as mesh:
+        config = mesh.path("cloud.yaml")
+        with open(config, "w", encoding="ascii") as f:
+            f.write("mesh: {serviceCidrs: [10.96.0.0/12, 'fd00:96::/108']}\n")
+        mesh.cloud.extra += ["--config", config]
+        mesh.cloud.start()
+        mesh.join_all()
+        objects = []
+        for name, agent in mesh.agents.items():
+            app = agent.node.start("udp", [PYTHON, os.path.join(APPS, "udp_server.py"), name, str(ECHO)])
+            wait_for(lambda a=app: "ready" in a.log(), 10, lambda a=app: f"udp_server: {a.log()}")
+            service, endpoints = udp_objects(f"six-{name[-1]}", agent.node.ip, name)
+            service["spec"].update(ipFamilyPolicy="SingleStack", ipFamilies=["IPv6"])
+            objects += [service, endpoints]
+        mesh.cloud.apply(*objects)
+        mesh.wait_services(["six-a", "six-b"])
+        node = mesh.agent("a").node
+        node.ns.ip("address add fd00:abcd::1/128 dev lo", "route add ::/0 dev lo")
+        for letter in ("a", "b"):
+            found = json.loads(mesh.cloud.kubectl("get", "service", f"six-{letter}", "-o", "json").stdout)
+            vip = found["spec"]["clusterIP"]
+            for mode, args in (("hello", ()), ("sizes", SIZES)):
+                done = node.run([PYTHON, os.path.join(APPS, "udp_client.py"), mode, vip, str(ECHO), *map(str, args)],
+                                check=False)
+                assert done.returncode == 0, f"{mode} to six-{letter} at {vip}: {done.stdout} {done.stderr[-500:]}"
+        return f"sizes {SIZES[0]} to {SIZES[-1]}"
