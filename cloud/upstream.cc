@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "cloud/node_claims.h"
 #include "core/base/log.h"
 
 namespace edgemesh::cloud {
@@ -82,10 +83,15 @@ bool may_be_mirror(const Json& pod) {
   return has_metadata(pod) && is_mirror(pod) && !refers_to_objects(at(pod, "spec"));
 }
 
-// Labels that only administrators set; a node must not give them to itself.
+// Labels that only administrators set, and what is kept about its certificate: a node must not give them to
+// itself.
 void strip_restricted(Json& object) {
   const auto meta = object.find("metadata");
-  if (meta == object.end() || !meta->is_object() || !meta->contains("labels")) return;
+  if (meta == object.end() || !meta->is_object()) return;
+  if (meta->contains("annotations") && (*meta)["annotations"].is_object()) {
+    (*meta)["annotations"].erase(kCertificateAnnotation);
+  }
+  if (!meta->contains("labels")) return;
   Json& labels = (*meta)["labels"];
   if (!labels.is_object()) return;
   for (auto it = labels.begin(); it != labels.end();) {
@@ -226,9 +232,13 @@ void Upstream::on_node(const RequestPtr& r) {
     object["apiVersion"] = "v1";
     object["kind"] = "Node";
     strip_restricted(object);
-    return client_.create(
-        kube::kNodes, "", dump(object), {},
-        guarded([this, r](Result<std::string> result) { reply_object(*r, result); }));
+    auto done = [this, r](Result<std::string> result) { reply_object(*r, result); };
+    const std::string text = dump(object);
+    auto made = [this, r, object = std::move(object), done](Result<std::string> result) mutable {
+      if (result || result.error().code != ErrorCode::kAlreadyExists) return done(std::move(result));
+      register_claimed(r, std::move(object), done);
+    };
+    return client_.create(kube::kNodes, "", text, {}, guarded(std::move(made)));
   }
   if (r->operation() != "update") return;
   if (!own || !r->content.is_object()) return refuse(*r, false);
@@ -263,11 +273,16 @@ void Upstream::on_node_status(const RequestPtr& r) {
     object["kind"] = "Node";
     object["metadata"]["name"] = r->name;
     strip_restricted(object);
-    return client_.create(
-        kube::kNodes, "", dump(object), {}, guarded([this, r](Result<std::string> result) {
-          if (result || result.error().code != ErrorCode::kAlreadyExists) return reply_ok(*r, result);
-          register_claimed(r);
-        }));
+    auto done = [this, r](Result<std::string> result) {
+      const bool there = !result && result.error().code == ErrorCode::kAlreadyExists;
+      reply_ok(*r, there ? Result<std::string>(std::string()) : result);
+    };
+    const std::string text = dump(object);
+    auto made = [this, r, object = std::move(object), done](Result<std::string> result) mutable {
+      if (result || result.error().code != ErrorCode::kAlreadyExists) return done(std::move(result));
+      register_claimed(r, std::move(object), done);
+    };
+    return client_.create(kube::kNodes, "", text, {}, guarded(std::move(made)));
   }
   if (r->operation() != "update") return;
   kube::WriteOptions options;
@@ -280,20 +295,32 @@ void Upstream::on_node_status(const RequestPtr& r) {
                 }));
 }
 
-// A Node without a status was made when the node's certificate was issued: it still lacks the labels that the
-// node registers with. Any other Node is left as it is.
-void Upstream::register_claimed(const RequestPtr& r) {
-  client_.get(kube::kNodes, "", r->name, guarded([this, r](Result<std::string> result) {
-    if (!result) return reply_ok(*r, result);
+// A Node without a status was made when the node's certificate was issued: this is its registration. Any other
+// Node is left as it is.
+void Upstream::register_claimed(const RequestPtr& r, Json object, Then done) {
+  auto look = [this, r, object = std::move(object), done = std::move(done)](Result<std::string> result) mutable {
+    if (!result) return done(std::move(result));
     const Json have = Json::parse(*result, nullptr, false);
-    Json object = r->content;
-    strip_restricted(object);
-    const Json labels = at(at(object, "metadata"), "labels");
-    if (at(at(have, "status"), "conditions").is_array() || !labels.is_object()) return reply_ok(*r, result);
-    const Json patch{{"metadata", {{"labels", labels}}}};
-    client_.patch(kube::kNodes, "", r->name, kube::PatchKind::kMerge, dump(patch), {},
-                  guarded([this, r](Result<std::string> patched) { reply_ok(*r, patched); }));
-  }));
+    const bool claimed = at(at(at(have, "metadata"), "annotations"), kCertificateAnnotation).is_string();
+    if (!claimed || at(at(have, "status"), "conditions").is_array()) {
+      return done(fail(ErrorCode::kAlreadyExists, "nodes \"{}\" already exists", r->name));
+    }
+    Json patch{{"metadata", Json::object()}};
+    for (const char* part : {"labels", "annotations"}) {
+      const Json value = at(at(object, "metadata"), part);
+      if (value.is_object()) patch["metadata"][part] = value;
+    }
+    if (at(object, "spec").is_object()) patch["spec"] = object["spec"];
+    auto then = [this, r, status = at(object, "status"), done = std::move(done)](Result<std::string> made) mutable {
+      if (!made || !status.is_object() || status.empty()) return done(std::move(made));
+      kube::WriteOptions options;
+      options.subresource = "status";
+      client_.patch(kube::kNodes, "", r->name, kube::PatchKind::kMerge, dump(Json{{"status", status}}), options,
+                    guarded(std::move(done)));
+    };
+    client_.patch(kube::kNodes, "", r->name, kube::PatchKind::kMerge, dump(patch), {}, guarded(std::move(then)));
+  };
+  client_.get(kube::kNodes, "", r->name, guarded(std::move(look)));
 }
 
 void Upstream::on_lease(const RequestPtr& r) {

@@ -38,7 +38,7 @@ class Upstream {
   void on_node(const RequestPtr& r);
   void on_node_patch(const RequestPtr& r);
   void on_node_status(const RequestPtr& r);
-  void register_claimed(const RequestPtr& r);
+  void register_claimed(const RequestPtr& r, nlohmann::json object, Then done);
   void on_lease(const RequestPtr& r);
   void on_pod(const RequestPtr& r);
   void on_pod_status(const RequestPtr& r);
