@@ -5,7 +5,7 @@ namespace {
 
 TEST_F(H2Test, StalledStreamsTogetherHoldABoundedAmount) {
   constexpr size_t kStreams = 200, kEach = 128 << 10, kWindow = 64 << 10, kLimit = 2 << 20;
-  io::SendPool pool(8 << 20);
+  static io::SendPool pool(8 << 20);  // outlives what the loop still holds
   H2Options options;
   options.stream_window = options.connection_window = kWindow;
   options.send_budget = kLimit;

@@ -89,7 +89,7 @@ TEST_F(QuicTest, SlowReaderBoundsWhatIsHeld) {
 
 TEST_F(QuicTest, StalledStreamsTogetherHoldABoundedAmount) {
   constexpr size_t kStreams = 200, kEach = 128 << 10;
-  io::SendPool pool(3 << 20);
+  static io::SendPool pool(3 << 20);  // outlives what the loop still holds
   for (size_t budget : {size_t{2} << 20, size_t{64} << 20}) {  // the connection's limit, the pool's
     QuicOptions o;
     o.send_budget = budget;
