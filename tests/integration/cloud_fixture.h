@@ -45,6 +45,10 @@ class TestCloud {
     bootstrap_options.listen = {SockAddr{IpAddr::loopback(), 0}};
     bootstrap_options.cert_pem = server.cert_pem;
     bootstrap_options.key_pem = server.key_pem;
+    claims = std::make_unique<cloud::NodeClaims>(kube, *hub);
+    bootstrap_options.claim = [this](cloud::NodeClaim claim, cloud::NodeClaims::Done done) {
+      claims->claim(std::move(claim), std::move(done));
+    };
     bootstrap = take(cloud::Bootstrap::create(loop, *ca, bootstrap_options, registry));
     mesh->start();
     nodes->start();
@@ -72,6 +76,7 @@ class TestCloud {
   std::unique_ptr<cloud::Rendezvous> rendezvous;
   std::unique_ptr<cloud::Upstream> upstream;
   std::unique_ptr<cloud::Dispatcher> dispatcher;
+  std::unique_ptr<cloud::NodeClaims> claims;
   std::unique_ptr<cloud::Bootstrap> bootstrap;
 };
 

@@ -151,12 +151,21 @@ TEST_F(HubTest, AnswersNodeAndLeaseRequestsFromTheApi) {
 
   const std::string id =
       edge->send("meta", "insert", "null/node/edge-1",
-                 {{"metadata", {{"name", "edge-1"}}}, {"status", Json::object()}});
+                 {{"metadata",
+                   {{"name", "edge-1"},
+                    {"labels", {{"node-role.kubernetes.io/edge", ""}}},
+                    {"annotations", {{cloud::kCertificateAnnotation, "mine"}}}}},
+                  {"status", {{"capacity", {{"cpu", "4"}}}}}});
   const auto made = edge->next("null/node/edge-1");
   ASSERT_TRUE(made);
   EXPECT_EQ(made->parent_id, id);
-  EXPECT_TRUE(Json::parse(made->content)["Err"].is_null());
-  EXPECT_NE(cloud().kube.find(kube::kNodes, "", "edge-1"), nullptr);
+  EXPECT_TRUE(Json::parse(made->content)["Err"].is_null()) << made->content;
+  // The Node was there since the certificate was issued; now it is what the node says of itself.
+  const Json* object = cloud().kube.find(kube::kNodes, "", "edge-1");
+  ASSERT_NE(object, nullptr);
+  EXPECT_TRUE((*object)["metadata"]["labels"].contains("node-role.kubernetes.io/edge"));
+  EXPECT_EQ((*object)["status"]["capacity"]["cpu"], "4");
+  EXPECT_NE((*object)["metadata"]["annotations"][cloud::kCertificateAnnotation], "mine");
   edge->send("meta", "query", "kube-node-lease/lease/edge-1");
   const auto lease = edge->next("kube-node-lease/lease/edge-1");
   ASSERT_TRUE(lease);
@@ -228,10 +237,11 @@ TEST_F(HubTest, KeepsANodeThatAnswersPings) {
 }
 
 TEST_F(HubTest, BadInputEndsOneConnectionOnly) {
+  int count = 0;
   auto good = node("edge-1");
   for (const char* bad :
        {"{", "[]", "null", "{\"header\":1,\"route\":{},\"content\":null}", "\"x\""}) {
-    auto edge = node("edge-2");
+    auto edge = node("bad-" + std::to_string(++count));  // a name is given out once
     edge->send_text(bad);
     EXPECT_TRUE(loop_->run_until([&] { return edge->closed; }, seconds(5))) << bad;
   }
@@ -339,10 +349,15 @@ TEST_F(HubTest, KeepsTheNodeObjectOfAnAgent) {
 
   edge->send("mesh", "update", "node", {{"addresses", {"10.0.0.7"}}, {"zone", "z1"}});
 
-  ASSERT_TRUE(loop_->run_until(
-      [&] { return cloud().kube.find(kube::kNodes, "", "edge-1") != nullptr; }, seconds(5)));
-  EXPECT_EQ((*cloud().kube.find(kube::kNodes, "", "edge-1"))["status"]["conditions"][0]["status"],
-            "True");
+  // The Node is there since the certificate was issued; its status comes with the report.
+  const auto reported = [&] {
+    const Json* object = cloud().kube.find(kube::kNodes, "", "edge-1");
+    return object != nullptr && object->contains("status");
+  };
+  ASSERT_TRUE(loop_->run_until(reported, seconds(5)));
+  const Json& object = *cloud().kube.find(kube::kNodes, "", "edge-1");
+  EXPECT_EQ(object["status"]["conditions"][0]["status"], "True");
+  EXPECT_TRUE(object["metadata"]["annotations"].contains(cloud::kCertificateAnnotation));
 }
 
 }  // namespace
