@@ -83,6 +83,7 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   enum class Verdict : uint8_t { kGoOn, kStop };  // kStop: it was answered, or is waited for
   void run_policies();
   void resume_policies();
+  Verdict check_policy(uint32_t step);
   Verdict check_cors();
   Verdict check_jwt();
   Verdict check_authz();

@@ -11,18 +11,26 @@
 namespace edgemesh::proxy {
 
 void Exchange::run_policies() {
-  using Check = Verdict (Exchange::*)();
-  static constexpr Check kChecks[] = {&Exchange::check_cors, &Exchange::check_jwt,
-                                      &Exchange::check_authz, &Exchange::check_rbac,
-                                      &Exchange::check_rate, &Exchange::check_fault};
-  while (policy_step_ < std::size(kChecks)) {
-    if ((this->*kChecks[policy_step_])() == Verdict::kStop) {
+  constexpr uint32_t kSteps = 6;
+  while (policy_step_ < kSteps) {
+    if (check_policy(policy_step_) == Verdict::kStop) {
       if (state_ == State::kPolicies) update_reading();
       return;
     }
     ++policy_step_;
   }
   act();
+}
+
+Exchange::Verdict Exchange::check_policy(uint32_t step) {
+  switch (step) {
+    case 0: return check_cors();
+    case 1: return check_jwt();
+    case 2: return check_authz();
+    case 3: return check_rbac();
+    case 4: return check_rate();
+    default: return check_fault();
+  }
 }
 
 Exchange::Verdict Exchange::check_cors() {
