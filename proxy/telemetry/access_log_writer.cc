@@ -298,10 +298,16 @@ void AccessLogWriter::close_unused() {
                                             [](const auto& f) { return f.use_count() > 1; });
     unused.assign(std::make_move_iterator(keep), std::make_move_iterator(files_.end()));
     files_.erase(keep, files_.end());
+    if (unused.empty()) return;
+    // A lane may be younger than this turn, and have lines of such a file.
+    lanes_seen_.clear();
+    for (const auto& lane : lanes_) lanes_seen_.push_back(lane.get());
+    files_seen_ = files_;
   }
-  if (unused.empty()) return;
   std::atomic_thread_fence(std::memory_order_acquire);  // after their last owner's puts
   drain();
+  write_files();
+  files_seen_.clear();
   for (const auto& file : unused) write_file(*file);
 }
 
