@@ -3,6 +3,7 @@
 import json
 import time
 
+import http_memory
 import peers
 from harness import pinned
 from kube_load import create_services
@@ -45,6 +46,7 @@ def connections(table, mesh):
 
 def run(table, runs):
     for _ in range(runs):
+        http_memory.run(table)
         with Mesh("none") as mesh:
             agent = mesh.agent("a")
             table.add("agent, idle", "PSS", agent.process.memory_kib() / 1024, "MiB")
@@ -64,3 +66,4 @@ def run(table, runs):
     table.goal(f"agent with {SERVICES} services, MB", 50,
                table.value(f"agent, {SERVICES} services, {SERVICES * PER_SERVICE} endpoints", "PSS"), False)
     table.goal("user bytes of an idle proxied connection", 1000, table.value("idle connection", "edgemesh-agent"), False)
+    http_memory.goals(table)

@@ -1,0 +1,110 @@
+"""Configuration replaced under load, and what 10,000 clusters with 10,000 routes cost."""
+
+import os
+import signal
+import threading
+import time
+
+from harness import pinned
+from http_lab import HTTP1, NODE, HttpLab, Variant
+from lab.binaries import program
+from lab.proc import wait_for
+
+PORT, ADMIN = 7000, f"{NODE}:15000"
+COUNT = 10_000
+EVERY = 0.1
+SECONDS = 4
+
+
+def configuration(count, marker):
+    """`count` clusters with a route each, then the one that is used. `marker` is the one thing that changes."""
+    lines = ["listeners:", "- name: web", f"  address: {NODE}:{PORT}", "  chains:", "  - http: {routes: web}", "routes:",
+             "- name: web", "  hosts:", "  - name: all", '    domains: ["*"]', "    routes:"]
+    lines += [f"    - {{name: r{i}, match: {{path: /service/{i}}}, cluster: c{i}}}" for i in range(count)]
+    lines += ["    - {name: all, match: {prefix: /}, cluster: backend}", "clusters:"]
+    lines += [f'- {{name: c{i}, endpoints: [{{address: "{HTTP1}"}}], connectTimeout: {3 + (marker if i == 0 else 0)}s}}'
+              for i in range(count)]
+    # The cluster in use changes too, so that its pools are built anew under load.
+    lines.append(f'- {{name: backend, endpoints: [{{address: "{HTTP1}"}}], connectTimeout: {3 + marker}s}}')
+    return "\n".join(lines) + "\n"
+
+
+class Proxy:
+    def __init__(self, lab, count):
+        self.lab, self.path, self.count = lab, os.path.join(lab.dir, f"reload-{count}.yaml"), count
+        self.write(0)
+        argv = [program("edgemesh-proxy"), "--config", self.path, "--workers", "1", "--admin", ADMIN,
+                "--log-level", "error"]
+        self.process = lab.start(f"edgemesh-{count}", lab.hub.wrap(pinned(0, argv)))
+        wait_for(lambda: lab.hub.run(["ss", "-Htln", f"sport = :{PORT}"]).stdout.strip(), 60, "the proxy listens")
+        self.variant = Variant("edgemesh", f"{NODE}:{PORT}", self.process, self.process.pid)
+
+    def write(self, marker):
+        text = configuration(self.count, marker)
+        with open(self.path + ".new", "w", encoding="ascii") as f:
+            f.write(text)
+        os.rename(self.path + ".new", self.path)
+
+    def reload_ms(self):
+        """The time of POST /reload: the file read, checked, and in force."""
+        out = self.lab.hub.run(["curl", "-sS", "-f", "-o", "/dev/null", "-w", "%{time_total}", "-X", "POST",
+                                f"http://{ADMIN}/reload"]).stdout
+        return float(out) * 1e3
+
+
+def under_load(table, lab, reloading):
+    proxy = Proxy(lab, 0)
+    stop, sent = threading.Event(), [0]
+
+    def reloads():
+        while not stop.wait(EVERY):
+            sent[0] += 1
+            proxy.write(sent[0] % 2)
+            proxy.process.signal(signal.SIGHUP)
+    thread = threading.Thread(target=reloads)
+    if reloading:
+        thread.start()
+    try:
+        result = lab.wrk(proxy.variant, seconds=SECONDS)
+    finally:
+        stop.set()
+        if reloading:
+            thread.join()
+    name = "10 reloads a second" if reloading else "no reload"
+    table.add("requests under load", name, result.value, "requests/s")
+    table.add("failed requests", name, result.failed, "requests")
+    if reloading:
+        table.add("reloads sent", name, sent[0], "reloads")
+    assert proxy.process.running()
+    proxy.process.stop()
+
+
+def large(table, lab):
+    used = {}
+    for count in (0, COUNT):
+        proxy = Proxy(lab, count)
+        time.sleep(2)
+        used[count] = proxy.process.private_kib() * 1024
+        proxy.write(1)
+        label = f"{count} clusters and routes"
+        table.add("change of one cluster, whole file", label, proxy.reload_ms(), "ms")
+        time.sleep(2)
+        table.add("private memory", label, used[count] / 1e6, "MB")
+        table.add("private memory after a change", label, proxy.process.private_kib() * 1024 / 1e6, "MB")
+        proxy.process.stop()
+    table.add("memory of the configuration", f"{COUNT} clusters and routes", (used[COUNT] - used[0]) / 1e6, "MB")
+
+
+def run(table, runs):
+    with HttpLab() as lab:
+        for _ in range(runs):
+            for reloading in (False, True):
+                under_load(table, lab, reloading)
+            large(table, lab)
+    label = f"{COUNT} clusters and routes"
+    # The worst round, not the median: the goal is that none fails.
+    failed = table.samples.get(("failed requests", "10 reloads a second"))
+    table.goal("failed requests at 10 reloads a second", 0, max(failed) if failed else None, False)
+    table.goal("memory of 10,000 clusters and routes, MB", 40, table.value("memory of the configuration", label), False)
+    table.goal("a change among 10,000 clusters in force, ms", 10,
+               table.value("change of one cluster, whole file", label), False)
