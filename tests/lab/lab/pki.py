@@ -45,14 +45,20 @@ class Pki:
 
     def node(self, node, expired=False, trust_domain="edgemesh.local"):
         """(certificate file, key file) of a node, as bootstrap makes them."""
-        stem = f"{node}{'-expired' if expired else ''}"
+        return self._issue(f"{node}{'-expired' if expired else ''}", f"/O=system:nodes/CN=system:node:{node}",
+                           f"URI:spiffe://{trust_domain}/node/{node},DNS:{node}", expired)
+
+    def server(self, ip):
+        """(certificate file, key file) of a server at this address."""
+        return self._issue(f"server-{ip}", "/O=lab/CN=server", f"IP:{ip}", False)
+
+    def _issue(self, stem, subject, names, expired):
         crt, key, csr, ext = (self._path(f"{stem}.{end}") for end in ("crt", "key", "csr", "ext"))
         with open(ext, "w", encoding="ascii") as f:
             f.write("basicConstraints=CA:FALSE\nkeyUsage=critical,digitalSignature\n"
-                    "extendedKeyUsage=serverAuth,clientAuth\n"
-                    f"subjectAltName=URI:spiffe://{trust_domain}/node/{node},DNS:{node}\n")
+                    f"extendedKeyUsage=serverAuth,clientAuth\nsubjectAltName={names}\n")
         run(["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-             "-subj", f"/O=system:nodes/CN=system:node:{node}", "-keyout", key, "-out", csr])
+             "-subj", subject, "-keyout", key, "-out", csr])
         dates = ["-startdate", "20240101000000Z", "-enddate", "20240201000000Z"] if expired else ["-days", "30"]
         run(["openssl", "ca", "-batch", "-config", self._path("openssl.cnf"), "-cert", self.cert, "-keyfile", self.key,
              "-in", csr, "-out", crt, "-extfile", ext, "-notext", *dates])
