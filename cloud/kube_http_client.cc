@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "cloud/api_error.h"
+#include "cloud/api/error.h"
 #include "cloud/files.h"
 #include "core/base/log.h"
 #include "core/http/client.h"

@@ -1,6 +1,6 @@
 #include "cmd/edgemesh-cloud/backend.h"
 
-#include "cloud/api_server.h"
+#include "cloud/api/server.h"
 #include "cloud/kube_config.h"
 #include "cloud/kube_http_client.h"
 

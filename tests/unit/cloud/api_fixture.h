@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "cloud/api_core.h"
+#include "cloud/api/core.h"
 #include "kube/json_util.h"
 #include "kube/objects.h"
 

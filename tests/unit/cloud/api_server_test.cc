@@ -1,6 +1,6 @@
 // The API over HTTP on loopback: http::Server, the handlers, and kube::Client over HTTP against
 // them.
-#include "cloud/api_server.h"
+#include "cloud/api/server.h"
 
 #include <gtest/gtest.h>
 

@@ -1,0 +1,19 @@
+// Server-side apply: merges what a manager applies, remembers its fields in metadata.managedFields,
+// takes away what it applied before and does not any more, and refuses to overwrite the fields of
+// another applier without force. Fields that are set by other writes have no owner here. I/O-free.
+#pragma once
+
+#include <chrono>
+#include <nlohmann/json_fwd.hpp>
+
+#include "cloud/api/error.h"
+#include "kube/client.h"
+
+namespace edgemesh::cloud {
+
+// `object`: the live object, or {} when there is none yet; becomes the result.
+ApiResult<void> apply_fields(const ResourceInfo& resource, const nlohmann::json& applied,
+                             const kube::WriteOptions& options,
+                             std::chrono::system_clock::time_point now, nlohmann::json* object);
+
+}  // namespace edgemesh::cloud

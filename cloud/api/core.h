@@ -1,0 +1,100 @@
+// ApiCore: what a write to the Kubernetes API means, apart from HTTP: defaults, validation,
+// optimistic locking, the three patch forms and apply, status, finalizers, life of namespaces,
+// service addresses. The HTTP server and the in-process client both stand on it. Threads: the loop
+// of the store. `done` may run from within the call when nothing is to be stored.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+
+#include "cloud/api/error.h"
+#include "cloud/api/service_ip.h"
+#include "cloud/api/store.h"
+#include "kube/client.h"
+
+namespace edgemesh::cloud {
+
+class ApiCore {
+ public:
+  struct Options {
+    // Cluster addresses of services are taken from here; at most one block a family.
+    std::vector<Cidr> service_cidrs;  // empty: 10.96.0.0/16
+    uint16_t node_port_first = 30000;
+    uint16_t node_port_last = 32767;
+  };
+  struct Written {
+    std::string
+        text;  // the object as it is now (of a deletion: a Status, or the object if it stays)
+    bool created = false;
+    bool is_status = false;
+  };
+  using Done = UniqueFunction<void(ApiResult<Written>)>;
+
+  ApiCore(io::Loop& loop, ApiStore& store, const ResourceRegistry& registry, Options options);
+  // Makes the namespaces that always exist. Call once, before serving.
+  void start();
+
+  void create(const ResourceInfo& resource, std::string_view ns, nlohmann::json body,
+              const kube::WriteOptions& options, Done done);
+  void update(const ResourceInfo& resource, std::string_view ns, std::string_view name,
+              nlohmann::json body, const kube::WriteOptions& options, Done done);
+  void patch(const ResourceInfo& resource, std::string_view ns, std::string_view name,
+             kube::PatchKind kind, const nlohmann::json& patch, const kube::WriteOptions& options,
+             Done done);
+
+  struct Deletion {
+    std::string uid, resource_version;  // preconditions
+    int grace_s = -1;                   // -1: the object's own
+    std::string propagation;
+    bool dry_run = false;
+  };
+  void remove(const ResourceInfo& resource, std::string_view ns, std::string_view name,
+              const Deletion& deletion, Done done);
+  // Everything the filter matches; `done` gets a List of what was there.
+  void remove_all(const ResourceInfo& resource, const Filter& filter, const Deletion& deletion,
+                  Done done);
+
+  ApiStore& store() { return store_; }
+  const ResourceRegistry& registry() const { return registry_; }
+  io::Loop& loop() { return loop_; }
+
+ private:
+  ApiResult<void> prepare_new(const ResourceInfo& resource, std::string_view ns,
+                              nlohmann::json* body);
+  ApiResult<void> check_namespace(const ResourceInfo& resource, std::string_view ns);
+  // Turns `body` into what is stored in place of `before`.
+  ApiResult<void> prepare_change(const ResourceInfo& resource, const nlohmann::json& before,
+                                 const StoredObject& stored, std::string_view subresource,
+                                 nlohmann::json* body);
+  void store_change(const ResourceInfo& resource, const ObjectPtr& previous,
+                    const nlohmann::json& before, nlohmann::json body,
+                    const kube::WriteOptions& options, Done done);
+  void store_new(const ResourceInfo& resource, nlohmann::json body, bool dry_run, Done done);
+  void apply_missing(const ResourceInfo& resource, std::string_view ns, std::string_view name,
+                     const nlohmann::json& patch, const kube::WriteOptions& options, Done done);
+  void mark_deleted(const ResourceInfo& resource, const ObjectPtr& previous, int grace_s,
+                    Done done);
+  void erase(const ResourceInfo& resource, const ObjectPtr& previous, Done done);
+  void empty_namespace(const std::string& name);
+  void finish_namespace(const std::string& name);
+  void on_change(const ResourceInfo& resource, const Change& change);
+  void note_event(const StoredObject& event);
+  void expire_events();
+
+  io::Loop& loop_;
+  ApiStore& store_;
+  const ResourceRegistry& registry_;
+  ServiceAddresses addresses_;
+
+  // Events in the order of their last change; they go after an hour, or earlier when there are many.
+  struct SeenEvent {
+    TimePoint when;
+    std::string ns, name;
+    uint64_t version;
+  };
+  std::deque<SeenEvent> events_;
+  io::Timer events_timer_;
+};
+
+}  // namespace edgemesh::cloud

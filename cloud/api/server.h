@@ -1,0 +1,62 @@
+// ApiServer: the HTTP face of the embedded Kubernetes API, for an http::Server's handler. Generic
+// over the resource registry: discovery, OpenAPI, get, list, watch, create, update, patch, delete,
+// tables. Threads: the loop given.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "cloud/api/auth.h"
+#include "cloud/api/core.h"
+#include "core/http/server.h"
+
+namespace edgemesh::cloud {
+
+struct ApiServerOptions {
+  std::shared_ptr<Authenticator> authenticator;  // null: make_authenticator()
+  std::shared_ptr<Authorizer> authorizer;        // null: make_authorizer()
+  Duration bookmark_every = std::chrono::minutes(1);
+  // Of a watch that does not say how long: between this and twice this.
+  Duration watch_timeout = std::chrono::minutes(30);
+  size_t max_watches = 20000;
+  // A watcher that takes nothing while this much waits for it is cut off; it will list again.
+  size_t max_watch_queue = 8 << 20;
+};
+
+class ApiServer {
+ public:
+  static std::unique_ptr<ApiServer> create(io::Loop& loop, ApiCore& core, ApiServerOptions options);
+  virtual ~ApiServer() = default;  // ends the watches
+  virtual void handle(http::Request request, std::shared_ptr<http::ResponseWriter> writer) = 0;
+  virtual void drain() = 0;  // ends the watches in order, refuses new ones
+  virtual size_t watches() const = 0;
+};
+
+// The whole embedded API in one object: store, rules, HTTP handler, in-process client.
+class EmbeddedApi {
+ public:
+  struct Options {
+    ApiStore::Options store;  // .path: the SQLite file
+    ApiCore::Options core;
+    ApiServerOptions server;
+  };
+  static Result<std::unique_ptr<EmbeddedApi>> open(io::Loop& loop, Options options);
+  ~EmbeddedApi();
+  EmbeddedApi(const EmbeddedApi&) = delete;
+  EmbeddedApi& operator=(const EmbeddedApi&) = delete;
+
+  kube::Client& client() { return *client_; }
+  ApiServer& server() { return *server_; }
+  ApiStore& store() { return *store_; }
+  ApiCore& core() { return *core_; }
+
+ private:
+  EmbeddedApi() = default;
+  ResourceRegistry registry_;
+  std::unique_ptr<ApiStore> store_;
+  std::unique_ptr<ApiCore> core_;
+  std::unique_ptr<kube::Client> client_;
+  std::unique_ptr<ApiServer> server_;
+};
+
+}  // namespace edgemesh::cloud
