@@ -6,7 +6,7 @@ import time
 from lab.cases import case
 from lab.mesh import Mesh
 from lab.proc import wait_for
-from lab.programs import service, slice_of
+from lab.programs import CLOUD_IP, HUB_PORT, service, slice_of
 
 DIRECT = ("direct", "punched")
 RECOVERY_MS = 2000
@@ -110,6 +110,37 @@ def cloud_away(seconds):
         assert result["ok"], f"the open connection broke: {result}"
         return f"{tries} new connections meanwhile; agents back {back:.1f} s after the cloud; longest answer " \
                f"{result['longest_ms']:.0f} ms"
+
+
+@case(quick=True)
+def cloud_link_goes_silent():
+    """Packets between node and cloud vanish, no RST: both notice within 5 s, and the channel comes back."""
+    with Mesh("prc", "prc") as mesh:
+        tunnel(mesh)
+        a, box = mesh.agent("a"), mesh.agent("a").node.box.ns
+        drops = [f"FORWARD -p tcp -d {CLOUD_IP} --dport {HUB_PORT} -j DROP",
+                 f"FORWARD -p tcp -s {CLOUD_IP} --sport {HUB_PORT} -j DROP"]
+        assert a.connected()
+        time.sleep(1.3)  # somewhere between two pings
+        begin = time.monotonic()
+        box.rules(*(f"-I {drop}" for drop in drops))
+        wait_for(lambda: not a.connected(), 10, "the agent notices that the link is dead")
+        noticed = time.monotonic() - begin
+        wait_for(lambda: "node node-a disconnected: silent" in mesh.cloud.process.log(), 10, "so does the cloud")
+        cloud_noticed = time.monotonic() - begin
+        mesh.client("a", "hello", "b")  # by what it knows
+        time.sleep(2)
+        assert not a.connected()
+        lifted = time.monotonic()
+        box.rules(*(f"-D {drop}" for drop in drops))
+        wait_for(a.connected, 40, "the agent is back")
+        back = time.monotonic() - lifted
+        assert noticed < 5, f"the agent noticed after {noticed:.1f} s"
+        assert cloud_noticed < 5.5, f"the cloud noticed after {cloud_noticed:.1f} s"
+        node = mesh.agent("b").node
+        mesh.cloud.apply(service("late"), slice_of("late", [(node.ip, "node-b")]))
+        mesh.wait_services(["late"])
+        return f"noticed after {noticed:.1f} s (cloud {cloud_noticed:.1f} s); back {back:.1f} s after the drop was lifted"
 
 
 @case()

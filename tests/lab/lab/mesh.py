@@ -61,6 +61,15 @@ class Mesh(Lab):
         service_name = f"app-{name.split('-')[-1]}"
         return [service(service_name), slice_of(service_name, [(node.ip, name)])]
 
+    def pod(self, letter):
+        """A namespace behind node-<letter>, as a pod is."""
+        pod, node = self.namespace(f"pod-{letter}"), self.agent(letter).node
+        self.cable(pod, "eth0", node.ns, "pod0")
+        pod.ip("address add 10.244.1.5/24 dev eth0", "link set eth0 up", "route add default via 10.244.1.1")
+        node.ns.ip("address add 10.244.1.1/24 dev pod0", "link set pod0 up")
+        node.ns.sysctl(net__ipv4__ip_forward=1)
+        return pod
+
     def wait_services(self, names, timeout=10):
         for agent in self.agents.values():
             wait_for(lambda: all(agent.knows("default", n) for n in names), timeout,

@@ -63,6 +63,11 @@ class Cloud:
         with open(self._token_file, encoding="ascii") as f:
             return f.read().strip()
 
+    def new_token(self, *flags):
+        """What `edgemesh-cloud token create` prints."""
+        argv = [program("edgemesh-cloud"), "token", "create", "--state-dir", self.state, *flags]
+        return run(argv, env=clean_env()).stdout.strip()
+
     def kubectl(self, *args, stdin=None, check=True, timeout=60):
         env = clean_env(KUBECONFIG=self.kubeconfig, HOME=self.lab.dir)
         return run(self.lab.cloud_ns.wrap(["kubectl", *args]), stdin=stdin, check=check, timeout=timeout, env=env)
@@ -81,18 +86,20 @@ class Agent:
         self.state = self.lab.path(node.name)
         self.config = os.path.join(self.state, "agent.yaml")
         self.process = None
+        self.env = {}  # more of the agent's environment
         node.ns.resolver(MESH_DNS)
 
-    def join(self):
+    def join(self, *flags, token=None):
         os.makedirs(self.state, exist_ok=True)
         self.node.run([program("edgemesh"), "join", "--cloud", f"{CLOUD_IP}:{BOOTSTRAP_PORT}", "--token",
-                       self.cloud.token, "--node", self.name, "--state-dir", self.state, "--config", self.config],
+                       token or self.cloud.token, "--node", self.name, "--state-dir", self.state, "--config",
+                       self.config, *flags],
                       timeout=30, env=clean_env())
         return self
 
     def start(self, wait=True, timeout=20):
         argv = [program("edgemesh-agent"), "--config", self.config, "--state-dir", self.state, *self.extra]
-        self.process = self.node.start("edgemesh-agent", argv, env=clean_env())
+        self.process = self.node.start("edgemesh-agent", argv, env=clean_env(**self.env))
         if wait:
             self.wait_ready(timeout)
         return self
