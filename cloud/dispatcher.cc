@@ -32,12 +32,14 @@ Dispatcher::Dispatcher(Parts parts, obs::Registry& registry)
 void Dispatcher::on_connected(const std::string& node) {
   parts_.nodes.on_connected(node);
   parts_.mesh.on_connected(node);
+  if (parts_.edge != nullptr) parts_.edge->on_connected(node);
 }
 
 void Dispatcher::on_disconnected(const std::string& node) {
   parts_.nodes.on_disconnected(node);
   parts_.mesh.on_disconnected(node);
   parts_.upstream.on_disconnected(node);
+  if (parts_.edge != nullptr) parts_.edge->on_disconnected(node);
 }
 
 void Dispatcher::ignore(const std::string& node, const channel::Message& message, const char* why) {
@@ -66,12 +68,9 @@ void Dispatcher::on_message(const std::string& node, channel::Message message) {
     return answer(node, message, "", "", R"("ack")");
   }
   if (message.group == "mesh") return on_mesh(node, message);
-  if (operation == "response") return ignore(node, message, "nothing waits for an answer");
-  if (operation == "error") {
-    ignored_.add();
-    EM_LOG(kInfo, "hub", "node {} could not handle {}: {}", node, message.resource.substr(0, 200),
-           message.content.substr(0, 500));
-    return;
+  if (operation == "response" || operation == "error") {
+    if (on_answer(node, message)) return;
+    return ignore(node, message, "nothing waits for an answer");
   }
   if (message.resource == "k8s/ca.crt") {
     return answer(node, message, "cloudhub", "resource", nlohmann::json(parts_.kube_ca_pem).dump());
@@ -86,10 +85,31 @@ void Dispatcher::on_message(const std::string& node, channel::Message message) {
   parts_.upstream.on_message(node, std::move(message));
 }
 
+bool Dispatcher::on_answer(const std::string& node, const channel::Message& message) {
+  const bool failed = message.operation == "error";
+  if (failed) {
+    EM_LOG(kInfo, "hub", "node {} could not handle {}: {}", node, message.resource.substr(0, 200),
+           message.content.substr(0, 500));
+  }
+  if (parts_.edge == nullptr || message.parent_id.empty()) return false;
+  return parts_.edge->on_answer(node, message.parent_id, failed);
+}
+
+void Dispatcher::on_inventory(const std::string& node, const channel::Message& message) {
+  if (parts_.edge == nullptr) return ignore(node, message, "pods do not go to nodes here");
+  const auto content = nlohmann::json::parse(channel::content_text(message), nullptr, false);
+  const auto ok = parts_.edge->on_inventory(node, content);
+  if (!ok) return ignore(node, message, ok.error().message.c_str());
+  answer(node, message, "edgecontroller", "mesh", R"("OK")");
+}
+
 void Dispatcher::on_mesh(const std::string& node, const channel::Message& message) {
   if (message.operation == "signal") return parts_.rendezvous.on_signal(node, message);
   if (message.operation == "get" && message.resource == "sync") {
     return parts_.mesh.on_sync_request(node, message);
+  }
+  if (message.operation == "get" && message.resource == "objects") {
+    return on_inventory(node, message);
   }
   if (message.operation == "update" && message.resource == "node") {
     return parts_.nodes.on_node_info(node, message);

@@ -6,6 +6,7 @@
 
 #include <string>
 
+#include "cloud/edge/edge_controller.h"
 #include "cloud/mesh_controller.h"
 #include "cloud/node_controller.h"
 #include "cloud/node_link.h"
@@ -24,6 +25,7 @@ class Dispatcher final : public NodeEvents {
     Rendezvous& rendezvous;
     Upstream& upstream;
     std::string kube_ca_pem;  // the answer to k8s/ca.crt
+    EdgeController* edge = nullptr;  // null: pods and their configs do not go to nodes
   };
   Dispatcher(Parts parts, obs::Registry& registry);
 
@@ -34,6 +36,9 @@ class Dispatcher final : public NodeEvents {
 
  private:
   void on_mesh(const std::string& node, const channel::Message& message);
+  void on_inventory(const std::string& node, const channel::Message& message);
+  // Of something that was sent to the node.
+  bool on_answer(const std::string& node, const channel::Message& message);
   void answer(const std::string& node, const channel::Message& to, const char* source,
               const char* group, std::string content);
   void ignore(const std::string& node, const channel::Message& message, const char* why);

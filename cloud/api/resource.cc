@@ -1,13 +1,17 @@
 #include "cloud/api/resource.h"
 
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
 namespace edgemesh::cloud {
 
 namespace {
 
 using List = std::vector<std::string>;
+using All = std::vector<std::unique_ptr<ResourceInfo>>;
 
-void add(std::vector<std::unique_ptr<ResourceInfo>>* all, kube::ResourceType type, List short_names,
-         List categories, bool has_status, List fields) {
+ResourceInfo& add(All* all, kube::ResourceType type, List short_names, List categories,
+                  bool has_status, List fields) {
   auto info = std::make_unique<ResourceInfo>();
   for (char c : type.kind) info->singular += static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
   info->type = std::move(type);
@@ -16,39 +20,120 @@ void add(std::vector<std::unique_ptr<ResourceInfo>>* all, kube::ResourceType typ
   info->has_status = has_status;
   info->fields = std::move(fields);
   all->push_back(std::move(info));
+  return *all->back();
 }
 
-void add_core(std::vector<std::unique_ptr<ResourceInfo>>* all) {
+void add_scale(ResourceInfo& info) {
+  info.scale = std::make_shared<ScalePaths>(
+      ScalePaths{".spec.replicas", ".status.replicas", ".spec.selector"});
+  info.subresources.push_back({"scale", "autoscaling", "v1", "Scale", {"get", "patch", "update"}});
+}
+
+void add_pods(All* all) {
+  ResourceInfo& pods =
+      add(all, kube::kPods, {"po"}, {"all"}, true,
+          {"spec.hostNetwork", "spec.nodeName", "spec.restartPolicy", "spec.schedulerName",
+           "spec.serviceAccountName", "status.nominatedNodeName", "status.phase", "status.podIP"});
+  pods.subresources = {
+      {"attach", "", "v1", "PodAttachOptions", {"create", "get"}},
+      {"binding", "", "v1", "Binding", {"create"}},
+      {"ephemeralcontainers", "", "v1", "Pod", {"get", "patch", "update"}},
+      {"eviction", "policy", "v1", "Eviction", {"create"}},
+      {"exec", "", "v1", "PodExecOptions", {"create", "get"}},
+      {"log", "", "v1", "Pod", {"get"}},
+      {"portforward", "", "v1", "PodPortForwardOptions", {"create", "get"}},
+  };
+}
+
+void add_core(All* all) {
   add(all, kube::kConfigMaps, {"cm"}, {}, false, {});
   add(all, kube::kEndpoints, {"ep"}, {}, false, {});
   add(all, kube::kEvents, {"ev"}, {}, false,
       {"involvedObject.apiVersion", "involvedObject.fieldPath", "involvedObject.kind",
        "involvedObject.name", "involvedObject.namespace", "involvedObject.resourceVersion",
        "involvedObject.uid", "reason", "reportingComponent", "source.component", "type"});
-  add(all, kube::kNamespaces, {"ns"}, {}, true, {"status.phase"});
+  add(all, {"", "v1", "limitranges", "LimitRange", true}, {"limits"}, {}, false, {});
+  add(all, kube::kNamespaces, {"ns"}, {}, true, {"status.phase"})
+      .subresources.push_back({"finalize", "", "v1", "Namespace", {"update"}});
   add(all, kube::kNodes, {"no"}, {}, true, {"spec.unschedulable"});
   add(all, {"", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", true}, {"pvc"}, {}, true,
       {});
   add(all, {"", "v1", "persistentvolumes", "PersistentVolume", false}, {"pv"}, {}, true, {});
-  add(all, kube::kPods, {"po"}, {"all"}, true,
-      {"spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",
-       "status.phase", "status.podIP"});
+  add_pods(all);
+  add(all, {"", "v1", "podtemplates", "PodTemplate", true}, {}, {}, false, {});
+  add_scale(add(all, {"", "v1", "replicationcontrollers", "ReplicationController", true}, {"rc"},
+                {"all"}, true, {"status.replicas"}));
+  add(all, {"", "v1", "resourcequotas", "ResourceQuota", true}, {"quota"}, {}, true, {});
   add(all, kube::kSecrets, {}, {}, false, {"type"});
-  add(all, kube::kServiceAccounts, {"sa"}, {}, false, {});
+  add(all, kube::kServiceAccounts, {"sa"}, {}, false, {})
+      .subresources.push_back({"token", "authentication.k8s.io", "v1", "TokenRequest", {"create"}});
   add(all, kube::kServices, {"svc"}, {"all"}, true, {"spec.clusterIP", "spec.type"});
+}
+
+void add_workloads(All* all) {
+  add(all, {"apps", "v1", "controllerrevisions", "ControllerRevision", true}, {}, {}, false, {});
+  add(all, {"apps", "v1", "daemonsets", "DaemonSet", true}, {"ds"}, {"all"}, true, {});
+  add_scale(add(all, {"apps", "v1", "deployments", "Deployment", true}, {"deploy"}, {"all"}, true, {}));
+  add_scale(add(all, {"apps", "v1", "replicasets", "ReplicaSet", true}, {"rs"}, {"all"}, true,
+                {"status.replicas"}));
+  add_scale(
+      add(all, {"apps", "v1", "statefulsets", "StatefulSet", true}, {"sts"}, {"all"}, true, {}));
+  add(all, {"autoscaling", "v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler", true},
+      {"hpa"}, {"all"}, true, {});
+  add(all, {"batch", "v1", "cronjobs", "CronJob", true}, {"cj"}, {"all"}, true, {});
+  add(all, {"batch", "v1", "jobs", "Job", true}, {}, {"all"}, true, {"status.successful"});
+}
+
+void add_cluster(All* all) {
+  const std::string kHooks = "admissionregistration.k8s.io";
+  add(all, {kHooks, "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", false}, {},
+      {"api-extensions"}, false, {});
+  add(all, {kHooks, "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", false},
+      {}, {"api-extensions"}, false, {});
+  add(all, {"apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", false},
+      {"crd", "crds"}, {"api-extensions"}, true, {});
+  add(all, {"certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", false},
+      {"csr"}, {}, true, {"spec.signerName"})
+      .subresources.push_back({"approval", "certificates.k8s.io", "v1", "CertificateSigningRequest",
+                               {"get", "patch", "update"}});
+  add(all, kube::kLeases, {}, {}, false, {});
+  add(all, kube::kEndpointSlices, {}, {}, false, {});
+  const std::string kNetworking = "networking.k8s.io";
+  add(all, {kNetworking, "v1", "ingressclasses", "IngressClass", false}, {}, {}, false, {});
+  add(all, {kNetworking, "v1", "ingresses", "Ingress", true}, {"ing"}, {}, true, {});
+  add(all, {kNetworking, "v1", "networkpolicies", "NetworkPolicy", true}, {"netpol"}, {}, false, {});
+  add(all, {"node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", false}, {}, {}, false, {});
+  add(all, {"policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", true}, {"pdb"}, {}, true, {});
+  const std::string kRbac = "rbac.authorization.k8s.io";
+  add(all, {kRbac, "v1", "clusterrolebindings", "ClusterRoleBinding", false}, {}, {}, false, {});
+  add(all, {kRbac, "v1", "clusterroles", "ClusterRole", false}, {}, {}, false, {});
+  add(all, {kRbac, "v1", "rolebindings", "RoleBinding", true}, {}, {}, false, {});
+  add(all, {kRbac, "v1", "roles", "Role", true}, {}, {}, false, {});
+  add(all, {"scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", false}, {"pc"}, {}, false, {});
+  const std::string kStorage = "storage.k8s.io";
+  add(all, {kStorage, "v1", "csidrivers", "CSIDriver", false}, {}, {}, false, {});
+  add(all, {kStorage, "v1", "csinodes", "CSINode", false}, {}, {}, false, {});
+  add(all, {kStorage, "v1", "csistoragecapacities", "CSIStorageCapacity", true}, {}, {}, false, {});
+  add(all, {kStorage, "v1", "storageclasses", "StorageClass", false}, {"sc"}, {}, false, {});
+  add(all, {kStorage, "v1", "volumeattachments", "VolumeAttachment", false}, {}, {}, true, {});
 }
 
 }  // namespace
 
+const Subresource* ResourceInfo::find_subresource(std::string_view name) const {
+  for (const Subresource& sub : subresources) {
+    if (sub.name == name) return &sub;
+  }
+  return nullptr;
+}
+
 ResourceRegistry::ResourceRegistry() {
   add_core(&all_);
-  add(&all_, {"apps", "v1", "daemonsets", "DaemonSet", true}, {"ds"}, {"all"}, true, {});
-  add(&all_, {"apps", "v1", "deployments", "Deployment", true}, {"deploy"}, {"all"}, true, {});
-  add(&all_, {"apps", "v1", "replicasets", "ReplicaSet", true}, {"rs"}, {"all"}, true, {});
-  add(&all_, {"apps", "v1", "statefulsets", "StatefulSet", true}, {"sts"}, {"all"}, true, {});
-  add(&all_, {"batch", "v1", "jobs", "Job", true}, {}, {"all"}, true, {});
-  add(&all_, kube::kLeases, {}, {}, false, {});
-  add(&all_, kube::kEndpointSlices, {}, {}, false, {});
+  add_workloads(&all_);
+  add_cluster(&all_);
+  ResourceInfo& events = add(&all_, {"events.k8s.io", "v1", "events", "Event", true}, {"ev"}, {}, false, {});
+  events.stored_as = find(kube::kEvents);
+  events.fields = events.stored_as->fields;
 }
 
 const ResourceInfo* ResourceRegistry::find(std::string_view group, std::string_view version,
@@ -63,7 +148,7 @@ const ResourceInfo* ResourceRegistry::find(std::string_view group, std::string_v
 
 const ResourceInfo* ResourceRegistry::find_storage(std::string_view storage) const {
   for (const auto& info : all_) {
-    if (info->storage() == storage) return info.get();
+    if (info->stored_as == nullptr && info->storage() == storage) return info.get();
   }
   return nullptr;
 }
@@ -73,6 +158,28 @@ bool ResourceRegistry::has_group_version(std::string_view group, std::string_vie
     if (info->type.group == group && info->type.version == version) return true;
   }
   return false;
+}
+
+void ResourceRegistry::replace(const std::string& owner,
+                               std::vector<std::unique_ptr<ResourceInfo>> infos) {
+  for (auto it = owned_.begin(); it != owned_.end();) {
+    if (it->first != owner) {
+      ++it;
+      continue;
+    }
+    auto at = std::find_if(all_.begin(), all_.end(),
+                           [&](const auto& info) { return info.get() == it->second; });
+    if (at != all_.end()) {
+      retired_.push_back(std::move(*at));
+      all_.erase(at);
+    }
+    it = owned_.erase(it);
+  }
+  for (auto& info : infos) {
+    owned_.emplace_back(owner, info.get());
+    all_.push_back(std::move(info));
+  }
+  ++revision_;
 }
 
 }  // namespace edgemesh::cloud

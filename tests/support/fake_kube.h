@@ -5,6 +5,7 @@
 #include <list>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@ class FakeKube final : public kube::Client {
   kube::DeleteOptions last_deletion;
   int reads = 0;
   std::optional<Error> fail_with;  // every call fails so
+  std::set<std::string> missing_types;  // plurals that this API does not have
 
   const Json* find(const kube::ResourceType& type, const std::string& ns, const std::string& name) {
     const auto it = objects_.find(key(type, ns, name));
@@ -51,6 +53,7 @@ class FakeKube final : public kube::Client {
   void list(const kube::ResourceType& type, std::string_view ns, const kube::ListOptions& options,
             Callback done) override {
     ++reads;
+    if (missing_types.contains(type.plural)) return missing(std::move(done));
     Json items = Json::array();
     const std::string prefix = type.plural + "|" + (ns.empty() ? "" : std::string(ns) + "/");
     for (const auto& [at, object] : objects_) {
