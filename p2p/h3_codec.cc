@@ -66,9 +66,11 @@ Result<H3Fields> decode_section(const std::string& section) {
 
 }  // namespace
 
-std::string h3_control_preface() {
-  // Stream type 0, then SETTINGS: extended CONNECT (RFC 9220); else defaults (no dynamic table).
-  return std::string("\x00\x04\x02\x08\x01", 5);
+std::string h3_control_preface(bool datagrams) {
+  // Stream type 0, then SETTINGS: extended CONNECT (RFC 9220), datagrams (RFC 9297); else defaults (no
+  // dynamic table).
+  return datagrams ? std::string("\x00\x04\x04\x08\x01\x33\x01", 7)
+                   : std::string("\x00\x04\x02\x08\x01", 5);
 }
 
 Result<std::string> h3_encode_headers(const H3Fields& fields) {
@@ -180,6 +182,93 @@ Result<> H3StreamReader::feed(std::span<const uint8_t> data, Sink& sink) {
     if (type_ == kHeaders) EM_TRY_VOID(end_section(sink));
   }
   return {};
+}
+
+Result<> H3UniReader::error(H3Error code, std::string_view what) {
+  error_code_ = code;
+  return fail(ErrorCode::kProtocol, "control stream: {}", what);
+}
+
+// Reads `numbers` varints that stand together. False: not complete, and all of `data` is kept.
+bool H3UniReader::take_head(std::span<const uint8_t>* data, size_t numbers, uint64_t* out) {
+  const size_t before = held_.size();
+  const size_t take = std::min<size_t>(8 * numbers - before, data->size());
+  held_.append(reinterpret_cast<const char*>(data->data()), take);  // NOLINT
+  size_t used = 0;
+  for (size_t i = 0; i < numbers; ++i) {
+    const size_t n = get_varint(std::string_view(held_).substr(used), &out[i]);
+    if (n == 0) {
+      *data = data->subspan(take);
+      return false;
+    }
+    used += n;
+  }
+  held_.clear();
+  *data = data->subspan(used - before);
+  return true;
+}
+
+Result<> H3UniReader::on_frame(uint64_t type, uint64_t length) {
+  if (!settings_ && type != kSettings) return error(kH3MissingSettings, "it begins without settings");
+  if (type == kData || type == kHeaders || type == kPushPromise || (settings_ && type == kSettings))
+    return error(kH3FrameUnexpected, "a frame that may not come there");
+  if (type == kSettings && length > kMaxSettings)
+    return error(kH3ExcessiveLoad, "the settings are too many");
+  left_ = length;
+  state_ = type == kSettings ? State::kSettings : State::kSkip;
+  return {};
+}
+
+Result<> H3UniReader::read_settings() {
+  constexpr uint64_t kExtendedConnect = 0x08, kDatagram = 0x33;
+  Settings settings;
+  std::string_view in = held_;
+  while (!in.empty()) {
+    uint64_t id = 0, value = 0;
+    const size_t a = get_varint(in, &id);
+    const size_t b = a == 0 ? 0 : get_varint(in.substr(a), &value);
+    if (b == 0) return error(kH3FrameError, "the settings are cut short");
+    in.remove_prefix(a + b);
+    if ((id == kDatagram || id == kExtendedConnect) && value > 1)
+      return error(kH3SettingsError, "a setting is neither 0 nor 1");
+    if (id == 0 || (id >= 0x02 && id <= 0x05))
+      return error(kH3SettingsError, "a setting of HTTP/2");
+    if (id == kDatagram) settings.datagrams = value == 1;
+  }
+  held_.clear();
+  held_.shrink_to_fit();
+  settings_ = settings;
+  return {};
+}
+
+Result<> H3UniReader::feed(std::span<const uint8_t> data) {
+  uint64_t head[2];
+  for (;;) {
+    switch (state_) {
+      case State::kOther:
+        return {};
+      case State::kStreamType:
+        if (!take_head(&data, 1, head)) return {};
+        state_ = head[0] == 0 ? State::kFrame : State::kOther;
+        break;
+      case State::kFrame:
+        if (!take_head(&data, 2, head)) return {};
+        EM_TRY_VOID(on_frame(head[0], head[1]));
+        break;
+      case State::kSettings:
+      case State::kSkip: {
+        const auto n = static_cast<size_t>(std::min<uint64_t>(left_, data.size()));
+        if (state_ == State::kSettings)
+          held_.append(reinterpret_cast<const char*>(data.data()), n);  // NOLINT
+        data = data.subspan(n);
+        left_ -= n;
+        if (left_ > 0) return {};
+        if (state_ == State::kSettings) EM_TRY_VOID(read_settings());
+        state_ = State::kFrame;
+        break;
+      }
+    }
+  }
 }
 
 }  // namespace edgemesh::p2p

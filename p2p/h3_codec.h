@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,12 +19,17 @@
 
 namespace edgemesh::p2p {
 
-// Application error codes of RFC 9114 that we send.
+// Application error codes of RFC 9114 (and 9297) that we send.
 enum H3Error : uint64_t {
+  kH3DatagramError = 0x33,  // RFC 9297
   kH3NoError = 0x100,
   kH3InternalError = 0x102,
+  kH3StreamCreationError = 0x103,
   kH3FrameUnexpected = 0x105,
+  kH3FrameError = 0x106,
   kH3ExcessiveLoad = 0x107,
+  kH3SettingsError = 0x109,
+  kH3MissingSettings = 0x10a,
   kH3RequestCancelled = 0x10c,
   kH3MessageError = 0x10e,
   kH3ConnectError = 0x10f,
@@ -31,8 +37,8 @@ enum H3Error : uint64_t {
 
 using H3Fields = std::vector<std::pair<std::string, std::string>>;
 
-// Type of a control stream and its SETTINGS frame.
-std::string h3_control_preface();
+// Type of a control stream and its SETTINGS frame. `datagrams`: SETTINGS_H3_DATAGRAM of RFC 9297.
+std::string h3_control_preface(bool datagrams);
 // A whole HEADERS frame.
 Result<std::string> h3_encode_headers(const H3Fields& fields);
 // Header of a DATA frame of `payload` bytes, written to `out` (at least 9 bytes). Returns its length.
@@ -67,6 +73,34 @@ class H3StreamReader {
   uint64_t left_ = 0;      // payload bytes still to come
   std::string prefix_;     // of a frame header that came in parts, at most 16 bytes
   std::string section_;    // of a HEADERS frame
+};
+
+// Reads a unidirectional stream of the peer: the settings of its control stream. Streams of other types,
+// and what follows the settings, are passed over: nothing in them changes what we do.
+class H3UniReader {
+ public:
+  struct Settings {
+    bool datagrams = false;
+  };
+  // After an error the connection must be closed with error_code().
+  Result<> feed(std::span<const uint8_t> data);
+  bool control() const { return state_ != State::kStreamType && state_ != State::kOther; }
+  const std::optional<Settings>& settings() const { return settings_; }
+  H3Error error_code() const { return error_code_; }
+
+ private:
+  static constexpr size_t kMaxSettings = 1024;  // bytes
+  enum class State : uint8_t { kStreamType, kOther, kFrame, kSettings, kSkip };
+  Result<> on_frame(uint64_t type, uint64_t length);
+  Result<> read_settings();
+  Result<> error(H3Error code, std::string_view what);
+  bool take_head(std::span<const uint8_t>* data, size_t numbers, uint64_t* out);
+
+  State state_ = State::kStreamType;
+  H3Error error_code_ = kH3NoError;
+  uint64_t left_ = 0;   // payload bytes still to come
+  std::string held_;    // a head that came in parts, or the settings
+  std::optional<Settings> settings_;
 };
 
 }  // namespace edgemesh::p2p

@@ -38,7 +38,8 @@ class IncomingConnect {
   virtual ~IncomingConnect() = default;
   virtual const std::string& peer_node() const = 0;
   virtual const SockAddr& target() const = 0;
-  // CONNECT-UDP (RFC 9298): the target takes datagrams, and the stream carries them in capsules.
+  // CONNECT-UDP (RFC 9298): the target takes datagrams, and the stream carries them in capsules, or
+  // beside its bytes (io::DatagramSide), each with its context id first.
   virtual bool udp() const { return false; }
   // Answers 200. Null when the peer has gone meanwhile. Once.
   virtual std::unique_ptr<io::Stream> accept() = 0;
@@ -62,7 +63,8 @@ class Dialer {
   // waits for a path gives up after MeshOptions::open_timeout.
   virtual Result<std::unique_ptr<io::Stream>> open(const std::string& node,
                                                    const SockAddr& target) = 0;
-  // As open(), by CONNECT-UDP: the stream carries capsules (RFC 9297). kUnavailable: not spoken here.
+  // As open(), by CONNECT-UDP: the stream carries capsules (RFC 9297), or datagrams beside its bytes
+  // where the tunnel has them (io::Stream::datagrams). kUnavailable: not spoken here.
   virtual Result<std::unique_ptr<io::Stream>> open_udp(const std::string& /*node*/,
                                                        const SockAddr& /*target*/) {
     return fail(ErrorCode::kUnavailable, "datagrams are not carried");
@@ -137,6 +139,8 @@ class Mesh {
   virtual Result<> set_identity(const std::string& cert_pem, const std::string& key_pem) = 0;
   // The machine's addresses changed. The mesh watches netlink itself; for tests and other causes.
   virtual void on_address_change() = 0;
+  // Replaces the list. Connections of peers whose certificate is in it end, with their streams.
+  virtual void set_revoked(const std::vector<RevokedNode>& nodes) = 0;
   virtual void known_peers(std::vector<KnownPeer> peers) = 0;
 
   virtual Dialer& dialer() = 0;

@@ -40,6 +40,9 @@ class PeerStream final : public io::Stream, private io::Stream::Handler {
   io::IoResult write(std::span<const uint8_t> data) override;
   void shutdown_write() override;
   void reset() override;
+  io::DatagramSide* datagrams() override {
+    return below_ == nullptr || !early_.empty() || failed_ ? nullptr : below_->datagrams();
+  }
   bool nothing_delivered() const override { return below_ == nullptr || below_->nothing_delivered(); }
 
  private:

@@ -24,7 +24,7 @@ struct QuicCallbacks {
                               size_t size, void* user, void* stream_user) {
     auto& c = self(user);
     if (!ngtcp2_is_bidi_stream(id)) {
-      // The peer's control and QPACK streams: nothing in them changes what we do.
+      c.on_peer_stream(id, {data, size});
       ngtcp2_conn_extend_max_stream_offset(conn, id, size);
       ngtcp2_conn_extend_max_offset(conn, size);
       return 0;
@@ -75,6 +75,11 @@ struct QuicCallbacks {
     return 0;
   }
 
+  static int recv_datagram(ngtcp2_conn*, uint32_t, const uint8_t* data, size_t size, void* user) {
+    self(user).on_datagram({data, size});
+    return 0;
+  }
+
   static int stream_open(ngtcp2_conn* conn, int64_t id, void* user) {
     if (!ngtcp2_is_bidi_stream(id)) return 0;
     StreamPtr stream = self(user).accept_stream(id);
@@ -90,6 +95,7 @@ struct QuicCallbacks {
         ngtcp2_conn_extend_max_streams_bidi(conn, 1);
       else
         ngtcp2_conn_extend_max_streams_uni(conn, 1);
+      c.peer_streams_.erase(id);
     }
     auto it = c.streams_.find(id);
     if (it == c.streams_.end()) return 0;
@@ -97,6 +103,7 @@ struct QuicCallbacks {
     c.streams_.erase(it);
     stream->open = false;
     stream->tx.clear();
+    c.drop_datagrams(*stream, false);
     bool clean = stream->rx_fin && stream->fin_sent;
     if (!clean && !stream->error) {
       bool has_code = (flags & NGTCP2_STREAM_CLOSE_FLAG_APP_ERROR_CODE_SET) != 0;
@@ -192,6 +199,7 @@ ngtcp2_callbacks quic_callbacks(bool server) {
   cb.get_new_connection_id = QuicCallbacks::new_connection_id;
   cb.remove_connection_id = QuicCallbacks::remove_connection_id;
   cb.rand = QuicCallbacks::rand;
+  cb.recv_datagram = QuicCallbacks::recv_datagram;
   return cb;
 }
 

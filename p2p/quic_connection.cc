@@ -118,6 +118,7 @@ ngtcp2_transport_params QuicConn::params() const {
   p.initial_max_data = options_.connection_window;
   p.initial_max_streams_bidi = server_ ? options_.max_streams : 0;
   p.initial_max_streams_uni = 8;
+  if (options_.datagrams) p.max_datagram_frame_size = 65'535;  // as large as a packet has room for
   p.max_idle_timeout = static_cast<uint64_t>(options_.idle_timeout.count());
   p.max_udp_payload_size = 1500;
   p.active_connection_id_limit = 2;
@@ -151,7 +152,7 @@ Result<> QuicConn::init_tls() {
     if (node && *node == self->peer_node_) return 0;
     self->verify_error_ = node ? fmt::format("the certificate is of node {}, not of {}", *node,
                                              self->peer_node_)
-                               : node.error().message;
+                               : peer.error().message;
     return GNUTLS_E_CERTIFICATE_ERROR;
   });
   gnutls_datum_t alpn{reinterpret_cast<unsigned char*>(const_cast<char*>(kAlpn)),  // NOLINT
@@ -222,6 +223,13 @@ void QuicConn::receive(std::span<const uint8_t> datagram, TimePoint now) {
   if (rv == 0) return;
   if (rv == NGTCP2_ERR_DRAINING) {
     ngtcp2_connection_close_error peer;
+  if (violation_ && !closed_) {
+    ngtcp2_connection_close_error wrong;
+    ngtcp2_connection_close_error_default(&wrong);
+    ngtcp2_connection_close_error_set_application_error(&wrong, violation_->first, nullptr, 0);
+    fail_connection(violation_->second, &wrong);
+    return;
+  }
     ngtcp2_conn_get_connection_close_error(conn_, &peer);
     std::string reason(reinterpret_cast<const char*>(peer.reason), peer.reasonlen);  // NOLINT
     if (reason.empty()) reason = fmt::format("code {:#x}", peer.error_code);
@@ -284,6 +292,9 @@ void QuicConn::end(Error error) {
   flush_later();
 }
 
+  datagram_list_.clear();
+  datagram_of_.reset();
+  datagram_size_ = 0;
 void QuicConn::close(const Error& reason) {
   if (closed_) return;
   ngtcp2_connection_close_error bye;

@@ -8,6 +8,9 @@
 // - Flow control: a stream's window grows from 1 MiB to 16 MiB while its reader keeps up; a stream that
 //   is not read holds at most its window. Credit of the connection is given back on arrival until
 //   64 MiB wait unread, so that slow readers do not stop the others.
+// - Datagrams of CONNECT-UDP streams (RFC 9221, 9297): taken in turn from streams that have some, before
+//   stream data but not for more than half of what is sent while both wait. Sent once. Those that find
+//   no room are dropped.
 // - Peer errors end the stream or the connection, never more. A peer that opens and resets streams
 //   without end is closed with H3_EXCESSIVE_LOAD.
 // Threads: the loop that made it.
@@ -34,6 +37,10 @@ struct QuicOptions {
   size_t unread_budget = 64 << 20;
   size_t unsent_limit = 512 << 10;  // of a stream, waiting to be sent
   size_t held_limit = 16 << 20;     // and with what is on its way and not acknowledged
+  // Datagrams of CONNECT-UDP streams in frames of their own (RFC 9221); off: in capsules only.
+  bool datagrams = true;
+  // How many bytes of them may wait, in each direction: of a stream, of all.
+  size_t datagram_limit = 256 << 10, datagram_budget = 8 << 20;
   size_t send_budget = 64 << 20;    // of all streams together, as held_limit; see io::SendBudget
   io::SendPool* send_pool = &io::SendPool::process();  // and of all connections
   // Streams that the peer opens and drops within a second (rapid reset): what it may do at once, and the

@@ -8,6 +8,7 @@
 #include <ngtcp2/ngtcp2.h>
 #include <ngtcp2/ngtcp2_crypto.h>
 
+#include <array>
 #include <deque>
 #include <functional>
 #include <optional>
@@ -17,6 +18,7 @@
 #include "p2p/h3_codec.h"
 #include "p2p/quic_buffers.h"
 #include "p2p/quic_connection.h"
+#include "p2p/quic_datagrams.h"
 
 namespace edgemesh::p2p {
 
@@ -65,10 +67,11 @@ struct StreamCore final : H3StreamReader::Sink, std::enable_shared_from_this<Str
   std::optional<Error> error;    // to be told, once
   bool error_told = false;
   SockAddr target;               // server side
-  bool udp = false;              // server side: CONNECT-UDP
+  bool udp = false;              // CONNECT-UDP
   TimePoint opened{};            // server side
   bool drop_noted = false;       // by note_dropped()
   size_t turn_bytes = 0;         // sent since it came to the front of the send list
+  std::unique_ptr<StreamDatagrams> datagrams;  // null until there is one
 
  private:
   QuicConn* conn_;
@@ -76,7 +79,7 @@ struct StreamCore final : H3StreamReader::Sink, std::enable_shared_from_this<Str
 };
 using StreamPtr = std::shared_ptr<StreamCore>;
 
-class QuicStream final : public io::Stream {
+class QuicStream final : public io::Stream, private io::DatagramSide {
  public:
   explicit QuicStream(StreamPtr core);
   ~QuicStream() override;
@@ -86,9 +89,15 @@ class QuicStream final : public io::Stream {
   void shutdown_write() override;
   void reset() override { reset_ = true; }
   bool nothing_delivered() const override { return core_->refused || core_->id < 0; }
+  io::DatagramSide* datagrams() override { return core_->udp ? this : nullptr; }
   io::Stream::Handler* handler() const { return handler_; }
 
  private:
+  size_t max_datagram() const override;
+  bool send_datagram(std::span<const uint8_t> data) override;
+  std::optional<size_t> read_datagram(std::span<uint8_t> into) override;
+  uint64_t take_lost() override;
+
   StreamPtr core_;
   io::Stream::Handler* handler_ = nullptr;
   bool reset_ = false;
@@ -135,6 +144,11 @@ class QuicConn final : public QuicConnection {
   size_t room(const StreamCore& stream) const;
   void tell_room(StreamCore& stream);
   const std::string& peer_node() const { return peer_node_; }
+  // quic_datagrams.cc
+  size_t max_datagram(const StreamCore& stream) const;
+  bool send_datagram(StreamCore& stream, std::span<const uint8_t> data);
+  std::optional<size_t> read_datagram(StreamCore& stream, std::span<uint8_t> into);
+  void drop_datagrams(StreamCore& stream, bool received_too);  // those that wait
   bool server() const { return server_; }
 
  private:
@@ -158,12 +172,21 @@ class QuicConn final : public QuicConnection {
   bool hand_over(const uint8_t* data, size_t size, size_t segment);
   ngtcp2_ssize write_one(uint8_t* to, size_t room, uint64_t ts);
   void rotate_send_list(StreamCore& front, size_t sent);
+  void fail_write(int rv);
   void send_close(const ngtcp2_connection_close_error& error);
   void arm_timer();
   void watch_path_size();
   void widen();
   uint64_t now_ns() const;
 
+  // quic_datagrams.cc
+  void on_datagram(std::span<const uint8_t> frame);
+  void on_peer_stream(int64_t id, std::span<const uint8_t> data);  // a unidirectional one
+  bool datagrams_turn() const;
+  bool next_datagram();
+  ngtcp2_ssize write_datagram(uint8_t* to, size_t room, uint64_t ts);
+  size_t datagram_room(size_t packet_room, size_t prefix) const;
+  void violation(H3Error code, Error error);
   io::Loop& loop_;
   std::shared_ptr<const QuicIdentity> identity_;
   const std::string peer_node_;
@@ -208,6 +231,18 @@ class QuicConn final : public QuicConnection {
   bool too_many_drops_ = false;
   size_t unread_ = 0;                // payload that waits for readers
   size_t owed_ = 0;                  // connection credit not given back for it
+  // What the peer did wrong, by a callback: receive() closes the connection.
+  std::optional<std::pair<H3Error, Error>> violation_;
+  std::unordered_map<int64_t, H3UniReader> peer_streams_;  // unidirectional
+  bool peer_has_control_ = false;
+  bool peer_datagrams_ = false;          // its settings say so
+  std::deque<StreamPtr> datagram_list_;  // streams with datagrams to send, in turn
+  std::array<uint8_t, io::DatagramSide::kMaxBytes + 8> datagram_;  // the next frame to send...
+  size_t datagram_size_ = 0;             // ...if there is one...
+  size_t datagram_prefix_ = 0;           // ...which begins with the stream's number
+  StreamPtr datagram_of_;
+  size_t datagrams_out_ = 0, datagrams_in_ = 0;            // bytes that wait
+  size_t turn_of_datagrams_ = 0, turn_of_streams_ = 0;     // bytes sent while both wait
   uint64_t tx_bytes_ = 0;
   uint64_t rx_bytes_ = 0;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

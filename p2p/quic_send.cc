@@ -93,6 +93,13 @@ bool QuicConn::hand_over(const uint8_t* data, size_t size, size_t segment) {
 // The next packet, with data of the streams whose turn it is. 0: nothing may be sent now.
 ngtcp2_ssize QuicConn::write_one(uint8_t* to, size_t room, uint64_t ts) {
   while (true) {
+    if (datagrams_turn() && next_datagram()) {
+      ngtcp2_ssize n = write_datagram(to, room, ts);
+      if (n >= 0) return n;
+      if (n == NGTCP2_ERR_WRITE_MORE) continue;
+      fail_write(static_cast<int>(n));
+      return -1;
+    }
     std::array<SendBuffer::Piece, 4> pieces;
     ngtcp2_vec vec[4];
     size_t count = 0;
@@ -129,6 +136,7 @@ ngtcp2_ssize QuicConn::write_one(uint8_t* to, size_t room, uint64_t ts) {
         tell_room(*stream);
         if (fin && sent == offered) stream->fin_sent = true;
         rotate_send_list(*stream, sent);
+        turn_of_streams_ += sent;
       }
     }
     if (n >= 0) return n;
@@ -152,15 +160,18 @@ ngtcp2_ssize QuicConn::write_one(uint8_t* to, size_t room, uint64_t ts) {
         stream->tx.mark_sent(stream->tx.unsent());  // goes nowhere; freed with the stream
         send_list_.pop_front();
         continue;
-      default: {
-        ngtcp2_connection_close_error error;
-        ngtcp2_connection_close_error_default(&error);
-        ngtcp2_connection_close_error_set_transport_error_liberr(&error, static_cast<int>(n), nullptr, 0);
-        fail_connection(quic_error("tunnel", static_cast<int>(n)), &error);
+      default:
+        fail_write(static_cast<int>(n));
         return -1;
-      }
     }
   }
+}
+
+void QuicConn::fail_write(int rv) {
+  ngtcp2_connection_close_error error;
+  ngtcp2_connection_close_error_default(&error);
+  ngtcp2_connection_close_error_set_transport_error_liberr(&error, rv, nullptr, 0);
+  fail_connection(quic_error("tunnel", rv), &error);
 }
 
 void QuicConn::rotate_send_list(StreamCore& front, size_t sent) {

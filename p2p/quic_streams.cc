@@ -45,7 +45,10 @@ class QuicIncoming final : public IncomingConnect {
     done_ = true;
     if (core_->conn() == nullptr || !core_->open || core_->error) {
       core_->user_gone = true;
-      if (core_->conn() != nullptr) core_->conn()->consumed(*core_, core_->rx.size());
+      if (core_->conn() != nullptr) {
+        core_->conn()->consumed(*core_, core_->rx.size());
+        core_->conn()->drop_datagrams(*core_, true);
+      }
       core_->rx.clear();
       return nullptr;
     }
@@ -65,6 +68,7 @@ class QuicIncoming final : public IncomingConnect {
     core_->user_gone = true;
     if (core_->conn() == nullptr) return;
     core_->conn()->consumed(*core_, core_->rx.size());
+    core_->conn()->drop_datagrams(*core_, true);
     core_->rx.clear();
     if (!core_->open || core_->error) return;
     auto answer = h3_encode_headers(
@@ -148,6 +152,7 @@ Result<std::unique_ptr<io::Stream>> QuicConn::open(const SockAddr& target, bool 
                                  {"capsule-protocol", "?1"}});
   EM_TRY(std::string request, h3_encode_headers(fields));
   auto stream = std::make_shared<StreamCore>(this, alive_, budget_, true);
+  stream->udp = udp;
   stream->tx.append(io::as_bytes(request));
   auto handle = std::make_unique<QuicStream>(stream);
   waiting_.push_back(stream);
@@ -163,7 +168,7 @@ void QuicConn::open_waiting() {
     if (ngtcp2_conn_open_uni_stream(conn_, &id, nullptr) == 0) {
       control_id_ = id;
       control_opened_ = true;
-      control_.append(io::as_bytes(h3_control_preface()));
+      control_.append(io::as_bytes(h3_control_preface(options_.datagrams)));
     }
   }
   while (!waiting_.empty()) {
@@ -276,6 +281,7 @@ void QuicConn::tell(const StreamPtr& stream) {
       // Nobody will read it: its bytes must not count as waiting for ever.
       stream->user_gone = true;
       consumed(*stream, stream->rx.size());
+      drop_datagrams(*stream, true);
       stream->rx.clear();
     }
   }
@@ -310,7 +316,8 @@ void QuicConn::tell(const StreamPtr& stream) {
 QuicStream::QuicStream(StreamPtr core) : core_(std::move(core)) {
   core_->handle = this;
   // Data may have come while the request waited for its answer.
-  if (core_->rx.size() > 0 || core_->rx_fin || core_->error) {
+  const bool datagrams = core_->datagrams != nullptr && !core_->datagrams->in.empty();
+  if (core_->rx.size() > 0 || core_->rx_fin || core_->error || datagrams) {
     core_->want_readable = false;
     core_->tell_readable = true;
     core_->queue_event();
@@ -322,6 +329,7 @@ QuicStream::~QuicStream() {
   core_->user_gone = true;
   QuicConn* conn = core_->conn();
   if (conn == nullptr) return;
+  conn->drop_datagrams(*core_, true);
   if (core_->id < 0) {
     core_->tx.clear();
     conn->drop_waiting();

@@ -39,6 +39,8 @@ struct IoResult {
 inline constexpr IoResult kWouldBlock{IoResult::kWouldBlock, 0, 0};
 inline constexpr IoResult kEof{IoResult::kEof, 0, 0};
 
+class DatagramSide;
+
 class Stream {
  public:
   class Handler {
@@ -72,6 +74,8 @@ class Stream {
 inline std::span<const uint8_t> as_bytes(std::string_view text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};  // NOLINT
 }
+  // Null: it carries bytes only, or does so yet. Owned by the stream; not to be kept.
+  virtual DatagramSide* datagrams() { return nullptr; }
 inline std::string_view as_text(std::span<const uint8_t> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};  // NOLINT
 }

@@ -3,10 +3,22 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/io/datagram_side.h"
+
 namespace edgemesh::proxy {
 
 namespace {
 constexpr Duration kLinger = std::chrono::seconds(10);
+constexpr size_t kContextBytes = 1;  // of context 0
+
+void count(bool sent, size_t size, SendOutcome* out) {
+  if (!sent) {
+    ++out->dropped;
+    return;
+  }
+  ++out->datagrams;
+  out->bytes += size;
+}
 }
 
 DatagramTunnel::DatagramTunnel(io::Loop& loop, std::unique_ptr<io::Stream> stream, Owner& owner)
@@ -17,6 +29,8 @@ DatagramTunnel::DatagramTunnel(io::Loop& loop, std::unique_ptr<io::Stream> strea
 SendOutcome DatagramTunnel::send(std::span<const Datagram> items) {
   SendOutcome out;
   uint8_t* const scratch = loop_.scratch();
+  io::DatagramSide* const side = stream_->datagrams();
+  const size_t room = side == nullptr ? 0 : side->max_datagram();
   size_t ends[2 * kBatch];  // of each capsule, and before it the size of its payload
   size_t n = 0, used = 0;
   auto flush = [&] {
@@ -33,6 +47,13 @@ SendOutcome DatagramTunnel::send(std::span<const Datagram> items) {
       if (n == kBatch || used + kCapsuleOverhead + data.size() > io::Loop::kScratchBytes) flush();
       used += put_capsule_header(data.size(), scratch + used);
       if (!data.empty()) std::memcpy(scratch + used, data.data(), data.size());
+      // The capsule's head ends with the context, which is all that goes before a datagram.
+      if (data.size() + kContextBytes <= room) {
+        const uint8_t* begin = scratch + used - kContextBytes;
+        count(side->send_datagram({begin, kContextBytes + data.size()}), data.size(), &out);
+        used = n == 0 ? 0 : ends[2 * n - 1];
+        continue;
+      }
       used += data.size();
       ends[2 * n] = data.size();
       ends[2 * n + 1] = used;
@@ -78,7 +99,34 @@ void DatagramTunnel::on_writable() {
   }
 }
 
+Result<> DatagramTunnel::read_datagrams(io::DatagramSide& side) {
+  constexpr size_t kStep = io::DatagramSide::kMaxBytes;
+  static_assert(kBatch * kStep <= io::Loop::kScratchBytes);
+  if (const uint64_t lost = side.take_lost(); lost > 0) owner_->on_tunnel_lost(lost);
+  Datagram items[kBatch];
+  for (bool more = true; more;) {
+    size_t n = 0;
+    while (n < kBatch) {
+      uint8_t* const into = loop_.scratch() + n * kStep;
+      const auto size = side.read_datagram({into, kStep});
+      more = size.has_value();
+      if (!more) break;
+      if (*size < kContextBytes) return fail(ErrorCode::kProtocol, "a datagram without a context");
+      if (into[0] == 0) items[n++] = Datagram{{into + kContextBytes, *size - kContextBytes}};
+      // Those of contexts that nobody has opened are dropped.
+    }
+    if (n > 0) owner_->on_tunnel_datagrams({items, n});
+  }
+  return {};
+}
+
 void DatagramTunnel::on_readable() {
+  if (io::DatagramSide* side = stream_->datagrams(); side != nullptr) {
+    if (auto read = read_datagrams(*side); !read) {
+      owner_->on_tunnel_end(&read.error());
+      return;
+    }
+  }
   Datagram items[kBatch];
   size_t n = 0;
   auto flush = [&] {

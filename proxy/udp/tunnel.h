@@ -1,6 +1,8 @@
-// DatagramTunnel: datagrams of one flow through a stream of the mesh (CONNECT-UDP), as capsules.
-// They come in order and none is lost on the way, but where the stream takes no more they are
-// dropped, as a full queue drops them; a datagram is sent whole or not at all.
+// DatagramTunnel: datagrams of one flow through a stream of the mesh (CONNECT-UDP, RFC 9298). Where
+// the stream has datagrams of its own (io::DatagramSide), those that fit travel so: none waits for
+// another that was lost, and none is sent twice. The others travel as capsules, in order. Where no
+// more are taken they are dropped, as a full queue drops them; a datagram is sent whole or not at
+// all.
 // Threads: the loop of the stream.
 #pragma once
 
@@ -21,6 +23,8 @@ class DatagramTunnel final : private io::Stream::Handler {
    public:
     virtual ~Owner() = default;
     virtual void on_tunnel_datagrams(std::span<const Datagram> items) = 0;
+    // So many were lost in the queues of this side of the tunnel.
+    virtual void on_tunnel_lost(size_t /*datagrams*/) {}
     // The far side ended it (null) or it broke. The tunnel may be destroyed here.
     virtual void on_tunnel_end(const Error* error) = 0;
   };
@@ -35,6 +39,7 @@ class DatagramTunnel final : private io::Stream::Handler {
  private:
   static constexpr size_t kBatch = 64;
   void on_readable() override;
+  Result<> read_datagrams(io::DatagramSide& side);
   void on_writable() override;
   void on_error(const Error& error) override { owner_->on_tunnel_end(&error); }
   // Writes the capsules in the scratch buffer, whose ends are in `ends`.

@@ -30,6 +30,7 @@ class UdpFlow final : public FlowNode,
   void on_answers(std::span<const Datagram> items) override;
   void on_refused() override;
   void on_tunnel_datagrams(std::span<const Datagram> items) override { on_answers(items); }
+  void on_tunnel_lost(size_t n) override { context().metrics.count_drop(UdpDrop::kTunnel, n); }
   void on_tunnel_end(const Error* error) override;
 
   bool connected() const { return socket_ != nullptr || tunnel_ != nullptr || elsewhere_; }

@@ -80,6 +80,9 @@ class UdpInbound::Flow final : public ListNode<Flow>,
       if (out.refused && std::exchange(refused_, true)) return;
     }
   }
+  void on_tunnel_lost(size_t n) override {
+    all_.context_.metrics.count_drop(UdpDrop::kTunnel, n);
+  }
   void on_tunnel_end(const Error* error) override {
     if (error == nullptr) tunnel_->finish();
     end(error == nullptr ? FlowEnd::kIdle : FlowEnd::kFailed);

@@ -70,5 +70,43 @@ TEST(H3CodecTest, RefusesWhatDoesNotBelong) {
   }
 }
 
+TEST(H3UniReaderTest, FindsTheSettingOfDatagramsInPiecesOfAnySize) {
+  for (bool datagrams : {false, true}) {
+    const std::string wire = h3_control_preface(datagrams) + std::string("\x07\x01\x00", 3);  // GOAWAY
+    for (size_t step = 1; step <= wire.size(); ++step) {
+      H3UniReader reader;
+      for (size_t at = 0; at < wire.size(); at += step)
+        ASSERT_TRUE(reader.feed(io::as_bytes(std::string_view(wire).substr(at, step))));
+      EXPECT_TRUE(reader.control());
+      ASSERT_TRUE(reader.settings());
+      EXPECT_EQ(reader.settings()->datagrams, datagrams);
+    }
+  }
+}
+
+TEST(H3UniReaderTest, RefusesWhatDoesNotBelong) {
+  const std::pair<std::string, H3Error> cases[] = {
+      {std::string("\x00\x07\x01\x00", 4), kH3MissingSettings},        // GOAWAY comes first
+      {std::string("\x00\x04\x00\x04\x00", 5), kH3FrameUnexpected},    // settings twice
+      {std::string("\x00\x04\x00\x00\x00", 5), kH3FrameUnexpected},    // DATA
+      {std::string("\x00\x04\x02\x33\x02", 5), kH3SettingsError},
+      {std::string("\x00\x04\x02\x04\x00", 5), kH3SettingsError},      // of HTTP/2
+      {std::string("\x00\x04\x01\x33", 4), kH3FrameError},             // a value is missing
+      {std::string("\x00\x04\x7f\xff", 4), kH3ExcessiveLoad},
+  };
+  for (const auto& [wire, code] : cases) {
+    H3UniReader reader;
+    EXPECT_FALSE(reader.feed(io::as_bytes(wire)));
+    EXPECT_EQ(reader.error_code(), code);
+  }
+}
+
+TEST(H3UniReaderTest, PassesOverOtherStreams) {
+  H3UniReader reader;
+  ASSERT_TRUE(reader.feed(io::as_bytes(std::string("\x02garbage", 8))));
+  EXPECT_FALSE(reader.control());
+  EXPECT_FALSE(reader.settings());
+}
+
 }  // namespace
 }  // namespace edgemesh::p2p
