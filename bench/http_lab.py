@@ -16,8 +16,10 @@ from lab.proc import LabError
 from table_l4 import BACKEND, NODE, L4Lab, worker_pid
 
 HTTP1, GRPC = "172.30.2.2:9080", "172.30.2.2:9090"
-PORTS = {"edgemesh": 7000, "haproxy": 7001, "nginx": 7002, "nghttpx": 7003, "envoy": 7004}
-PEERS = tuple(name for name in PORTS if name != "edgemesh")
+PORTS = {"edgemesh": 7000, "haproxy": 7001, "nginx": 7002, "nghttpx": 7003, "envoy": 7004, "telemetry_off": 7005,
+         "telemetry_on": 7006}
+OURS = ("edgemesh", "telemetry_off", "telemetry_on")
+PEERS = tuple(name for name in PORTS if name not in OURS)
 SECONDS = 2
 
 
@@ -77,8 +79,8 @@ class HttpLab(L4Lab):
             way = http_peers.Way(f"{NODE}:{port}", GRPC if upstream_h2 else HTTP1, h2, upstream_h2,
                                  self.certificate() if tls else ())
             maker, arguments = getattr(http_peers, name), []
-            if name in ("edgemesh", "envoy"):
-                arguments = [program("edgemesh-proxy") if name == "edgemesh" else envoy.binary(table)]
+            if name in OURS + ("envoy",):
+                arguments = [program("edgemesh-proxy") if name in OURS else envoy.binary(table)]
             if arguments == [None]:
                 continue
             process = self.proxy(f"{name}-{port}", maker(self.dir, way, *arguments), port)

@@ -22,10 +22,23 @@ def _write(path, text):
     return path
 
 
-def edgemesh(directory, way, program):
+def telemetry_on(directory, way, program):
+    """edgemesh with an access log, metrics, and spans of one request in a hundred; nobody takes the spans."""
+    return edgemesh(directory, way, program, f"""telemetry:
+  accessLog: [{{path: {os.path.join(directory, 'access.log')}}}]
+  tracing: {{url: "http://127.0.0.1:9/v1/traces", samplePercent: 1}}
+""")
+
+
+def telemetry_off(directory, way, program):
+    return edgemesh(directory, way, program, "telemetry: {metrics: false}\n")
+
+
+def edgemesh(directory, way, program, told=""):
+    """As it is by default: with metrics, without logs and spans."""
     tls = (f"    tls: {{certFile: {way.tls[0]}, keyFile: {way.tls[1]}, alpn: [h2, http/1.1], "
            "sessionTickets: false}\n") if way.tls else ""
-    text = f"""listeners:
+    text = f"""{told}listeners:
 - name: web
   address: {way.listen}
   chains:

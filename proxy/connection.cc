@@ -7,6 +7,8 @@
 namespace edgemesh::proxy {
 
 namespace {
+constexpr Duration kProgressEvery = std::chrono::seconds(1);
+
 int64_t micros(Duration d) {
   return std::chrono::duration_cast<std::chrono::microseconds>(d).count();
 }
@@ -72,12 +74,73 @@ void Connection::on_timer() {
                                            : now + pace);
 }
 
+void WorkerContext::tell_progress() {
+  for (Connection* c = first; c != nullptr; c = c->next_)
+    if (c->pumping()) c->tell_progress();
+  if (connections > 0) progress_timer_->start(kProgressEvery);
+}
+
+void Connection::tell_service(std::string_view ns, std::string_view name, uint16_t port,
+                              std::string_view node, std::string_view peer) {
+  WorkerTelemetry* telemetry = worker_.telemetry;
+  if (telemetry == nullptr || scope_ != nullptr) return;
+  const auto* service = telemetry->service(ns, name, port, node);
+  if (service == nullptr) return;
+  scope_ = service->scope;
+  stats_destination_ = service->destination;
+  inbound_ = !peer.empty();
+  stats_source_ = inbound_ ? telemetry->source_node(peer) : telemetry->source_of(nullptr, true);
+  auto& timer = worker_.progress_timer_;
+  if (timer == nullptr)
+    timer = std::make_unique<io::Timer>(worker_.loop, [w = &worker_] { w->tell_progress(); });
+  if (!timer->active()) timer->start(kProgressEvery);
+}
+
+void Connection::tell_progress() {
+  if (scope_ == nullptr) return;
+  TrafficScope::Bytes bytes;
+  bytes.received = bytes_to_upstream() - told_received_;
+  bytes.sent = bytes_to_client() - told_sent_;
+  bytes.opened = told_open_ ? 0 : 1;
+  if (told_open_ && bytes.received == 0 && bytes.sent == 0) return;
+  told_open_ = true;
+  told_received_ += bytes.received;
+  told_sent_ += bytes.sent;
+  TcpRecord record;
+  record.source = stats_source_;
+  record.destination = stats_destination_;
+  record.reporter = inbound_ ? StatsReporter::kDestination : StatsReporter::kSource;
+  record.security = inbound_ ? StatsSecurity::kMutualTls : StatsSecurity::kUnknown;
+  record.opened = bytes.opened;
+  record.sent = bytes.sent;
+  record.received = bytes.received;
+  worker_.telemetry->requests()->record(record);
+  // The other node's side of it counts as traffic of the service; here it would count twice.
+  if (!inbound_) scope_->record(worker_.telemetry->index(), bytes);
+}
+
+void Connection::tell_end(EndReason reason) {
+  if (scope_ == nullptr) return;
+  tell_progress();
+  TcpRecord record;
+  record.source = stats_source_;
+  record.destination = stats_destination_;
+  record.reporter = inbound_ ? StatsReporter::kDestination : StatsReporter::kSource;
+  record.security = inbound_ ? StatsSecurity::kMutualTls : StatsSecurity::kUnknown;
+  record.flags = flags_of_end(reason);
+  record.closed = 1;
+  worker_.telemetry->requests()->record(record);
+  if (!inbound_)
+    scope_->record(worker_.telemetry->index(), TrafficScope::Bytes{.closed = 1});
+}
+
 bool Connection::logs() const {
   return worker_.options.access_log && log::enabled(log::Level::kInfo, "access");
 }
 
 void Connection::report(EndReason reason, const Error* error, const LogFields& fields) {
   worker_.metrics.count_end(reason);
+  tell_end(reason);
   if (!logs()) return;
   auto or_dash = [](const std::string& text) { return text.empty() ? "-" : text.c_str(); };
   EM_LOG(kInfo, "access",

@@ -12,6 +12,7 @@
 #include "p2p/mesh.h"
 #include "proxy/l4_pump.h"
 #include "proxy/options.h"
+#include "proxy/telemetry/telemetry.h"
 #include "proxy/worker_metrics.h"
 
 namespace edgemesh::proxy {
@@ -50,12 +51,18 @@ struct WorkerContext : PumpContext {
   // Offered each captured connection first; true: it was taken. Null: all are forwarded as bytes.
   std::function<bool(io::Fd& fd, const SockAddr& peer, const SockAddr& destination)> take_http;
   std::function<void()> on_empty;  // while draining: the last connection ended
+  WorkerTelemetry* telemetry = nullptr;  // null: nothing is told
 
   size_t connections = 0;
   Connection* first = nullptr;
 
   // Ends all connections.
   void abort_all();
+
+ private:
+  friend class Connection;
+  void tell_progress();
+  std::unique_ptr<io::Timer> progress_timer_;  // with telemetry, while there are connections
 };
 
 class Connection : public Pump {
@@ -86,12 +93,19 @@ class Connection : public Pump {
     std::string_view path = "none";
   };
   bool logs() const;  // whether report() will write a line, so that fields need filling
+  // Whose bytes these are: a service, and the node that its endpoint is on. `peer` is the node that
+  // the connection came from; empty: this one.
+  void tell_service(std::string_view ns, std::string_view name, uint16_t port,
+                    std::string_view node, std::string_view peer = {});
   // Counts and logs the end.
   void report(EndReason reason, const Error* error, const LogFields& fields);
 
  private:
   friend struct WorkerContext;
   void on_timer();
+  // To the metrics: what was moved since the last time; the end.
+  void tell_progress();
+  void tell_end(EndReason reason);
 
   WorkerContext& worker_;
   Connection* previous_ = nullptr;
@@ -100,6 +114,10 @@ class Connection : public Pump {
   SockAddr destination_;
   TimePoint opened_;
   int32_t connect_us_ = -1;
+  bool told_open_ = false, inbound_ = false;
+  LabelSetId stats_source_ = kUnknownPeer, stats_destination_ = kUnknownPeer;
+  uint64_t told_received_ = 0, told_sent_ = 0;
+  TrafficScopePtr scope_;  // null: nothing is told
   io::Timer timer_;
 };
 

@@ -46,6 +46,7 @@ class InboundConnection final : public Connection {
       on_pump_end(EndReason::kClientReset, nullptr);
       return;
     }
+    tell_service({}, {}, 0, worker().options.node, peer_);
     set_client(std::move(client));
     start_pump(nullptr, true);
   }

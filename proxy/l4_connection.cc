@@ -233,6 +233,7 @@ bool L4Connection::feed_upstream() {
 void L4Connection::established() {
   if (pumping()) return;
   note_connected();
+  tell_service(service_->ns, service_->name, port_->port, endpoint_->node.str());
   worker().picker.on_success(*endpoint_);
   failures_.reset();
   if (early_) {
@@ -271,6 +272,8 @@ void L4Connection::lost(const Error& error) {
 }
 
 void L4Connection::on_pump_end(EndReason reason, const Error* error) {
+  tell_service(service_->ns, service_->name, port_->port,
+               endpoint_ != nullptr ? std::string_view(endpoint_->node.str()) : std::string_view());
   LogFields fields;
   if (logs()) {
     fields.source = source().to_string();

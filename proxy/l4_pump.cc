@@ -8,6 +8,8 @@
 
 #include "core/obs/metrics.h"
 
+#include "proxy/telemetry/response_flags.h"
+
 namespace edgemesh::proxy {
 
 namespace {
@@ -36,6 +38,21 @@ std::string_view to_string(EndReason reason) {
     case EndReason::kShutdown: return "shutdown";
   }
   return "?";
+}
+
+uint32_t flags_of_end(EndReason reason) {
+  switch (reason) {
+    case EndReason::kNoService: return flag::kNoRoute;
+    case EndReason::kNoEndpoint: return flag::kNoHealthyUpstream;
+    case EndReason::kConnectFailed:
+    case EndReason::kConnectTimeout:
+    case EndReason::kNoTunnel: return flag::kUpstreamConnect;
+    case EndReason::kTooMany: return flag::kUpstreamOverflow;
+    case EndReason::kUpstreamReset: return flag::kUpstreamTermination;
+    case EndReason::kClientReset: return flag::kDownstreamTermination;
+    case EndReason::kIdle: return flag::kStreamIdle;
+    default: return 0;
+  }
 }
 
 std::string_view in_words(EndReason reason) {

@@ -42,6 +42,7 @@ enum class EndReason : uint8_t {
 inline constexpr size_t kEndReasons = static_cast<size_t>(EndReason::kShutdown) + 1;
 std::string_view to_string(EndReason reason);  // for metric labels
 std::string_view in_words(EndReason reason);   // for the access log
+uint32_t flags_of_end(EndReason reason);       // response flags, for access log and metrics
 inline bool is_failure(EndReason reason) {
   return reason != EndReason::kClosed && reason != EndReason::kIdle &&
          reason != EndReason::kClientReset;

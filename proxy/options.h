@@ -9,6 +9,8 @@
 
 namespace edgemesh::proxy {
 
+class Telemetry;
+
 struct L4Options {
   std::string node;  // name of this node: which endpoints are local
   std::string zone;  // of this node
@@ -48,6 +50,7 @@ struct ProxyOptions {
   Duration drain_timeout = std::chrono::seconds(10);
   Duration udp_idle_timeout = std::chrono::minutes(1);  // of a flow of datagrams
   size_t udp_max_flows = 10'000;  // of one worker; less where the open files limit is lower
+  Telemetry* telemetry = nullptr;  // has as many workers; outlives the proxy. Null: nothing is told
 };
 
 // The listeners for capture: TPROXY on loopback (it needs no reachable address), for connections and

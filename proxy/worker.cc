@@ -69,7 +69,10 @@ Worker::Worker(std::unique_ptr<io::Loop> loop, const ProxyOptions& options, obs:
                                                registry, index)),
       udp_(*loop_, udp_options(options), registry, index),
       udp_inbound_(udp_, context_->snapshot),
-      inbound_(*context_, &udp_inbound_) {}
+      inbound_(*context_, &udp_inbound_) {
+  if (options.telemetry != nullptr)
+    context_->telemetry = &options.telemetry->worker(static_cast<size_t>(index));
+}
 
 Result<std::unique_ptr<Worker>> Worker::create(int index, const ProxyOptions& options,
                                                obs::Registry& registry) {

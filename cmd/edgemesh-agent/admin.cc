@@ -25,6 +25,7 @@ auto answer_later(const Writer& writer) {
 Result<std::unique_ptr<AdminServer>> make_admin(io::Loop& loop, const SockAddr& listen,
                                                 obs::Registry& registry, AdminSources sources) {
   EM_TRY(auto admin, AdminServer::create(loop, listen, registry, std::move(sources.not_ready)));
+  add_proxy_pages(*admin, {sources.l7, sources.telemetry, &registry});
   admin->get_json("/config_dump", std::move(sources.config));
   admin->get_json("/status", std::move(sources.status));
   admin->get_json("/peers", std::move(sources.peers));

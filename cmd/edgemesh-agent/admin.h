@@ -1,4 +1,5 @@
-// The agent's pages on its admin endpoint (cmd/admin has health, metrics, log levels and who may ask). Only
+// The agent's pages on its admin endpoint (cmd/admin has health, metrics, log levels and who may ask;
+// cmd/proxy_pages clusters, listeners, routes, stats, traffic). Only
 // netcheck and path probes act.
 //   GET  /config_dump /status /peers /services
 //   GET  /path?node=N     the path to a node as it is; POST opens one and waits for it
@@ -12,6 +13,7 @@
 #include <string>
 
 #include "cmd/admin/admin_server.h"
+#include "cmd/proxy_pages/proxy_pages.h"
 
 namespace edgemesh::cmd {
 
@@ -22,6 +24,8 @@ struct AdminSources {
   std::function<nlohmann::json()> peers;
   std::function<nlohmann::json()> services;
   std::function<nlohmann::json()> config;
+  proxy::L7Proxy* l7 = nullptr;  // null: no HTTP
+  proxy::Telemetry* telemetry = nullptr;
   std::function<void(std::function<void(Result<nlohmann::json>)>)> netcheck;
   std::function<void(const std::string& node, bool open,
                      std::function<void(Result<nlohmann::json>)>)> path;

@@ -11,6 +11,7 @@
 
 #include "core/base/log.h"
 #include "core/base/version.h"
+#include "proxy/telemetry/response_flags.h"
 
 namespace edgemesh::cmd {
 
@@ -182,6 +183,8 @@ Result<> App::open_proxy() {
   options.l4.capture_cidrs = service_cidrs();
   if (config_.capture.enable)
     options.listeners = proxy::capture_listeners();
+  EM_TRY_VOID(open_telemetry(options.workers));
+  options.telemetry = telemetry_.get();
   EM_TRY(proxy_, proxy::Proxy::create(loop_, options, metrics_));
   EM_TRY_VOID(open_http());
   if (config_.p2p.enable) {
@@ -214,6 +217,21 @@ Result<> App::open_proxy() {
   return {};
 }
 
+Result<> App::open_telemetry(int workers) {
+  proxy::TelemetryOptions options;
+  if (!config_.proxy.config.empty()) {
+    EM_TRY(http_config_, proxy::model::load_config(config_.proxy.config));
+    options.spec = http_config_->telemetry;
+  }
+  options.workers = static_cast<size_t>(workers);
+  options.node = config_.node_name;
+  options.flags_text = proxy::flags_text;
+  options.client.mark = kOwnMark;
+  EM_TRY(telemetry_, proxy::Telemetry::make(loop_, std::move(options)));
+  metrics_.on_text([t = telemetry_.get()](std::string& out) { t->append_text(out); });
+  return {};
+}
+
 Result<> App::open_http() {
   if (!config_.proxy.http && config_.proxy.config.empty()) return {};
   io::Resolver::Options resolver;
@@ -229,16 +247,19 @@ Result<> App::open_http() {
   options.lookup = proxy::lookup_by(*resolver_);
   options.drain_timeout = config_.proxy.drain_timeout;
   options.capture_services = config_.proxy.http;
+  options.metrics = &metrics_;
+  options.telemetry = telemetry_.get();
   EM_TRY(l7_, proxy::L7Proxy::create(loop_, proxy_->worker_loops(), options));
   metrics_.on_text([l7 = l7_.get()](std::string& out) { l7->append_metrics(out); });
   proxy_->set_take_http([l7 = l7_.get()](int worker, io::Fd& fd, const SockAddr& peer,
                                          const SockAddr& destination) {
     return l7->take_captured(worker, fd, peer, destination);
   });
-  return reload();
+  return http_config_ != nullptr ? l7_->apply(std::exchange(http_config_, nullptr)) : Result<>();
 }
 
 Result<> App::reload() {
+  if (telemetry_) telemetry_->reopen_logs();
   if (!l7_ || config_.proxy.config.empty()) return {};
   EM_TRY(auto config, proxy::model::load_config(config_.proxy.config));
   return l7_->apply(std::move(config));
@@ -338,6 +359,8 @@ Result<> App::open_admin() {
   sources.peers = [this] { return peers_json(); };
   sources.services = [this] { return services_json(); };
   sources.config = [this] { return config_json(); };
+  sources.l7 = l7_.get();
+  sources.telemetry = telemetry_.get();
   sources.netcheck = [this](JsonDone done) { netcheck(std::move(done)); };
   sources.path = [this](const std::string& node, bool open_it, JsonDone done) {
     path(node, open_it, std::move(done));

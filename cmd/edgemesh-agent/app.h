@@ -46,6 +46,7 @@ class App final : private agent::MeshSink {
   Result<> open();
   Result<> open_proxy();
   Result<> open_http();
+  Result<> open_telemetry(int workers);
   Result<> open_capture();
   Result<> open_dns();
   Result<> make_channel();
@@ -102,6 +103,8 @@ class App final : private agent::MeshSink {
   std::unique_ptr<agent::MeshModule> mesh_module_;
   std::unique_ptr<bus::Bus> bus_;
   std::unique_ptr<agent::Renewal> renewal_;
+  std::shared_ptr<const proxy::model::Config> http_config_;  // as read at the start
+  std::unique_ptr<proxy::Telemetry> telemetry_;
   std::unique_ptr<proxy::Proxy> proxy_;
   std::unique_ptr<io::Resolver> resolver_;  // of clusters by DNS name
   std::unique_ptr<proxy::L7Proxy> l7_;

@@ -112,6 +112,7 @@ json App::config_json() {
                      {"relay", told.turn.host}}},
           {"serviceCidrs", cidrs},
           {"snapshotVersion", registry_.snapshot()->version()},
+          {"proxy", l7_ ? config_dump(*l7_) : json::object()},
           {"services", services_json()}};
 }
 

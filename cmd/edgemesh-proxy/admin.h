@@ -1,5 +1,6 @@
-// The proxy's pages on its admin endpoint (cmd/admin has health, metrics, log levels and who may ask).
-//   GET  /clusters /listeners [?format=json]   /routes   /stats (as /metrics)
+// The proxy's pages on its admin endpoint (cmd/admin has health, metrics, log levels and who may ask;
+// cmd/proxy_pages clusters, listeners, routes, stats, traffic).
+//   GET  /config_dump
 //   POST /drain /reload
 // Threads: the loop given.
 #pragma once
@@ -15,6 +16,7 @@ namespace edgemesh::cmd {
 
 struct AdminSources {
   proxy::L7Proxy* l7 = nullptr;
+  proxy::Telemetry* telemetry = nullptr;
   std::function<bool()> draining;
   std::function<void()> drain;
   std::function<Result<>()> reload;

@@ -1,7 +1,7 @@
 #include "cmd/edgemesh-proxy/app.h"
 
 #include "core/base/log.h"
-#include "proxy/upstream/cluster_report.h"
+#include "proxy/telemetry/response_flags.h"
 
 namespace edgemesh::cmd {
 
@@ -12,7 +12,16 @@ Result<std::unique_ptr<ProxyApp>> ProxyApp::create(io::Loop& loop, const ProxyFl
   threads.workers = flags.workers;
   threads.l4.node = flags.node;
   EM_TRY(app->threads_, proxy::Proxy::create(loop, threads, app->registry_));
+  EM_TRY(auto config, proxy::model::load_config(flags.config));
+  proxy::TelemetryOptions telemetry;
+  telemetry.workers = app->threads_->worker_loops().size();
+  telemetry.spec = config->telemetry;
+  telemetry.node = flags.node;
+  telemetry.flags_text = proxy::flags_text;
+  EM_TRY(app->telemetry_, proxy::Telemetry::make(loop, std::move(telemetry)));
+  app->registry_.on_text([t = app->telemetry_.get()](std::string& out) { t->append_text(out); });
   proxy::L7ProxyOptions options;
+  options.telemetry = app->telemetry_.get();
   options.place.node = flags.node;
   options.place.locality.zone = flags.zone;
   options.connector.node = flags.node;
@@ -21,7 +30,7 @@ Result<std::unique_ptr<ProxyApp>> ProxyApp::create(io::Loop& loop, const ProxyFl
   options.metrics = &app->registry_;
   EM_TRY(app->l7_, proxy::L7Proxy::create(loop, app->threads_->worker_loops(), options));
   app->registry_.on_text([l7 = app->l7_.get()](std::string& out) { l7->append_metrics(out); });
-  EM_TRY_VOID(app->reload());
+  EM_TRY_VOID(app->l7_->apply(std::move(config)));
   if (!flags.admin.empty()) {
     auto listen = SockAddr::parse(flags.admin);
     if (!listen)
@@ -42,13 +51,18 @@ ProxyApp::~ProxyApp() {
 }
 
 Result<> ProxyApp::reload() {
+  telemetry_->reopen_logs();
   EM_TRY(auto config, proxy::model::load_config(flags_.config));
+  if (config->telemetry.metrics != telemetry_->spec().metrics ||
+      config->telemetry.tracing != telemetry_->spec().tracing)
+    EM_LOG(kWarn, "proxy", "telemetry: metrics and tracing change with the next start");
   return l7_->apply(std::move(config));
 }
 
 AdminSources ProxyApp::sources() {
   AdminSources out;
   out.l7 = l7_.get();
+  out.telemetry = telemetry_.get();
   out.draining = [this] { return draining_; };
   out.drain = [this] { shut_down(); };
   out.reload = [this] { return reload(); };

@@ -26,7 +26,7 @@ class ProxyApp {
  public:
   static Result<std::unique_ptr<ProxyApp>> create(io::Loop& loop, const ProxyFlags& flags);
   ~ProxyApp();
-  // Reads the configuration again; on an error the one before stays.
+  // Reads the configuration again; on an error the one before stays. Access logs are opened again.
   Result<> reload();
   // Drains and stops the loop. A second call does not wait.
   void shut_down();
@@ -40,6 +40,7 @@ class ProxyApp {
   obs::Registry registry_;
   std::unique_ptr<io::Resolver> resolver_;
   std::unique_ptr<proxy::Proxy> threads_;
+  std::unique_ptr<proxy::Telemetry> telemetry_;
   std::unique_ptr<proxy::L7Proxy> l7_;
   std::unique_ptr<AdminServer> admin_;
   bool draining_ = false;

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cmd/edgemesh/commands.h"
+#include "cmd/edgemesh/top.h"
 #include "core/base/log.h"
 #include "core/base/version.h"
 
@@ -16,7 +17,7 @@ using edgemesh::Result;
 using edgemesh::cli::Common;
 
 void add_common(CLI::App* command, Common& common) {
-  command->add_option("--admin", common.admin, "the agent's admin endpoint")->capture_default_str();
+  command->add_option("--admin", common.admin, "admin endpoint of the agent (or of an edgemesh-proxy: top)")->capture_default_str();
   command->add_option("-o,--output", common.output, "text or json")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
@@ -57,6 +58,14 @@ int main(int argc, char** argv) {
   path_command->add_option("node", node, "name of the node")->required();
   add_common(path_command, common);
 
+  edgemesh::cli::TopFlags top;
+  auto* top_command = app.add_subcommand("top", "requests, errors, latency and bytes by service, live");
+  top_command->add_option("--interval", top.interval, "seconds between two pictures")
+      ->capture_default_str()
+      ->check(CLI::Range(0.1, 3600.0));
+  top_command->add_flag("--once", top.once, "print one interval and end");
+  add_common(top_command, common);
+
   CLI11_PARSE(app, argc, argv);
   signal(SIGPIPE, SIG_IGN);
   edgemesh::log::set_level(edgemesh::log::Level::kWarn);
@@ -65,6 +74,7 @@ int main(int argc, char** argv) {
   if (*reset_command) result = edgemesh::cli::reset(reset, common);
   if (*status_command) result = edgemesh::cli::status(common);
   if (*netcheck_command) result = edgemesh::cli::netcheck(common);
+  if (*top_command) result = edgemesh::cli::top(top, common);
   if (*path_command) result = edgemesh::cli::path(node, common);
   if (!result) {
     std::fprintf(stderr, "edgemesh: %s\n", result.error().message.c_str());

@@ -140,6 +140,7 @@ void Exchange::finish() {
   if (state_ == State::kFree) return;
   const int status_class = status_ / 100 % 6;
   connection_->slot().stats->by_class[status_class].add();
+  if (worker_.telemetry() != nullptr) tell_end();
   drop_tries();
   down_.reset();
   state_ = State::kFree;
@@ -154,6 +155,7 @@ void Exchange::finish() {
   request_.reset();
   request_trailers_.reset();
   answer_.reset();
+  answer_trailers_.reset();
   facts_ = Facts{};
   entry_ = nullptr;
   cluster_.reset();
@@ -165,7 +167,10 @@ void Exchange::finish() {
   tried_.clear();
   set_cookie_.clear();
   detail_.clear();
-  route_deadline_ = stream_deadline_ = wake_at_ = TimePoint{};
+  upstream_ = SockAddr{};
+  stats_destination_ = kUnknownPeer;
+  traced_ = false;
+  answer_begun_ = route_deadline_ = stream_deadline_ = wake_at_ = TimePoint{};
   idle_timeout_ = whole_timeout_ = Duration{};
   received_ = sent_ = 0;
   flags_ = attempts_ = policy_step_ = mirrors_ = 0;
@@ -182,6 +187,7 @@ LogFacts Exchange::log_facts() const {
   facts.facts = &facts_;
   facts.request = request_.get();
   facts.response = answer_.get();
+  facts.trailers = answer_trailers_.get();
   const auto took = worker_.loop().now() - begun_;
   facts.duration_us = std::chrono::duration_cast<std::chrono::microseconds>(took).count();
   facts.start = worker_.loop().clock().wall_now() -
@@ -190,11 +196,18 @@ LogFacts Exchange::log_facts() const {
   facts.bytes_received = received_;
   facts.bytes_sent = sent_;
   facts.attempts = attempts_;
-  if (winner_ != nullptr && winner_->host() != nullptr) facts.upstream = &winner_->host()->addr();
+  if (answer_begun_ != TimePoint{})
+    facts.answer_us =
+        std::chrono::duration_cast<std::chrono::microseconds>(answer_begun_ - begun_).count();
+  if (winner_ != nullptr && winner_->host() != nullptr)
+    facts.upstream = &winner_->host()->addr();
+  else if (upstream_.port != 0)
+    facts.upstream = &upstream_;
   if (cluster_) facts.upstream_cluster = cluster_->name();
   if (entry_ != nullptr) facts.route_name = entry_->route->name;
   facts.response_flags = flags_text(flags_);
   facts.details = detail_;
+  if ((flags_ & flag::kUpstreamConnect) != 0) facts.failure = detail_;
   return facts;
 }
 

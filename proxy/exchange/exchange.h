@@ -24,13 +24,15 @@
 
 #include "proxy/compress/encoder.h"
 #include "proxy/exchange/remote_keys.h"
-#include "proxy/exchange/response_flags.h"
+#include "proxy/telemetry/response_flags.h"
 #include "proxy/exchange/runtime.h"
 #include "proxy/exchange/sub_request.h"
 #include "proxy/exchange/upstream_try.h"
 #include "proxy/http/stream.h"
 #include "proxy/route/facts.h"
 #include "proxy/route/retry.h"
+#include "proxy/telemetry/telemetry.h"
+#include "proxy/telemetry/tracing.h"
 #include "proxy/upstream/list.h"
 
 namespace edgemesh::proxy {
@@ -151,6 +153,14 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   // For fields that are set while the request is under way: without what costs a system call.
   LogFacts log_facts_for_fields() const { return log_facts(); }
 
+  // exchange_telemetry.cc
+  void begin_trace();
+  int grpc_status() const;
+  void note_upstream(Host& host);
+  void tell_end();
+  void count_end(WorkerTelemetry& telemetry, const LogFacts& facts, bool grpc);
+  void put_span(SpanLane& lane, const LogFacts& facts) const;
+
   // Times. One timer for all; it is not stopped when a deadline moves on, but looks again.
   void set_deadline(TimePoint* which, TimePoint when);
   void note_activity();
@@ -176,7 +186,7 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   StreamPtr down_;
   HeadPtr request_;
   HeadPtr request_trailers_;
-  HeadPtr answer_;  // its head, for the log
+  HeadPtr answer_, answer_trailers_;  // for the log
   Facts facts_;
   const RouteEntry* entry_ = nullptr;  // lives as long as version_
   ClusterRef cluster_;
@@ -197,8 +207,11 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   TimePoint route_deadline_{}, stream_deadline_{}, wake_at_{};  // zero: none
   TimePoint last_active_{};
   Duration idle_timeout_{}, whole_timeout_{};
-  TimePoint begun_{};
+  TimePoint begun_{}, answer_begun_{};
 
+  TraceContext trace_;
+  SockAddr upstream_;  // of the last try; port 0: none
+  LabelSetId stats_destination_ = kUnknownPeer;
   uint64_t received_ = 0, sent_ = 0;  // bytes of bodies
   uint64_t lingered_ = 0;
   uint64_t hash_ = 0;
@@ -222,6 +235,7 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   bool cors_ = false;       // the answer gets CORS fields
   bool owes_continue_ = false;  // "100 Continue" is ours to send
   bool retry_taken_ = false;    // of the cluster's retries, for the try that comes
+  bool traced_ = false;         // trace_ is set
   bool repeated_ = false;  // it was sent again because its idle connection had closed
 };
 

@@ -76,6 +76,7 @@ void Exchange::commit(UpstreamTry& from, HeadPtr head, bool end) {
     from.sent_ = 0;
   }
   answer_ = std::move(head);
+  answer_begun_ = worker_.loop().now();
   status_ = answer_->status;
   tunnel_ = status_ == 101 || (request_->method == "CONNECT" && status_ / 100 == 2);
   if (tunnel_) {
@@ -163,7 +164,8 @@ void Exchange::on_try_trailers(UpstreamTry& from, HeadPtr trailers) {
     sent_ += coded.size();
     down_->send_data(coded, false);
   }
-  down_->send_trailers(*trailers);
+  answer_trailers_ = std::move(trailers);
+  down_->send_trailers(*answer_trailers_);
   answer_ended();
 }
 
@@ -230,6 +232,7 @@ void Exchange::send_reply(HeadPtr head, std::string_view body) {
   drop_tries();
   winner_ = nullptr;
   answer_ = std::move(head);
+  answer_begun_ = worker_.loop().now();
   status_ = answer_->status;
   state_ = State::kAnswering;
   const bool no_body = status_ == 204 || status_ == 304;

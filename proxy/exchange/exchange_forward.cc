@@ -173,6 +173,7 @@ void Exchange::start_try() {
     return refuse(503, "no healthy upstream", flag::kNoHealthyUpstream, "no healthy upstream");
   ++attempts_;
   tried_.push_back(host);
+  note_upstream(*host);
   prepare_try(*host);
   if (t->start(*host, is_retry)) {
     const Duration limit =

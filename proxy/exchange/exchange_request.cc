@@ -72,6 +72,7 @@ bool Exchange::check_request() {
   find_client();
   note_client_cert();
   add_request_fields();
+  begin_trace();
   return true;
 }
 

@@ -1,8 +1,10 @@
 #include "proxy/exchange/http_connection.h"
 
+#include "proxy/exchange/cluster_telemetry.h"
 #include "proxy/http/h1_server.h"
 #include "proxy/http/h2_server.h"
 #include "proxy/route/format.h"
+#include "proxy/telemetry/response_flags.h"
 
 namespace edgemesh::proxy {
 
@@ -50,6 +52,8 @@ HttpConnection::HttpConnection(L7Worker& worker, ChainSlotPtr slot, ClientInfo c
   append_ip(client_.peer.ip, &peer_text_);
   worker_.connections().push_back(*this);
   worker_.stats().active_connections.up();
+  if (WorkerTelemetry* telemetry = worker_.telemetry())
+    stats_source_ = telemetry->source_of(client_.identity.get(), !is_inbound(**slot_->version));
   const Duration age = (*slot_->version)->spec->max_duration;
   if (age > Duration::zero()) {
     max_age_ = std::make_unique<io::Timer>(worker_.loop(), [this] { drain(); });
@@ -106,9 +110,43 @@ void HttpConnection::on_request(StreamPtr stream, HeadPtr head, bool end) {
   exchange->begin(*this, std::move(stream), std::move(head), end);
 }
 
-void HttpConnection::on_bad_request(int status, std::string_view) {
+void HttpConnection::on_bad_request(int status, std::string_view why) {
   slot_->stats->bad_requests.add();
   slot_->stats->by_class[status / 100 % 6].add();
+  if (worker_.telemetry() != nullptr) tell_bad_request(status, why);
+}
+
+// There is no exchange for what cannot be read.
+void HttpConnection::tell_bad_request(int status, std::string_view why) {
+  WorkerTelemetry& telemetry = *worker_.telemetry();
+  const HttpRuntime& runtime = **slot_->version;
+  if (runtime.told.log != nullptr) {
+    Facts facts;
+    facts.peer = client_.peer;
+    facts.local = client_.local;
+    facts.client = client_.peer.ip;
+    facts.server_name = client_.server_name;
+    facts.identity = client_.identity.get();
+    facts.tls = client_.tls;
+    LogFacts log;
+    log.facts = &facts;
+    log.start = worker_.loop().clock().wall_now();
+    log.duration_us = 0;
+    log.status = status;
+    log.response_flags = flags_text(flag::kDownstreamProtocol);
+    log.details = log.connection_details = why;
+    runtime.told.log->log(telemetry.lane(), log);
+  }
+  if (telemetry.requests() == nullptr) return;
+  RequestRecord record;
+  record.source = stats_source_;
+  record.reporter = reporter_of(runtime);
+  record.security = security_of(runtime, client_.identity.get());
+  record.flags = flag::kDownstreamProtocol;
+  record.status = status;
+  telemetry.requests()->record(record);
+  if (runtime.told.listener != nullptr)
+    runtime.told.listener->record(telemetry.index(), TrafficScope::Finished{.status = status});
 }
 
 void HttpConnection::on_closed() {

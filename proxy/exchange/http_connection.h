@@ -35,6 +35,7 @@ class HttpConnection final : public HttpServerConnection::Handler, public ListNo
   const ChainSlot& slot() const { return *slot_; }
   const ClientInfo& client() const { return client_; }
   const std::string& peer_text() const { return peer_text_; }  // its address without the port
+  LabelSetId stats_source() const { return stats_source_; }
   // Of a rate limit that is counted for each connection; made when first asked for.
   TokenBucket* own_bucket(const RateLimiter& limiter);
 
@@ -43,6 +44,7 @@ class HttpConnection final : public HttpServerConnection::Handler, public ListNo
   ~HttpConnection() override;
   void make_codec(std::unique_ptr<io::Stream> stream, bool http2, std::string_view initial);
   void on_request(StreamPtr stream, HeadPtr head, bool end) override;
+  void tell_bad_request(int status, std::string_view why);
   void on_bad_request(int status, std::string_view why) override;
   void on_closed() override;
 
@@ -50,6 +52,7 @@ class HttpConnection final : public HttpServerConnection::Handler, public ListNo
   ChainSlotPtr slot_;
   ClientInfo client_;
   std::string peer_text_;
+  LabelSetId stats_source_ = kUnknownPeer;
   io::Task on_closed_;
   std::unique_ptr<HttpServerConnection> codec_;
   List<Exchange> exchanges_;

@@ -14,6 +14,7 @@
 #include "proxy/exchange/remote_keys.h"
 #include "proxy/exchange/runtime.h"
 #include "proxy/http/write_batch.h"
+#include "proxy/telemetry/telemetry.h"
 #include "proxy/upstream/hash.h"
 #include "proxy/upstream/list.h"
 #include "proxy/upstream/pool.h"
@@ -32,6 +33,7 @@ struct L7WorkerOptions {
   // Bytes of a request's body that are kept for a retry, a hedge, a mirror.
   size_t replay_bytes = 64 * 1024;
   uint64_t seed = 0;  // 0: from the clock
+  WorkerTelemetry* telemetry = nullptr;  // null: nothing is told; it outlives the worker
 };
 
 // One worker's counts.
@@ -58,6 +60,7 @@ class L7Worker {
   Random& random() { return random_; }
   L7Stats& stats() { return stats_; }
   const L7WorkerOptions& options() const { return options_; }
+  WorkerTelemetry* telemetry() const { return options_.telemetry; }
   // Null when tests gave a connector.
   void set_dialer(p2p::Dialer* dialer);
 

@@ -12,9 +12,24 @@
 #include "proxy/route/jwt_gate.h"
 #include "proxy/route/policies.h"
 #include "proxy/route/route_table.h"
+#include "proxy/telemetry/telemetry.h"
 #include "proxy/upstream/host.h"
 
 namespace edgemesh::proxy {
+
+// Where a process tells of its traffic; both may be null.
+struct TelemetryPlace {
+  Telemetry* process = nullptr;               // outlives all runtimes
+  const model::Telemetry* defaults = nullptr;  // of chains that say nothing; for the call
+};
+// What a chain's requests or connections are told to.
+struct ChainTelemetry {
+  std::shared_ptr<const AccessLogger> log;  // null: none
+  TrafficScopePtr listener;                 // null: not counted
+  static Result<ChainTelemetry> make(const model::Listener& listener,
+                                     const std::vector<model::AccessLog>& logs,
+                                     const TelemetryPlace& place);
+};
 
 struct HttpRuntime {
   model::FilterChainPtr chain;
@@ -24,6 +39,8 @@ struct HttpRuntime {
   std::shared_ptr<const RouteTable> routes;
   std::shared_ptr<const Policies> policies;  // of the chain itself; null: none
   std::shared_ptr<const JwtGate> jwt;        // null: none
+  ChainTelemetry told;
+  model::PerMillion trace_share = 0;
 };
 using HttpRuntimePtr = std::shared_ptr<const HttpRuntime>;
 
@@ -31,7 +48,8 @@ using HttpRuntimePtr = std::shared_ptr<const HttpRuntime>;
 Result<HttpRuntimePtr> make_http_runtime(const model::Listener& listener,
                                          model::FilterChainPtr chain,
                                          std::shared_ptr<const RouteTable> routes,
-                                         const HttpRuntime* previous);
+                                         const HttpRuntime* previous,
+                                         const TelemetryPlace& telemetry = {});
 
 // A runtime as one worker holds it: counted without atomics. Threads: that worker's loop.
 class ChainVersion {

@@ -30,7 +30,9 @@ Speaks speaks(const discovery::Port& port) {
 }
 
 std::string key_of(const discovery::ServiceEntry& service, uint16_t port) {
-  return fmt::format("outbound|{}||{}.{}", port, service.name, service.ns);
+  std::string out;
+  append_service_key(service.ns, service.name, port, &out);
+  return out;
 }
 
 bool has_remote(const discovery::Port& port, std::string_view node) {
@@ -182,7 +184,9 @@ void L7Proxy::make_service(const std::string& key, const std::string& ns, const 
   const auto spec = make_listener(key);
   config.listeners[key] = spec;
   auto tables = RouteTables::build(config, {});
-  auto runtime = tables ? build_listener(spec, *tables, nullptr)
+  const TelemetryPlace place{options_.telemetry,
+                             config_ != nullptr ? &config_->telemetry : nullptr};
+  auto runtime = tables ? build_listener(spec, *tables, nullptr, place)
                         : Result<ListenerRuntimePtr>(fail(tables.error()));
   auto updated = runtime ? manager_->update({made.cluster}) : Result<>(fail(runtime.error()));
   if (!updated) {

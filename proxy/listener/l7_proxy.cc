@@ -47,6 +47,8 @@ Result<std::unique_ptr<L7Proxy>> L7Proxy::create(io::Loop& main, std::vector<io:
     one.connector = proxy->options_.connector;
     one.max_requests = proxy->options_.max_requests;
     one.seed = proxy->options_.seed;
+    if (proxy->options_.telemetry != nullptr)
+      one.telemetry = &proxy->options_.telemetry->worker(static_cast<size_t>(i));
     proxy->sides_.push_back(
         std::make_shared<Side>(*proxy->loops_[static_cast<size_t>(i)], std::move(one)));
   }
@@ -132,7 +134,8 @@ Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config) {
     const auto before = listeners_.find(name);
     const bool is_new = before == listeners_.end();
     EM_TRY(change.runtime,
-           build_listener(spec, tables, is_new ? nullptr : before->second.runtime.get()));
+           build_listener(spec, tables, is_new ? nullptr : before->second.runtime.get(),
+                          {options_.telemetry, &config->telemetry}));
     change.opens = is_new || !same_addresses(*before->second.runtime->spec, *spec);
     if (change.opens) {
       EM_TRY(change.sockets, open_sockets(*spec, &change.addrs));

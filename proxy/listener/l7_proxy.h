@@ -31,6 +31,7 @@ struct L7ProxyOptions {
   obs::Registry* metrics = nullptr;
   // Connections to service ports whose name or appProtocol says HTTP are balanced by request.
   bool capture_services = false;
+  Telemetry* telemetry = nullptr;  // has as many workers; outlives the proxy. Null: nothing is told
 };
 
 // What is read of a configuration by operators.
@@ -69,6 +70,7 @@ class L7Proxy {
   std::vector<std::pair<std::string, SockAddr>> listen_addrs() const;
   std::vector<std::shared_ptr<const HostSet>> clusters() const { return manager_->sets(); }
   L7Totals totals() const;
+  Telemetry* telemetry() const { return options_.telemetry; }
   // Prometheus text (0.0.4).
   void append_metrics(std::string& out) const;
 

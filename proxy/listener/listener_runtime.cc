@@ -15,7 +15,8 @@ Result<> check_supported(const model::Listener& spec, const model::FilterChain& 
 }
 
 Result<ChainRuntime> make_chain(const model::Listener& spec, const model::FilterChainPtr& chain,
-                                const FindRoutes& routes, const ChainRuntime* previous) {
+                                const FindRoutes& routes, const ChainRuntime* previous,
+                                const TelemetryPlace& telemetry) {
   EM_TRY_VOID(check_supported(spec, *chain));
   ChainRuntime made;
   made.chain = chain;
@@ -33,11 +34,15 @@ Result<ChainRuntime> make_chain(const model::Listener& spec, const model::Filter
   if (const auto* http = std::get_if<model::HttpChain>(&chain->network)) {
     EM_TRY(auto table, routes(*http));
     EM_TRY(made.http, make_http_runtime(spec, chain, std::move(table),
-                                        previous != nullptr ? previous->http.get() : nullptr));
-  } else if (const auto& tcp = std::get<model::TcpChain>(chain->network);
-             tcp.rbac.get() != nullptr) {
+                                        previous != nullptr ? previous->http.get() : nullptr,
+                                        telemetry));
+    return made;
+  }
+  const auto& tcp = std::get<model::TcpChain>(chain->network);
+  if (tcp.rbac.get() != nullptr) {
     EM_TRY(made.rbac, RbacEngine::make(tcp.rbac));
   }
+  EM_TRY(made.told, ChainTelemetry::make(spec, tcp.access_log, telemetry));
   return made;
 }
 
@@ -50,17 +55,19 @@ const ChainRuntime* ListenerRuntime::find(const std::string& name) const {
 }
 
 Result<ListenerRuntimePtr> make_listener_runtime(model::ListenerPtr spec, const FindRoutes& routes,
-                                                 const ListenerRuntime* previous) {
+                                                 const ListenerRuntime* previous,
+                                                 const TelemetryPlace& telemetry) {
   auto out = std::make_shared<ListenerRuntime>();
   for (const auto& chain : spec->chains) {
     const ChainRuntime* before = previous != nullptr ? previous->find(chain->name) : nullptr;
-    EM_TRY(auto made, make_chain(*spec, chain, routes, before));
+    EM_TRY(auto made, make_chain(*spec, chain, routes, before, telemetry));
     out->chains.push_back(std::move(made));
   }
   if (spec->default_chain != nullptr) {
     const bool had = previous != nullptr && previous->fallback.chain != nullptr;
     EM_TRY(out->fallback,
-           make_chain(*spec, spec->default_chain, routes, had ? &previous->fallback : nullptr));
+           make_chain(*spec, spec->default_chain, routes, had ? &previous->fallback : nullptr,
+                      telemetry));
   }
   out->inspect_tls = needs_tls_inspection(*spec);
   out->inspect_http = needs_http_inspection(*spec);

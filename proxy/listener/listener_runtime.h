@@ -19,6 +19,7 @@ struct ChainRuntime {
   std::shared_ptr<const TlsRuntime> tls;   // null: no TLS
   HttpRuntimePtr http;                     // null: it forwards bytes
   std::shared_ptr<const RbacEngine> rbac;  // of a chain of bytes; null: none
+  ChainTelemetry told;                     // of a chain of bytes
 };
 
 struct ListenerRuntime {
@@ -38,7 +39,8 @@ using FindRoutes =
 // `previous` (may be null): parts that did not change are taken over. Errors name the listener and
 // what is not supported or wrong.
 Result<ListenerRuntimePtr> make_listener_runtime(model::ListenerPtr spec, const FindRoutes& routes,
-                                                 const ListenerRuntime* previous);
+                                                 const ListenerRuntime* previous,
+                                                 const TelemetryPlace& telemetry = {});
 
 struct ListenerShared {
   explicit ListenerShared(std::string listener, int workers) : name(std::move(listener)) {

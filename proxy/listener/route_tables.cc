@@ -52,7 +52,8 @@ RouteTables::TablePtr RouteTables::find(const model::HttpChain& chain) const {
 }
 
 Result<ListenerRuntimePtr> build_listener(const model::ListenerPtr& spec, const RouteTables& tables,
-                                          const ListenerRuntime* before) {
+                                          const ListenerRuntime* before,
+                                          const TelemetryPlace& telemetry) {
   using Kind = model::Listener::Kind;
   if (spec->kind == Kind::kInternal)
     return fail(ErrorCode::kInvalidArgument, "listener {}: internal listeners are not supported here", spec->name);
@@ -62,13 +63,13 @@ Result<ListenerRuntimePtr> build_listener(const model::ListenerPtr& spec, const 
       return fail(ErrorCode::kNotFound, "listener {}: no routes '{}'", spec->name, chain.routes);
     return table;
   };
-  return make_listener_runtime(spec, routes, before);
+  return make_listener_runtime(spec, routes, before, telemetry);
 }
 
 Result<> check_config(const model::Config& config) {
   EM_TRY(const RouteTables tables, RouteTables::build(config, {}));
   for (const auto& [name, spec] : config.listeners)
-    EM_TRY_VOID(build_listener(spec, tables, nullptr));
+    EM_TRY_VOID(build_listener(spec, tables, nullptr, {nullptr, &config.telemetry}));
   for (const auto& [name, cluster] : config.clusters) {
     if (cluster->tls.get() == nullptr) continue;
     auto context = client_context(*cluster);

@@ -27,6 +27,7 @@ class RouteTables {
 };
 
 Result<ListenerRuntimePtr> build_listener(const model::ListenerPtr& spec, const RouteTables& tables,
-                                          const ListenerRuntime* before);
+                                          const ListenerRuntime* before,
+                                          const TelemetryPlace& telemetry = {});
 
 }  // namespace edgemesh::proxy

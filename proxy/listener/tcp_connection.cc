@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "core/base/log.h"
+#include "proxy/exchange/cluster_telemetry.h"
+#include "proxy/telemetry/response_flags.h"
 #include "proxy/upstream/hash.h"
 
 namespace edgemesh::proxy {
@@ -20,6 +22,7 @@ TcpConnection::TcpConnection(WorkerListener& listener, Start start)
       opened_(listener.worker().l7.loop().now()),
       timer_(listener.worker().l7.loop(), [this] { on_timer(); }) {
   listener.tcp_connections().push_back(*this);
+  listener.note_tcp();
 }
 
 TcpConnection::~TcpConnection() {
@@ -36,6 +39,10 @@ void TcpConnection::begin() {
   facts_.identity = start_.client.identity.get();
   facts_.tls = start_.client.tls;
   facts_.random = listener_.worker().l7.random().next();
+  if (WorkerTelemetry* telemetry = listener_.worker().l7.telemetry()) {
+    const bool inbound = reporter_of(start_.runtime->spec->direction) == StatsReporter::kDestination;
+    source_ = telemetry->source_of(facts_.identity, !inbound);
+  }
   if (start_.chain->rbac != nullptr && !start_.chain->rbac->check(facts_).allowed) {
     listener_.worker().l7.stats().rbac_denied.add();
     return on_pump_end(EndReason::kRefused, nullptr);
@@ -83,6 +90,8 @@ void TcpConnection::try_next() {
   }
   host_ = HostRef(host);
   tried_.push_back(host);
+  if (auto* telemetry = worker.telemetry(); telemetry != nullptr && telemetry->requests() != nullptr)
+    destination_ = destination_of(*telemetry, *host);
   ticket_ = RequestTicket();
   ticket_ = RequestTicket::take(*host, model::RequestPriority::kDefault);
   if (!ticket_) return on_pump_end(EndReason::kTooMany, nullptr);
@@ -139,12 +148,74 @@ void TcpConnection::on_timer() {
   timer_.start_at(next);
 }
 
+void TcpConnection::tell_progress() {
+  WorkerTelemetry* telemetry = listener_.worker().l7.telemetry();
+  if (telemetry == nullptr || telemetry->requests() == nullptr) return;
+  TrafficScope::Bytes bytes;
+  bytes.received = bytes_to_upstream() - told_received_;
+  bytes.sent = bytes_to_client() - told_sent_;
+  bytes.opened = told_open_ ? 0 : 1;
+  if (told_open_ && bytes.received == 0 && bytes.sent == 0) return;
+  told_open_ = true;
+  told_received_ += bytes.received;
+  told_sent_ += bytes.sent;
+  TcpRecord record;
+  record.source = source_;
+  record.destination = destination_;
+  record.reporter = reporter_of(start_.runtime->spec->direction);
+  record.security = security_of(start_.runtime->spec->direction, facts_.identity);
+  record.opened = bytes.opened;
+  record.sent = bytes.sent;
+  record.received = bytes.received;
+  telemetry->requests()->record(record);
+  if (cluster_) telemetry_of(*telemetry, *cluster_).scope->record(telemetry->index(), bytes);
+  if (start_.chain->told.listener != nullptr)
+    start_.chain->told.listener->record(telemetry->index(), bytes);
+}
+
+void TcpConnection::tell_end(EndReason reason, const Error* error) {
+  WorkerTelemetry& telemetry = *listener_.worker().l7.telemetry();
+  const uint32_t flags = flags_of_end(reason);
+  tell_progress();
+  if (telemetry.requests() != nullptr) {
+    TcpRecord record;
+    record.source = source_;
+    record.destination = destination_;
+    record.reporter = reporter_of(start_.runtime->spec->direction);
+    record.security = security_of(start_.runtime->spec->direction, facts_.identity);
+    record.flags = flags;
+    record.closed = 1;
+    telemetry.requests()->record(record);
+    const TrafficScope::Bytes closed{.closed = 1};
+    if (cluster_) telemetry_of(telemetry, *cluster_).scope->record(telemetry.index(), closed);
+    if (start_.chain->told.listener != nullptr)
+      start_.chain->told.listener->record(telemetry.index(), closed);
+  }
+  if (start_.chain->told.log == nullptr) return;
+  const auto took = listener_.worker().l7.loop().now() - opened_;
+  LogFacts log;
+  log.facts = &facts_;
+  log.duration_us = std::chrono::duration_cast<std::chrono::microseconds>(took).count();
+  log.start = listener_.worker().l7.loop().clock().wall_now() -
+              std::chrono::duration_cast<std::chrono::system_clock::duration>(took);
+  log.bytes_received = bytes_to_upstream();
+  log.bytes_sent = bytes_to_client();
+  log.attempts = static_cast<uint32_t>(tried_.size());
+  if (host_) log.upstream = &host_->addr();
+  if (cluster_) log.upstream_cluster = cluster_->name();
+  log.response_flags = flags_text(flags);
+  log.connection_details = in_words(reason);
+  if (error != nullptr) log.failure = error->message;
+  start_.chain->told.log->log(telemetry.lane(), log);
+}
+
 void TcpConnection::on_pump_end(EndReason reason, const Error* error) {
   if (is_failure(reason)) listener_.stats().tcp_failures.add();
   if (host_ && pumping() && !is_failure(reason)) report_outcome(*host_, Outcome::kSuccess);
   EM_LOG(kDebug, "proxy", "{} {} -> {}: {}{}{}", start_.runtime->spec->name,
          facts_.peer.to_string(), host_ ? host_->addr().to_string() : "-", in_words(reason),
          error != nullptr ? ": " : "", error != nullptr ? error->message : "");
+  if (listener_.worker().l7.telemetry() != nullptr) tell_end(reason, error);
   delete this;
 }
 

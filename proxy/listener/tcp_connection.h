@@ -11,6 +11,7 @@
 #include "proxy/l4_pump.h"
 #include "proxy/listener/worker_listener.h"
 #include "proxy/route/facts.h"
+#include "proxy/telemetry/telemetry.h"
 #include "proxy/upstream/outlier.h"
 
 namespace edgemesh::proxy {
@@ -26,6 +27,8 @@ class TcpConnection final : public Pump, public ListNode<TcpConnection> {
   };
   static void start(WorkerListener& listener, Start start);
   void abort(EndReason reason) { on_pump_end(reason, nullptr); }
+  // Counts what was moved since the last time.
+  void tell_progress();
 
  private:
   TcpConnection(WorkerListener& listener, Start start);
@@ -39,6 +42,7 @@ class TcpConnection final : public Pump, public ListNode<TcpConnection> {
   void on_upstream_failed_early(const Error& error) override;
   void fail_attempt(const Error& error);
   void on_timer();
+  void tell_end(EndReason reason, const Error* error);
   const model::TcpChain& spec() const {
     return std::get<model::TcpChain>(start_.chain->chain->network);
   }
@@ -52,6 +56,9 @@ class TcpConnection final : public Pump, public ListNode<TcpConnection> {
   const model::WeightedCluster* choice_ = nullptr;
   std::vector<const Host*> tried_;
   bool has_connection_ = false;  // of the cluster's limit
+  LabelSetId source_ = kUnknownPeer, destination_ = kUnknownPeer;
+  uint64_t told_received_ = 0, told_sent_ = 0;
+  bool told_open_ = false;
   TimePoint opened_;
   io::Timer timer_;
 };

@@ -7,6 +7,10 @@
 
 namespace edgemesh::proxy {
 
+namespace {
+constexpr Duration kProgressEvery = std::chrono::seconds(1);
+}
+
 WorkerListener::WorkerListener(ListenerWorker& worker, std::shared_ptr<ListenerShared> shared,
                                ListenerRuntimePtr runtime)
     : worker_(worker), shared_(std::move(shared)), runtime_(std::move(runtime)) {}
@@ -43,6 +47,18 @@ void WorkerListener::take(io::Fd fd, const SockAddr& peer, const SockAddr& local
   shared_->connections.fetch_add(1, std::memory_order_relaxed);
   ++connections_;
   Arrival::start(*this, std::move(*stream), peer, local);
+}
+
+void WorkerListener::note_tcp() {
+  if (worker_.l7.telemetry() == nullptr || worker_.l7.telemetry()->requests() == nullptr) return;
+  if (progress_ == nullptr)
+    progress_ = std::make_unique<io::Timer>(worker_.l7.loop(), [this] { tell_progress(); });
+  if (!progress_->active()) progress_->start(kProgressEvery);
+}
+
+void WorkerListener::tell_progress() {
+  for (TcpConnection* c = tcp_.front(); c != nullptr; c = tcp_.after(*c)) c->tell_progress();
+  if (!tcp_.empty()) progress_->start(kProgressEvery);
 }
 
 void WorkerListener::note_gone() {

@@ -54,9 +54,11 @@ class WorkerListener {
   ChainSlotPtr slot(const ChainRuntime& chain);
   List<Arrival>& arrivals() { return arrivals_; }
   List<TcpConnection>& tcp_connections() { return tcp_; }
+  void note_tcp();   // one more of bytes
   void note_gone();  // a connection that take() counted is over
 
  private:
+  void tell_progress();
   void on_accept(io::Fd fd, const SockAddr& peer);
   static std::string key_of(const ListenerRuntime& runtime, const ChainRuntime& chain);
 
@@ -68,6 +70,7 @@ class WorkerListener {
   List<Arrival> arrivals_;
   List<TcpConnection> tcp_;
   size_t connections_ = 0;
+  std::unique_ptr<io::Timer> progress_;  // counts bytes of long connections; only where there are any
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

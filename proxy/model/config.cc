@@ -59,6 +59,7 @@ void put(ByName<T>& all, std::shared_ptr<const T> one, Reader& reader) {
 Result<std::shared_ptr<const Config>> read_all(config::Document document) {
   auto out = std::make_shared<Config>();
   Reader root = document.root();
+  read_telemetry(root.section("telemetry"), out->telemetry);
   for (Reader item : root.sections("clusters")) {
     auto cluster = std::make_shared<Cluster>();
     read_cluster(item, cluster.get());

@@ -12,6 +12,7 @@
 #include "proxy/model/cluster.h"
 #include "proxy/model/listener.h"
 #include "proxy/model/route.h"
+#include "proxy/model/telemetry.h"
 
 namespace edgemesh::proxy::model {
 
@@ -23,6 +24,7 @@ struct Config {
   ByName<Listener> listeners;
   ByName<RouteConfig> routes;
   ByName<Cluster> clusters;
+  Telemetry telemetry;
 };
 
 // YAML; configs/proxy.yaml shows it. The error names file, line, key, value and what is allowed. A

@@ -65,6 +65,7 @@ void read_tcp(Reader reader, TcpChain& out) {
   read_hash_policies(reader, out.hash);
   out.rbac = read_rbac(reader);
   reader.read("tunnelHost", &out.tunnel_host);
+  read_access_logs(reader, out.access_log);
 }
 
 void read_http_limits(Reader& reader, HttpChain& out) {
@@ -111,14 +112,7 @@ void read_http(Reader reader, HttpChain& out) {
   reader.read("forward100Continue", &out.forward_100_continue);
   reader.read("via", &out.via);
   read_percent(reader, "tracePercent", &out.trace_share);
-  for (Reader item : reader.sections("accessLog")) {
-    AccessLog& log = out.access_log.emplace_back();
-    item.require("path");
-    item.read("path", &log.path);
-    item.read("format", &log.format);
-    log.json = read_pairs(item, "json");
-    item.read("minStatus", &log.min_status, 0, 599);
-  }
+  read_access_logs(reader, out.access_log);
   Reader policies = reader.section("policies");
   out.jwt = read_jwt(policies);
   RoutePolicies all;

@@ -35,5 +35,7 @@ Part<Jwt> read_jwt(Reader& reader);
 RouteConfigPtr read_route_config(Reader reader);
 WeightedCluster read_weighted_cluster(Reader reader);
 ListenerPtr read_listener(Reader reader);
+void read_access_logs(Reader& reader, std::vector<AccessLog>& out);
+void read_telemetry(Reader reader, Telemetry& out);
 
 }  // namespace edgemesh::proxy::model

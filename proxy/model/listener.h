@@ -12,6 +12,7 @@
 #include "proxy/model/cluster.h"
 #include "proxy/model/filter.h"
 #include "proxy/model/route.h"
+#include "proxy/model/telemetry.h"
 
 namespace edgemesh::proxy::model {
 
@@ -54,15 +55,6 @@ struct TlsTermination {
   friend bool operator==(const TlsTermination&, const TlsTermination&) = default;
 };
 
-// The access log of a listener.
-struct AccessLog {
-  std::string path;    // "-": standard output
-  std::string format;  // Envoy's operators; empty: the default format
-  std::vector<std::pair<std::string, std::string>> json;  // name, format; instead of `format`
-  int min_status = 0;                                     // only answers from this on
-  friend bool operator==(const AccessLog&, const AccessLog&) = default;
-};
-
 // A chain that forwards bytes.
 struct TcpChain {
   std::vector<WeightedCluster> clusters;
@@ -73,6 +65,7 @@ struct TcpChain {
   Part<Rbac> rbac;
   // CONNECT over HTTP to the cluster; a format. Empty: plain bytes.
   std::string tunnel_host;
+  std::vector<AccessLog> access_log;  // empty: the process'
   friend bool operator==(const TcpChain&, const TcpChain&) = default;
 };
 
@@ -122,10 +115,8 @@ struct HttpChain {
   bool forward_100_continue = false;
   std::string via;
 
-  // Tracing; 0: spans only for requests whose traceparent says so.
-  PerMillion trace_share = 0;
-
-  std::vector<AccessLog> access_log;
+  PerMillion trace_share = 0;         // of requests without a decision; 0: the process'
+  std::vector<AccessLog> access_log;  // empty: the process'
 
   // Policies, in this order; routes may have their own. Null: off.
   Part<ExtAuthz> ext_authz;

@@ -34,14 +34,19 @@ struct LogFacts {
   const Facts* facts = nullptr;
   const Head* request = nullptr;
   const Head* response = nullptr;
+  const Head* trailers = nullptr;  // of the answer
   std::chrono::system_clock::time_point start{};
   int64_t duration_us = -1;  // -1: not known yet
+  int64_t answer_us = -1;    // until the answer began; -1: it did not
   int status = 0;
+  int grpc_status = -1;  // -1: none
   uint64_t bytes_received = 0, bytes_sent = 0;
   uint32_t attempts = 0;
   const SockAddr* upstream = nullptr;
   const SockAddr* upstream_local = nullptr;
   std::string_view upstream_cluster, route_name, response_flags, details, failure, hostname;
+  std::string_view connection_details;  // why a connection was ended
+  std::string_view trace_id;            // hexadecimal
 };
 
 }  // namespace edgemesh::proxy

@@ -76,6 +76,34 @@ std::string_view version_text(HttpVersion version) {
   return "";
 }
 
+// gRPC's names of its status codes, in Envoy's two spellings.
+bool put_grpc_status(int status, std::string_view spelling, std::string* out) {
+  static constexpr std::string_view kNames[][2] = {
+      {"OK", "OK"},
+      {"Canceled", "CANCELLED"},
+      {"Unknown", "UNKNOWN"},
+      {"InvalidArgument", "INVALID_ARGUMENT"},
+      {"DeadlineExceeded", "DEADLINE_EXCEEDED"},
+      {"NotFound", "NOT_FOUND"},
+      {"AlreadyExists", "ALREADY_EXISTS"},
+      {"PermissionDenied", "PERMISSION_DENIED"},
+      {"ResourceExhausted", "RESOURCE_EXHAUSTED"},
+      {"FailedPrecondition", "FAILED_PRECONDITION"},
+      {"Aborted", "ABORTED"},
+      {"OutOfRange", "OUT_OF_RANGE"},
+      {"Unimplemented", "UNIMPLEMENTED"},
+      {"Internal", "INTERNAL"},
+      {"Unavailable", "UNAVAILABLE"},
+      {"DataLoss", "DATA_LOSS"},
+      {"Unauthenticated", "UNAUTHENTICATED"}};
+  if (status < 0) return false;
+  if (static_cast<size_t>(status) >= std::size(kNames)) {
+    append_number(static_cast<uint64_t>(status), out);
+    return true;
+  }
+  return put(kNames[status][spelling == "SNAKE_STRING" ? 1 : 0], out);
+}
+
 bool put_list(const std::vector<std::string>& values, std::string* out) {
   for (size_t i = 0; i < values.size(); ++i) {
     if (i > 0) *out += ',';
@@ -141,6 +169,14 @@ const Format::Name Format::kNames[] = {
     {"DOWNSTREAM_PEER_FINGERPRINT_256", kPeerSha256},
     {"HOSTNAME", kHostname},
     {"REQUEST_SCHEME", kScheme},
+    {"TRAILER", kTrailer},
+    {"GRPC_STATUS", kGrpcStatus},
+    {"GRPC_STATUS_NUMBER", kGrpcNumber},
+    {"CONNECTION_TERMINATION_DETAILS", kConnectionDetails},
+    {"TRACE_ID", kTraceId},
+    {"UPSTREAM_REMOTE_PORT", kUpstreamPort},
+    {"UPSTREAM_CLUSTER_RAW", kUpstreamCluster},
+    {"RESPONSE_DURATION", kAnswerTime},
 };
 
 Result<Format::Piece> Format::parse_operator(std::string_view text) {
@@ -169,8 +205,15 @@ Result<Format::Piece> Format::parse_operator(std::string_view text) {
   for (const Name& name : kNames) {
     if (name.name != text) continue;
     piece.op = name.op;
-    if ((piece.op == kRequestField || piece.op == kResponseField) && piece.text.empty())
+    const bool field =
+        piece.op == kRequestField || piece.op == kResponseField || piece.op == kTrailer;
+    if (field && piece.text.empty())
       return fail(ErrorCode::kInvalidArgument, "format operator '{}' needs a field name", whole);
+    if (piece.op == kGrpcStatus && !piece.text.empty() && piece.text != "CAMEL_STRING" &&
+        piece.text != "SNAKE_STRING" && piece.text != "NUMBER")
+      return fail(ErrorCode::kInvalidArgument,
+                  "format operator '{}': want CAMEL_STRING, SNAKE_STRING or NUMBER", whole);
+    if (piece.op == kGrpcStatus && piece.text == "NUMBER") piece.op = kGrpcNumber;
     return piece;
   }
   return fail(ErrorCode::kInvalidArgument, "format operator '%{}%' is not known", whole);
@@ -225,6 +268,9 @@ bool Format::number() const {
     case kReceived:
     case kSent:
     case kDuration:
+    case kGrpcNumber:
+    case kUpstreamPort:
+    case kAnswerTime:
     case kAttempts: return true;
     default: return false;
   }
@@ -267,6 +313,9 @@ bool Format::write_upstream(const Piece& piece, const LogFacts& facts, std::stri
     case kUpstreamLocal:
       if (facts.upstream_local != nullptr) append_address(*facts.upstream_local, out);
       return facts.upstream_local != nullptr;
+    case kUpstreamPort:
+      if (facts.upstream != nullptr) append_number(facts.upstream->port, out);
+      return facts.upstream != nullptr;
     case kUpstreamCluster: return put(facts.upstream_cluster, out);
     case kAttempts: append_number(facts.attempts, out); return true;
     case kFailure: return put(facts.failure, out);
@@ -296,6 +345,19 @@ bool Format::write_piece(const Piece& piece, const LogFacts& facts, std::string*
       if (facts.duration_us < 0) return false;
       append_number(static_cast<uint64_t>(facts.duration_us) / 1000, out);
       return true;
+    case kAnswerTime:
+      if (facts.answer_us < 0) return false;
+      append_number(static_cast<uint64_t>(facts.answer_us) / 1000, out);
+      return true;
+    case kTrailer:
+      return put_field(facts.trailers, piece.text, out) ||
+             put_field(facts.trailers, piece.other, out);
+    case kGrpcStatus: return put_grpc_status(facts.grpc_status, piece.text, out);
+    case kGrpcNumber:
+      if (facts.grpc_status >= 0) append_number(static_cast<uint64_t>(facts.grpc_status), out);
+      return facts.grpc_status >= 0;
+    case kConnectionDetails: return put(facts.connection_details, out);
+    case kTraceId: return put(facts.trace_id, out);
     case kRouteName: return put(facts.route_name, out);
     case kHostname: return put(facts.hostname, out);
     default: break;

@@ -70,6 +70,13 @@ class Format {
     kPeerSha256,
     kHostname,
     kScheme,
+    kTrailer,
+    kGrpcStatus,
+    kGrpcNumber,
+    kConnectionDetails,
+    kTraceId,
+    kUpstreamPort,
+    kAnswerTime,
   };
   struct Piece {
     Op op = kLiteral;

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -30,6 +31,33 @@ namespace edgemesh::proxy {
 
 class CompiledHost;
 
+// What the process counts of a route, hung on it when its first request ended. Thread-safe.
+class RouteNote {
+ public:
+  RouteNote() = default;
+  RouteNote(RouteNote&& other) noexcept : note_(other.note_.exchange(nullptr)) {}
+  RouteNote& operator=(RouteNote&&) = delete;
+  ~RouteNote() { delete note_.load(); }
+  void* get() const {
+    const auto* note = note_.load(std::memory_order_acquire);
+    return note != nullptr ? note->get() : nullptr;
+  }
+  std::shared_ptr<void> share() const {
+    const auto* note = note_.load(std::memory_order_acquire);
+    return note != nullptr ? *note : nullptr;
+  }
+  // The first one stays.
+  void set(std::shared_ptr<void> note) const {
+    auto made = std::make_unique<std::shared_ptr<void>>(std::move(note));
+    std::shared_ptr<void>* none = nullptr;
+    if (note_.compare_exchange_strong(none, made.get(), std::memory_order_acq_rel))
+      static_cast<void>(made.release());
+  }
+
+ private:
+  mutable std::atomic<std::shared_ptr<void>*> note_{nullptr};
+};
+
 // A route, compiled. It lives as long as its host: a request keeps a CompiledHostPtr.
 struct RouteEntry {
   const model::Route* route = nullptr;
@@ -46,6 +74,7 @@ struct RouteEntry {
     MutationsPtr request, response;
   };
   std::vector<ClusterMutations> clusters;  // as Forward::clusters; empty: none has any
+  RouteNote note;  // goes on in a host that changed
 
   const model::Forward* forward() const { return std::get_if<model::Forward>(&route->action); }
   // Index into forward()->clusters, by weight.

@@ -43,8 +43,10 @@ Result<> CompiledHost::add_route(const model::Route& route, const CompiledHost* 
   const Policies* old = nullptr;
   if (previous != nullptr)
     for (const RouteEntry& other : previous->routes_)
-      if (other.route->name == route.name && other.route->match == route.match)
+      if (other.route->name == route.name && other.route->match == route.match) {
         old = other.policies.get();
+        if (auto note = other.note.share()) entry.note.set(std::move(note));
+      }
   EM_TRY(entry.policies, Policies::make(route.policies, spec_->policies, old));
   if (const auto* forward = entry.forward()) {
     const bool any = std::any_of(

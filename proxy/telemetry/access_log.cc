@@ -16,18 +16,27 @@ Result<std::shared_ptr<const AccessLogger>> AccessLogger::make(
   if (logs.empty()) return std::shared_ptr<const AccessLogger>();
   auto out = std::make_shared<AccessLogger>();
   for (const auto& spec : logs) {
-    auto log = make_log(spec, writer);
+    auto log = make_log(spec, &writer);
     if (!log) return fail(log.error().with_context("access log " + spec.path));
     out->logs_.push_back(std::move(*log));
   }
   return std::shared_ptr<const AccessLogger>(std::move(out));
 }
 
+Result<> AccessLogger::check(const std::vector<model::AccessLog>& logs) {
+  for (const auto& spec : logs)
+    if (auto log = make_log(spec, nullptr); !log)
+      return fail(log.error().with_context("access log " + spec.path));
+  return {};
+}
+
 Result<AccessLogger::Log> AccessLogger::make_log(const model::AccessLog& spec,
-                                                 AccessLogWriter& writer) {
+                                                 AccessLogWriter* writer) {
   Log log;
   log.min_status = spec.min_status;
-  EM_TRY(log.file, writer.file(spec.path));
+  if (writer != nullptr) {
+    EM_TRY(log.file, writer->file(spec.path));
+  }
   if (spec.json.empty()) {
     std::string text = spec.format.empty() ? std::string(default_format()) : spec.format;
     if (!text.ends_with('\n')) text += '\n';

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "core/base/result.h"
-#include "proxy/model/listener.h"
+#include "proxy/model/telemetry.h"
 #include "proxy/route/format.h"
 #include "proxy/telemetry/access_log_writer.h"
 
@@ -32,6 +32,8 @@ class AccessLogger {
   // Null when `logs` is empty. Errors name the log's path and what is wrong in its format.
   static Result<std::shared_ptr<const AccessLogger>> make(const std::vector<model::AccessLog>& logs,
                                                           AccessLogWriter& writer);
+  // What make() would say of the formats.
+  static Result<> check(const std::vector<model::AccessLog>& logs);
   // `lane` is this thread's.
   void log(AccessLogWriter::Lane& lane, const LogFacts& facts) const;
 
@@ -48,7 +50,7 @@ class AccessLogger {
     std::vector<Member> members;
     int min_status = 0;
   };
-  static Result<Log> make_log(const model::AccessLog& spec, AccessLogWriter& writer);
+  static Result<Log> make_log(const model::AccessLog& spec, AccessLogWriter* writer);
   static void write_text(const Log& log, const LogFacts& facts, std::string* line);
   static void write_json(const Log& log, const LogFacts& facts, std::string* line,
                          std::string* value);

@@ -67,10 +67,11 @@ void peer_labels(std::string_view side, const StatsPeer& peer, std::string* out)
   put("_app", peer.app);
   put("_version", peer.version);
   put("_cluster", peer.cluster);
+  if (!peer.node.empty()) put("_node", peer.node);
 }
 
 StatsPeer other_peer() {
-  return {"other", "other", "other", "other", "other", "other", "other", "other"};
+  return {"other", "other", "other", "other", "other", "other", "other", "other", ""};
 }
 
 void family(std::string& out, std::string_view name, std::string_view type, std::string_view help) {

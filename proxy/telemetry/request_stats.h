@@ -36,6 +36,7 @@ inline constexpr LabelSetId kOtherPeer = 1;    // too many were interned
 struct StatsPeer {
   std::string workload, ns, principal, app, version, cluster;
   std::string canonical_service, canonical_revision;
+  std::string node;  // no label of Istio's; left out when empty
 };
 struct StatsService {
   std::string host, name, ns;

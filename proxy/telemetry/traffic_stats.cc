@@ -76,12 +76,25 @@ TrafficScope::~TrafficScope() {
   for (auto& slot : slots_) delete slot.load(std::memory_order_relaxed);
 }
 
-void TrafficScope::record(size_t worker, const Finished& what) {
+TrafficScope::Slot& TrafficScope::own(size_t worker) {
   Slot* slot = slots_[worker].load(std::memory_order_relaxed);
   if (slot == nullptr) {
     slot = new Slot;
     slots_[worker].store(slot, std::memory_order_release);
   }
+  return *slot;
+}
+
+void TrafficScope::record(size_t worker, const Bytes& what) {
+  Slot& slot = own(worker);
+  if (what.opened > 0) slot.opened.add(what.opened);
+  if (what.closed > 0) slot.closed.add(what.closed);
+  slot.bytes_received.add(what.received);
+  slot.bytes_sent.add(what.sent);
+}
+
+void TrafficScope::record(size_t worker, const Finished& what) {
+  Slot* slot = &own(worker);
   const int digit = what.status / 100;
   slot->by_class[static_cast<size_t>(digit >= 1 && digit <= 5 ? digit : 0)].add();
   slot->latency.record(what.duration_us);
@@ -103,6 +116,8 @@ TrafficScope::Totals TrafficScope::totals() const {
     out.resets += slot->resets.value();
     out.bytes_received += slot->bytes_received.value();
     out.bytes_sent += slot->bytes_sent.value();
+    out.connections_opened += slot->opened.value();
+    out.connections_closed += slot->closed.value();
     out.latency += slot->latency.snapshot();
   }
   return out;
@@ -112,11 +127,16 @@ TrafficScopePtr TrafficStats::scope(TrafficScope::Kind kind, std::string_view na
   const auto which = static_cast<size_t>(kind);
   std::lock_guard lock(mutex_);
   auto& list = scopes_[which];
-  if (list.size() >= prune_at_[which]) {
+  if (list.size() >= prune_at_[which] || (list.size() >= max_ && !list.contains(name))) {
     std::erase_if(list, [](const auto& entry) { return entry.second.expired(); });
     prune_at_[which] = std::max<size_t>(64, 2 * list.size());
   }
-  const auto it = list.try_emplace(std::string(name)).first;
+  constexpr std::string_view kOther = "_other";
+  auto it = list.find(name);
+  if (it != list.end())
+    if (auto held = it->second.lock()) return held;
+  if (list.size() >= max_ && it == list.end()) name = kOther;
+  it = list.try_emplace(std::string(name)).first;
   if (auto held = it->second.lock()) return held;
   auto made = std::make_shared<TrafficScope>(kind, std::string(name), workers_);
   it->second = made;
@@ -140,7 +160,8 @@ void TrafficStats::append_text(std::string& out) const {
     std::vector<Row> rows;
     for (const auto& scope : scopes(kind)) {
       Row row{fmt::format("{}=\"{}\"", names.label, escape(scope->name())), scope->totals()};
-      if (row.totals.requests() > 0) rows.push_back(std::move(row));
+      if (row.totals.requests() + row.totals.connections_opened > 0)
+        rows.push_back(std::move(row));
     }
     const std::string prefix = names.prefix;
     using Totals = TrafficScope::Totals;

@@ -65,6 +65,10 @@ class Host {
   uint32_t active() const { return stats_.active_requests.value(); }
   bool removed() const { return removed_; }
 
+  // A number that telemetry gives to the host; 0: none yet.
+  uint32_t label() const { return label_; }
+  void set_label(uint32_t label) { label_ = label; }
+
   // Owned; made by the pool.
   HostAttachment* attachment() const { return attachment_.get(); }
   void attach(std::unique_ptr<HostAttachment> attachment) { attachment_ = std::move(attachment); }
@@ -78,6 +82,7 @@ class Host {
   }
 
   uint32_t refs_ = 0;
+  uint32_t label_ = 0;
   bool removed_ = false;
   bool check_failed_ = false;  // when it was last looked at
   LocalRef<ClusterState> cluster_;

@@ -65,6 +65,9 @@ class ClusterState {
   Clock& clock() const { return clock_; }
   const std::vector<HostRef>& hosts() const { return hosts_; }
   bool retired() const { return retired_; }
+  // What telemetry counts of it on this worker; null: nothing yet.
+  const std::shared_ptr<void>& note() const { return note_; }
+  void set_note(std::shared_ptr<void> note) { note_ = std::move(note); }
 
   // The endpoints or the configuration changed. Hosts whose address stays are kept with all they
   // hold.
@@ -180,6 +183,7 @@ class ClusterState {
   AffinityTable affinity_;
   std::unordered_map<SockAddr, HostRef> original_;  // hosts that no set lists
   Credit credit_[2];
+  std::shared_ptr<void> note_;
 };
 
 // An open request: counts against the limits and for the host, for as long as it lives.

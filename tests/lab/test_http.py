@@ -65,6 +65,10 @@ def http_requests_are_balanced_one_by_one():
         listener = "outbound|80||both.default"
         assert agent.metric("edgemesh_listener_connections_total", listener=listener) == 1
         assert agent.metric("edgemesh_http_requests_total", listener=listener) == 12
+        # The scrape shows a request when its end was told.
+        wait_for(lambda: agent.metric("istio_requests_total", destination_service_name="both",
+                                      response_code="200", reporter="source") == 12, 5,
+                 lambda: agent.http("/metrics"))
         local = mesh.curl("a", "http://web-a.default.svc.cluster.local/")
         assert local.startswith("node-a "), local
         return f"12 requests, {len(ports)} connections"

@@ -108,6 +108,17 @@ void ExchangeTest::destroy_worker() {
   manager_.reset();
 }
 
+void ExchangeTest::tell(model::Telemetry spec) {
+  TelemetryOptions options;
+  options.spec = std::move(spec);
+  options.node = "edge-1";
+  options.flags_text = flags_text;
+  auto made = Telemetry::make(*loop_, std::move(options));
+  ASSERT_TRUE(made) << made.error().message;
+  telemetry_ = std::move(*made);
+  options_.telemetry = &telemetry_->worker(0);
+}
+
 void ExchangeTest::configure_text(const std::string& text) {
   auto config = model::parse_config(text, "test");
   ASSERT_TRUE(config) << config.error().message << text;
@@ -119,7 +130,8 @@ void ExchangeTest::apply(std::shared_ptr<const model::Config> config) {
   auto tables = RouteTables::build(*config_, tables_);
   ASSERT_TRUE(tables) << tables.error().message;
   tables_ = std::move(*tables);
-  auto runtime = build_listener(config_->listeners.begin()->second, tables_, listener_.get());
+  auto runtime = build_listener(config_->listeners.begin()->second, tables_, listener_.get(),
+                                {telemetry_.get(), &config_->telemetry});
   ASSERT_TRUE(runtime) << runtime.error().message;
   listener_ = *runtime;
   slot_->version = ChainVersionRef(new ChainVersion(listener_->chains.front().http));

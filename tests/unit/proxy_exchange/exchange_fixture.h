@@ -150,6 +150,8 @@ class ExchangeTest : public testing::Test, public Connector {
     return worker_->clusters().find(name)->stats();
   }
   void destroy_worker();
+  // Before the first configure(): telemetry is on.
+  void tell(model::Telemetry spec);
 
   Result<Connecting> connect(const model::Endpoint& to, const HostSet& set,
                              const ProxiedAddrs* addrs) override;
@@ -161,6 +163,7 @@ class ExchangeTest : public testing::Test, public Connector {
   L7Stats stats_;
   ListenerStats listener_stats_;
   std::map<std::string, Backend> backends_;
+  std::unique_ptr<Telemetry> telemetry_;
   std::unique_ptr<L7Worker> worker_;
   std::unique_ptr<ClusterManager> manager_;
   std::shared_ptr<const model::Config> config_;

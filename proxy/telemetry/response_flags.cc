@@ -1,4 +1,4 @@
-#include "proxy/exchange/response_flags.h"
+#include "proxy/telemetry/response_flags.h"
 
 #include <cstring>
 
