@@ -139,8 +139,6 @@ class Mesh {
   virtual Result<> set_identity(const std::string& cert_pem, const std::string& key_pem) = 0;
   // The machine's addresses changed. The mesh watches netlink itself; for tests and other causes.
   virtual void on_address_change() = 0;
-  // Replaces the list. Connections of peers whose certificate is in it end, with their streams.
-  virtual void set_revoked(const std::vector<RevokedNode>& nodes) = 0;
   virtual void known_peers(std::vector<KnownPeer> peers) = 0;
 
   virtual Dialer& dialer() = 0;

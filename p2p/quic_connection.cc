@@ -220,9 +220,6 @@ void QuicConn::receive(std::span<const uint8_t> datagram, TimePoint now) {
     fail_connection({ErrorCode::kResourceExhausted, "the peer dropped too many new streams", 0}, &load);
     return;
   }
-  if (rv == 0) return;
-  if (rv == NGTCP2_ERR_DRAINING) {
-    ngtcp2_connection_close_error peer;
   if (violation_ && !closed_) {
     ngtcp2_connection_close_error wrong;
     ngtcp2_connection_close_error_default(&wrong);
@@ -230,6 +227,9 @@ void QuicConn::receive(std::span<const uint8_t> datagram, TimePoint now) {
     fail_connection(violation_->second, &wrong);
     return;
   }
+  if (rv == 0) return;
+  if (rv == NGTCP2_ERR_DRAINING) {
+    ngtcp2_connection_close_error peer;
     ngtcp2_conn_get_connection_close_error(conn_, &peer);
     std::string reason(reinterpret_cast<const char*>(peer.reason), peer.reasonlen);  // NOLINT
     if (reason.empty()) reason = fmt::format("code {:#x}", peer.error_code);
@@ -289,12 +289,12 @@ void QuicConn::end(Error error) {
   waiting_dropped_ = 0;
   streams_.clear();
   send_list_.clear();
-  flush_later();
-}
-
   datagram_list_.clear();
   datagram_of_.reset();
   datagram_size_ = 0;
+  flush_later();
+}
+
 void QuicConn::close(const Error& reason) {
   if (closed_) return;
   ngtcp2_connection_close_error bye;

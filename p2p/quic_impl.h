@@ -143,12 +143,12 @@ class QuicConn final : public QuicConnection {
   void queue_event(const StreamPtr& stream);
   size_t room(const StreamCore& stream) const;
   void tell_room(StreamCore& stream);
-  const std::string& peer_node() const { return peer_node_; }
   // quic_datagrams.cc
   size_t max_datagram(const StreamCore& stream) const;
   bool send_datagram(StreamCore& stream, std::span<const uint8_t> data);
   std::optional<size_t> read_datagram(StreamCore& stream, std::span<uint8_t> into);
   void drop_datagrams(StreamCore& stream, bool received_too);  // those that wait
+  const std::string& peer_node() const { return peer_node_; }
   bool server() const { return server_; }
 
  private:
@@ -171,14 +171,13 @@ class QuicConn final : public QuicConnection {
   bool send_train();
   bool hand_over(const uint8_t* data, size_t size, size_t segment);
   ngtcp2_ssize write_one(uint8_t* to, size_t room, uint64_t ts);
-  void rotate_send_list(StreamCore& front, size_t sent);
   void fail_write(int rv);
+  void rotate_send_list(StreamCore& front, size_t sent);
   void send_close(const ngtcp2_connection_close_error& error);
   void arm_timer();
   void watch_path_size();
   void widen();
   uint64_t now_ns() const;
-
   // quic_datagrams.cc
   void on_datagram(std::span<const uint8_t> frame);
   void on_peer_stream(int64_t id, std::span<const uint8_t> data);  // a unidirectional one
@@ -187,6 +186,7 @@ class QuicConn final : public QuicConnection {
   ngtcp2_ssize write_datagram(uint8_t* to, size_t room, uint64_t ts);
   size_t datagram_room(size_t packet_room, size_t prefix) const;
   void violation(H3Error code, Error error);
+
   io::Loop& loop_;
   std::shared_ptr<const QuicIdentity> identity_;
   const std::string peer_node_;
@@ -229,8 +229,6 @@ class QuicConn final : public QuicConnection {
   double drops_left_;                // of the allowance for rapid resets...
   TimePoint drops_refilled_;         // ...and up to when it was refilled
   bool too_many_drops_ = false;
-  size_t unread_ = 0;                // payload that waits for readers
-  size_t owed_ = 0;                  // connection credit not given back for it
   // What the peer did wrong, by a callback: receive() closes the connection.
   std::optional<std::pair<H3Error, Error>> violation_;
   std::unordered_map<int64_t, H3UniReader> peer_streams_;  // unidirectional
@@ -243,6 +241,8 @@ class QuicConn final : public QuicConnection {
   StreamPtr datagram_of_;
   size_t datagrams_out_ = 0, datagrams_in_ = 0;            // bytes that wait
   size_t turn_of_datagrams_ = 0, turn_of_streams_ = 0;     // bytes sent while both wait
+  size_t unread_ = 0;                // payload that waits for readers
+  size_t owed_ = 0;                  // connection credit not given back for it
   uint64_t tx_bytes_ = 0;
   uint64_t rx_bytes_ = 0;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

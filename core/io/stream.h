@@ -69,13 +69,13 @@ class Stream {
   // what was written here, because it never left or the open was refused. Then, and only then, the
   // same bytes may be given to another stream.
   virtual bool nothing_delivered() const { return false; }
+  // Null: it carries bytes only, or does so yet. Owned by the stream; not to be kept.
+  virtual DatagramSide* datagrams() { return nullptr; }
 };
 
 inline std::span<const uint8_t> as_bytes(std::string_view text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};  // NOLINT
 }
-  // Null: it carries bytes only, or does so yet. Owned by the stream; not to be kept.
-  virtual DatagramSide* datagrams() { return nullptr; }
 inline std::string_view as_text(std::span<const uint8_t> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};  // NOLINT
 }
