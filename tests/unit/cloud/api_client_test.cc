@@ -1,6 +1,6 @@
 #include "cloud/api/embedded_client.h"
 #include "kube/informer.h"
-#include "tests/unit/cloud/api/fixture.h"
+#include "tests/unit/cloud/api_fixture.h"
 
 namespace edgemesh::cloud {
 namespace {

@@ -1,6 +1,6 @@
 #include "cloud/api/store.h"
 
-#include "tests/unit/cloud/api/fixture.h"
+#include "tests/unit/cloud/api_fixture.h"
 
 namespace edgemesh::cloud {
 namespace {
