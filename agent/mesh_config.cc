@@ -9,6 +9,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr size_t kMaxListed = 64;
+constexpr size_t kMaxRevoked = 4096;  // what a cloud keeps at most
 
 tl::unexpected<Error> wrong(const char* key, const char* want) {
   return fail(ErrorCode::kInvalidArgument, "mesh configuration: '{}' is not {}", key, want);
@@ -52,6 +53,23 @@ Result<> take_turn(const Json& object, MeshConfig::Turn* out) {
   return {};
 }
 
+Result<> take_revoked(const Json& object, std::vector<MeshConfig::Revoked>* out) {
+  const auto it = object.find("revoked");
+  if (it == object.end() || it->is_null()) return {};
+  if (!it->is_array() || it->size() > kMaxRevoked) return wrong("revoked", "a list of at most 4096");
+  for (const Json& item : *it) {
+    MeshConfig::Revoked entry;
+    if (!item.is_object()) return wrong("revoked", "a list of objects");
+    EM_TRY_VOID(take_text(item, "node", &entry.node));
+    const auto before = item.find("before");
+    if (entry.node.empty() || before == item.end() || !before->is_number_integer())
+      return wrong("revoked", "a list of nodes and times");
+    entry.before = before->get<int64_t>();
+    out->push_back(std::move(entry));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<MeshConfig> parse_mesh_config(std::string_view text) {
@@ -72,6 +90,7 @@ Result<MeshConfig> parse_mesh_config(std::string_view text) {
   if (!is_domain_name(out.cluster_domain)) return wrong("clusterDomain", "a domain name");
   EM_TRY_VOID(take_texts(json, "stun", &out.stun));
   EM_TRY_VOID(take_turn(json, &out.turn));
+  EM_TRY_VOID(take_revoked(json, &out.revoked));
   return out;
 }
 

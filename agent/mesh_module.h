@@ -44,6 +44,11 @@ struct MeshConfig {
     int64_t expires = 0;  // Unix seconds; 0: never
   } turn;
   std::vector<std::string> stun;  // "host:port"
+  struct Revoked {
+    std::string node;
+    int64_t before = 0;  // Unix seconds: its certificates with an earlier notBefore count no more
+  };
+  std::vector<Revoked> revoked;
 };
 // Fields of a wrong type are an error; unknown ones are ignored.
 Result<MeshConfig> parse_mesh_config(std::string_view json);

@@ -131,6 +131,7 @@ Result<> Bootstrap::check_renewal(const http::Request& request, const std::strin
     return fail(ErrorCode::kUnauthenticated,
                 "the client certificate ran out too long ago; join again with a token");
   }
+  if (options_.check_certificate) EM_TRY_VOID(options_.check_certificate(node, request.peer->not_before));
   return {};
 }
 
@@ -157,7 +158,8 @@ void Bootstrap::edge_certificate(const http::Request& request, Answer done) {
     return done(refuse(request, 401, "token validation failure, " + known.error().message));
   }
   // Before the name is taken: a request that is wrong in itself must not take it.
-  auto cert = ca_.sign_node(request.body, node, request.headers.get_or("ExtKeyUsages", ""));
+  const int64_t floor = options_.not_before_floor ? options_.not_before_floor(node, rights.replace) : 0;
+  auto cert = ca_.sign_node(request.body, node, request.headers.get_or("ExtKeyUsages", ""), floor);
   if (!cert) {
     const bool theirs = cert.error().code == ErrorCode::kInvalidArgument;
     return done(refuse(request, theirs ? 400 : 500, cert.error().message));
@@ -166,6 +168,8 @@ void Bootstrap::edge_certificate(const http::Request& request, Answer done) {
   if (!by_token || !options_.claim) return done(issue(*cert, node, peer, by_token));
   auto key = public_key_hash(*cert);
   if (!key) return done(refuse(request, 500, key.error().message));
+  const auto info = tls::parse_cert_der(*cert);
+  if (!info) return done(refuse(request, 500, info.error().message));
   auto claimed = [this, alive = std::weak_ptr<bool>(alive_), cert = std::move(*cert), node, peer,
                   done = std::move(done)](Result<> result) mutable {
     if (alive.expired()) return;
@@ -175,8 +179,9 @@ void Bootstrap::edge_certificate(const http::Request& request, Answer done) {
                 taken ? result.error().message
                       : "cannot tell whether the name is free: " + result.error().message));
   };
-  options_.claim({.node = node, .key_hash = std::move(*key), .replace = rights.replace},
-                 std::move(claimed));
+  options_.claim(
+      {.node = node, .key_hash = std::move(*key), .replace = rights.replace, .not_before = info->not_before},
+      std::move(claimed));
 }
 
 }  // namespace edgemesh::cloud

@@ -35,6 +35,10 @@ struct BootstrapOptions {
   std::chrono::seconds renew_grace = std::chrono::hours(24 * 365);
   Rate rate{.per_second = 5, .burst = 50};                  // a client address
   std::function<bool(const std::string& node)> node_known;  // for /node/<n>; may be empty
+  // Whether a certificate of the node with this notBefore may be renewed, as Revocations::check; may be empty.
+  std::function<Result<>(const std::string& node, int64_t not_before)> check_certificate;
+  // As Revocations::not_before_floor; may be empty.
+  std::function<int64_t(const std::string& node, bool replaces)> not_before_floor;
   // Takes a name for the holder of a token, as NodeClaims::claim.
   std::function<void(NodeClaim claim, NodeClaims::Done done)> claim;
 };

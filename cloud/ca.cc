@@ -19,8 +19,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Clocks of small machines run behind after a power cut; certificates begin a little in the past.
-constexpr int64_t kBackdateSeconds = 3600;
 constexpr int64_t kDay = 86400;
 constexpr int64_t kCaLifetime = 100 * 364 * kDay;  // KubeEdge's
 constexpr int64_t kServerLifetime = 10 * 365 * kDay;
@@ -164,7 +162,7 @@ Result<> Ca::load_derived() {
 }
 
 Result<std::string> Ca::sign_node(std::string_view csr_der, const std::string& node,
-                                  std::string_view ext_key_usages) const {
+                                  std::string_view ext_key_usages, int64_t not_before_floor) const {
   EM_TRY_VOID(check_node_name(node));
   if (csr_der.empty() || csr_der.size() > kMaxCsrBytes) {
     return fail(ErrorCode::kInvalidArgument, "the body must be a certificate request in DER");
@@ -186,7 +184,7 @@ Result<std::string> Ca::sign_node(std::string_view csr_der, const std::string& n
   sign.subject = {.common_name = user, .organizations = {std::string(kNodesGroup)}};
   sign.sans.uri = {tls::node_spiffe_id(options_.trust_domain, node)};
   // No DNS name: a node that chose the cloud's host name for its own could pass for the cloud.
-  sign.not_before = now() - kBackdateSeconds;
+  sign.not_before = std::max(now() - kBackdateSeconds, not_before_floor);
   sign.not_after = now() + options_.node_lifetime.count();
   return tls::sign_csr(pair_, csr_der, sign);
 }

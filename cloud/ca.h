@@ -40,9 +40,10 @@ class Ca {
   // A node's certificate (DER). The CSR's CN must be system:node:<node> and its O system:nodes.
   // `ext_key_usages`: a JSON array of Go's x509.ExtKeyUsage numbers (1 server, 2 client; 0, any,
   // means both), empty: client. The certificate gets a SPIFFE id and the node's name as SANs
-  // whatever the CSR asks. Errors are kInvalidArgument and may be shown to the peer.
+  // whatever the CSR asks. It begins at `not_before_floor` (Unix seconds) at the earliest. Errors are
+  // kInvalidArgument and may be shown to the peer.
   Result<std::string> sign_node(std::string_view csr_der, const std::string& node,
-                                std::string_view ext_key_usages) const;
+                                std::string_view ext_key_usages, int64_t not_before_floor = 0) const;
   // For the hub, the bootstrap and the API. `names` are DNS names or addresses that clients dial.
   Result<tls::KeyAndCert> issue_server(const std::vector<std::string>& names) const;
   // A Kubernetes administrator (O=system:masters).
@@ -65,6 +66,9 @@ class Ca {
   std::string hash_;
   std::string key_der_;  // RFC 5915, the key of the tokens
 };
+
+// Clocks of small machines run behind after a power cut: certificates begin so far in the past.
+inline constexpr int64_t kBackdateSeconds = 3600;
 
 // Hex SHA-256 of the certificate's public key (SubjectPublicKeyInfo).
 Result<std::string> public_key_hash(std::string_view cert_der);

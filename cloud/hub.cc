@@ -76,6 +76,7 @@ Result<std::string> Hub::identify(const http::Request& request) const {
                 "node_id '{}' does not agree with the certificate ({})", claimed.substr(0, 80),
                 node);
   }
+  if (options_.check_certificate) EM_TRY_VOID(options_.check_certificate(node, request.peer->not_before));
   return node;
 }
 
@@ -117,7 +118,8 @@ void Hub::add_session(std::string node, const http::Request& request,
     end_session(*old, 1008, "replaced by a newer session of this node");
   }
   auto session =
-      std::make_unique<HubSession>(*this, node, request.peer_addr.to_string(), std::move(socket));
+      std::make_unique<HubSession>(*this, node, request.peer_addr.to_string(), request.peer->not_before,
+                                   std::move(socket));
   sessions_.emplace(node, std::move(session));
   metrics_->accepted.add();
   metrics_->sessions.set(static_cast<int64_t>(sessions_.size()));
@@ -220,6 +222,17 @@ void Hub::tick() {
   for (const std::string& node : nodes) {
     if (HubSession* session = find(node)) session->tick(loop_.now());
   }
+}
+
+void Hub::close_refused() {
+  if (!options_.check_certificate) return;
+  std::vector<std::pair<HubSession*, std::string>> gone;
+  for (const auto& [node, session] : sessions_) {
+    if (auto ok = options_.check_certificate(node, session->not_before()); !ok) {
+      gone.emplace_back(session.get(), ok.error().message);
+    }
+  }
+  for (auto& [session, why] : gone) end_session(*session, 1008, why);
 }
 
 void Hub::drain() {

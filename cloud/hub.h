@@ -34,6 +34,8 @@ struct HubOptions {
   std::string cert_pem;
   std::string key_pem;
   std::string ca_pem;
+  // Whether a certificate of the node with this notBefore still counts; may be empty.
+  std::function<Result<>(const std::string& node, int64_t not_before)> check_certificate;
   size_t max_nodes = 5000;
   size_t max_message_bytes = 4 << 20;
   size_t max_queued_bytes = 8 << 20;  // a node
@@ -68,6 +70,8 @@ class Hub final : public NodeLink {
   SockAddr local_addr() const { return servers_.front()->local_addr(); }
   // Tells every node to go (close code 1001) and takes no new ones.
   void drain();
+  // Ends the sessions whose certificate check_certificate refuses by now.
+  void close_refused();
   size_t sessions() const { return sessions_.size(); }
   // Sessions whose goodbye is not answered yet.
   size_t closing() const { return closing_.size(); }

@@ -17,11 +17,12 @@ int64_t micros(TimePoint t) {
 
 }  // namespace
 
-HubSession::HubSession(Hub& hub, std::string node, std::string address,
+HubSession::HubSession(Hub& hub, std::string node, std::string address, int64_t not_before,
                        std::unique_ptr<http::WebSocket> socket)
     : hub_(hub),
       node_(std::move(node)),
       address_(std::move(address)),
+      not_before_(not_before),
       socket_(std::move(socket)),
       last_heard_(hub.loop_.now()) {
   counters_.node = node_;

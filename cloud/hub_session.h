@@ -11,10 +11,12 @@ namespace edgemesh::cloud {
 
 class HubSession final : public http::WebSocket::Handler {
  public:
-  HubSession(Hub& hub, std::string node, std::string address,
+  // `not_before`: of the node's certificate, Unix seconds.
+  HubSession(Hub& hub, std::string node, std::string address, int64_t not_before,
              std::unique_ptr<http::WebSocket> socket);
 
   const std::string& node() const { return node_; }
+  int64_t not_before() const { return not_before_; }
   NodeStatus status() const;
   // False when the queue is full: the session has then overflowed and must be cut.
   bool enqueue(Frame frame);
@@ -39,6 +41,7 @@ class HubSession final : public http::WebSocket::Handler {
   Hub& hub_;
   std::string node_;
   std::string address_;
+  int64_t not_before_;
   std::unique_ptr<http::WebSocket> socket_;
   std::deque<Frame> queue_;
   size_t queued_bytes_ = 0;

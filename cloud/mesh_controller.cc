@@ -209,6 +209,11 @@ void MeshController::on_synced() {
   link_.wake_all();
 }
 
+void MeshController::set_revoked(std::vector<RevokedNode> revoked) {
+  revoked_ = std::move(revoked);
+  for (auto& [node, state] : nodes_) send_config(node, state);
+}
+
 void MeshController::on_connected(const std::string& node) {
   NodeState& state = nodes_[node];
   state = {};
@@ -258,6 +263,9 @@ void MeshController::send_config(const std::string& node, NodeState& state) {
                {"clusterDomain", options_.cluster_domain},
                {"serviceCidrs", options_.service_cidrs},
                {"stun", options_.stun}};
+  for (const RevokedNode& entry : revoked_) {
+    content["revoked"].push_back({{"node", entry.node}, {"before", entry.before}});
+  }
   state.config_expires = 0;
   if (const TurnOptions& turn = options_.turn; !turn.host.empty()) {
     const TurnCredentials credentials =

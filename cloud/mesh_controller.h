@@ -15,6 +15,7 @@
 
 #include "cloud/mesh_log.h"
 #include "cloud/node_link.h"
+#include "cloud/revocations.h"
 #include "core/io/loop.h"
 #include "core/obs/metrics.h"
 #include "kube/informer.h"
@@ -48,6 +49,9 @@ class MeshController {
   bool ready() const;
   const MeshLog& log() const { return log_; }
 
+  // Whose certificates count no more; all nodes are told.
+  void set_revoked(std::vector<RevokedNode> revoked);
+
   void on_connected(const std::string& node);
   void on_disconnected(const std::string& node);
   void on_sync_request(const std::string& node, const channel::Message& message);
@@ -76,6 +80,7 @@ class MeshController {
   kube::Client& client_;
   NodeLink& link_;
   MeshOptions options_;
+  std::vector<RevokedNode> revoked_;
   MeshLog log_;
   std::unordered_map<std::string, NodeState> nodes_;
   io::Timer config_timer_;

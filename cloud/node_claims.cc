@@ -37,7 +37,9 @@ NodeClaims::~NodeClaims() {
 }
 
 std::string NodeClaims::annotation(const NodeClaim& claim) const {
-  return Json{{"key", claim.key_hash}, {"issued", rfc3339(clock_.wall_now())}}.dump();
+  Json out{{"key", claim.key_hash}, {"issued", rfc3339(clock_.wall_now())}};
+  if (claim.not_before > 0) out["notBefore"] = claim.not_before;
+  return out.dump();
 }
 
 void NodeClaims::claim(NodeClaim claim, Done done) {

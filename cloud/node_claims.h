@@ -2,7 +2,7 @@
 // is shared by many machines, and must not give one of them the identity of another.
 //
 // The Node object of the Kubernetes API remembers it, in the annotation edgemesh.io/certificate
-// {"key": hex SHA-256 of the public key, "issued": RFC 3339}: several clouds of one mesh agree, and
+// {"key": hex SHA-256 of the public key, "issued": RFC 3339, "notBefore": that of the certificate, Unix seconds}: several clouds of one mesh agree, and
 // `kubectl delete node X` frees the name. A Node that no certificate was issued for (a kubelet's) may be
 // claimed, and is made when there is none. Who asks again with the same key gets a certificate again: its
 // first answer was lost. Two claims at the same time: one wins.
@@ -24,7 +24,8 @@ inline constexpr const char* kCertificateAnnotation = "edgemesh.io/certificate";
 struct NodeClaim {
   std::string node;
   std::string key_hash;
-  bool replace = false;  // whoever has the name now loses it
+  bool replace = false;    // whoever has the name now loses it
+  int64_t not_before = 0;  // of the certificate; earlier ones of this node count no more
 };
 
 class NodeClaims {

@@ -55,10 +55,12 @@ struct DirectLink::Attempt final : io::Stream::Handler {
     return {};
   }
   void on_connected() override {
-    std::string node = node_of(stream->peer(), link.trust_domain_);
+    std::string node = node_of(stream->peer(), link.trust_.domain);
     if (node != link.peer_)
       return link.attempt_done(this, fail(ErrorCode::kUnauthenticated, "{} is node '{}', not {}",
                                           addr.to_string(), node, link.peer_));
+    if (auto ok = link.trust_.check(node, stream->peer()->not_before); !ok)
+      return link.attempt_done(this, std::move(ok));
     if (stream->alpn() != "h2")
       return link.attempt_done(this, fail(ErrorCode::kProtocol, "{} does not speak HTTP/2",
                                           addr.to_string()));
@@ -73,12 +75,11 @@ struct DirectLink::Attempt final : io::Stream::Handler {
   std::unique_ptr<tls::TlsStream> stream;
 };
 
-DirectLink::DirectLink(io::Loop& loop, Owner& owner, std::string peer, std::string trust_domain,
-                       uint32_t mark)
+DirectLink::DirectLink(io::Loop& loop, Owner& owner, std::string peer, DirectTrust trust, uint32_t mark)
     : loop_(loop),
       owner_(owner),
       peer_(std::move(peer)),
-      trust_domain_(std::move(trust_domain)),
+      trust_(std::move(trust)),
       mark_(mark),
       stagger_(loop, [this] { dial_next(); }) {}
 
@@ -132,6 +133,7 @@ void DirectLink::attempt_done(Attempt* attempt, Result<> result) {
     return dial_next();
   }
   remote_ = attempt->addr;
+  peer_not_before_ = attempt->stream->peer()->not_before;
   std::unique_ptr<io::Stream> stream = std::move(attempt->stream);
   for (auto& other : attempts_) loop_.defer([gone = std::shared_ptr<Attempt>(std::move(other))] {});
   attempts_.clear();
@@ -161,6 +163,11 @@ void DirectLink::measure() {
 
 void DirectLink::close() {
   if (session_ != nullptr) session_->goaway();
+}
+
+void DirectLink::close_revoked() {
+  if (session_ == nullptr) return;
+  if (auto ok = trust_.check(peer_, peer_not_before_); !ok) on_close(ok.error());
 }
 
 void DirectLink::on_close(const Error& error) {
@@ -199,7 +206,7 @@ class DirectIncoming final : public IncomingConnect {
 struct DirectListener::Impl {
   explicit Impl(io::Loop& l) : loop(l) {}
   io::Loop& loop;
-  std::string trust_domain;
+  DirectTrust trust;
   std::shared_ptr<tls::Context> context;
   size_t max_connections = 0;
   Callbacks callbacks;
@@ -216,9 +223,14 @@ struct DirectListener::Connection final : io::Stream::Handler, http::H2Session::
   explicit Connection(Impl& o) : owner(o) {}
 
   void on_connected() override {
-    node = node_of(tls->peer(), owner.trust_domain);
+    node = node_of(tls->peer(), owner.trust.domain);
     if (node.empty()) {
-      EM_LOG(kWarn, "p2p", "direct path: a peer's certificate names no node of {}", owner.trust_domain);
+      EM_LOG(kWarn, "p2p", "direct path: a peer's certificate names no node of {}", owner.trust.domain);
+      return owner.drop(this);
+    }
+    not_before = tls->peer()->not_before;
+    if (auto ok = owner.trust.check(node, not_before); !ok) {
+      EM_LOG(kWarn, "p2p", "direct path: a peer was refused: {}", ok.error().message);
       return owner.drop(this);
     }
     auto made = http::H2Session::server(owner.loop, std::move(tls), this, http::H2Options{});
@@ -252,6 +264,7 @@ struct DirectListener::Connection final : io::Stream::Handler, http::H2Session::
   std::unique_ptr<tls::TlsStream> tls;
   std::unique_ptr<http::H2Session> session;
   std::string node;
+  int64_t not_before = 0;
 };
 
 void DirectListener::Impl::on_accept(io::Fd fd) {
@@ -284,12 +297,12 @@ void DirectListener::Impl::count(const std::string& node, bool more) {
 }
 
 Result<std::unique_ptr<DirectListener>> DirectListener::listen(io::Loop& loop, const SockAddr& addr,
-                                                               std::string trust_domain,
+                                                               DirectTrust trust,
                                                                std::shared_ptr<tls::Context> context,
                                                                size_t max_connections,
                                                                Callbacks callbacks) {
   auto impl = std::make_unique<Impl>(loop);
-  impl->trust_domain = std::move(trust_domain);
+  impl->trust = std::move(trust);
   impl->context = std::move(context);
   impl->max_connections = max_connections;
   impl->callbacks = std::move(callbacks);
@@ -309,6 +322,16 @@ uint16_t DirectListener::port() const { return impl_->listener->local_addr().por
 void DirectListener::set_context(std::shared_ptr<tls::Context> context) {
   impl_->context = std::move(context);
 }
+void DirectListener::close_revoked() {
+  std::vector<Connection*> gone;
+  for (const auto& c : impl_->connections)
+    if (c->session != nullptr && !impl_->trust.check(c->node, c->not_before)) gone.push_back(c.get());
+  for (Connection* c : gone) {
+    EM_LOG(kWarn, "p2p", "direct path: the certificate of node {} was revoked, its connection ends", c->node);
+    impl_->drop(c);
+  }
+}
+
 size_t DirectListener::connections_of(const std::string& node) const {
   auto it = impl_->of_node.find(node);
   return it == impl_->of_node.end() ? 0 : it->second;

@@ -14,6 +14,7 @@
 #include "core/io/tcp.h"
 #include "core/tls/tls_stream.h"
 #include "p2p/mesh.h"
+#include "p2p/revocations.h"
 
 namespace edgemesh::p2p {
 
@@ -26,6 +27,15 @@ struct DirectContexts {
 // The node that a verified certificate names; empty: none of this trust domain.
 std::string node_of(const tls::PeerIdentity* peer, const std::string& trust_domain);
 
+// Who may be at the other end. Shared by the direct path's ends.
+struct DirectTrust {
+  std::string domain;
+  std::shared_ptr<const Revocations> revocations;  // null: none
+  Result<> check(const std::string& node, int64_t not_before) const {
+    return revocations == nullptr ? Result<>() : revocations->check(node, not_before);
+  }
+};
+
 class DirectLink final : private http::H2Session::Handler {
  public:
   class Owner {
@@ -34,7 +44,7 @@ class DirectLink final : private http::H2Session::Handler {
     virtual void direct_ready() = 0;
     virtual void direct_closed(const Error& error) = 0;  // also: no address worked
   };
-  DirectLink(io::Loop& loop, Owner& owner, std::string peer, std::string trust_domain, uint32_t mark);
+  DirectLink(io::Loop& loop, Owner& owner, std::string peer, DirectTrust trust, uint32_t mark);
   ~DirectLink() override;
 
   // In the order given; see dial_order().
@@ -43,6 +53,8 @@ class DirectLink final : private http::H2Session::Handler {
   bool ready() const { return session_ != nullptr && session_->accepts_streams(); }
   Result<std::unique_ptr<io::Stream>> open(const SockAddr& target, bool udp = false);
   void close();
+  // Ends the connection, with its streams, when the peer's certificate was revoked.
+  void close_revoked();
   size_t streams() const { return session_ == nullptr ? 0 : session_->active_streams(); }
   uint64_t tx_bytes() const { return past_tx_ + (session_ ? session_->bytes_out() : 0); }
   uint64_t rx_bytes() const { return past_rx_ + (session_ ? session_->bytes_in() : 0); }
@@ -65,7 +77,7 @@ class DirectLink final : private http::H2Session::Handler {
   io::Loop& loop_;
   Owner& owner_;
   const std::string peer_;
-  const std::string trust_domain_;
+  const DirectTrust trust_;
   const uint32_t mark_;
   std::vector<std::unique_ptr<Attempt>> attempts_;
   std::deque<SockAddr> untried_;
@@ -73,6 +85,7 @@ class DirectLink final : private http::H2Session::Handler {
   io::Timer stagger_;
   std::optional<Error> failure_;  // of this round: what tells most
   std::unique_ptr<http::H2Session> session_;
+  int64_t peer_not_before_ = 0;  // of the session's peer's certificate
   SockAddr remote_;
   Duration rtt_{};
   uint64_t past_tx_ = 0, past_rx_ = 0;
@@ -86,12 +99,14 @@ class DirectListener final {
     std::function<void(const std::string& node)> on_connections;  // their number changed; may be empty
   };
   static Result<std::unique_ptr<DirectListener>> listen(io::Loop& loop, const SockAddr& addr,
-                                                        std::string trust_domain,
+                                                        DirectTrust trust,
                                                         std::shared_ptr<tls::Context> context,
                                                         size_t max_connections, Callbacks callbacks);
   ~DirectListener();
   uint16_t port() const;
   void set_context(std::shared_ptr<tls::Context> context);
+  // Ends the connections of peers whose certificate was revoked.
+  void close_revoked();
   size_t connections_of(const std::string& node) const;
 
  private:

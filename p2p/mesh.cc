@@ -142,10 +142,15 @@ class MeshImpl final : public Mesh {
                   });
   }
   Result<> set_identity(const std::string& cert_pem, const std::string& key_pem) override {
-    EM_TRY(auto identity, QuicIdentity::create(cert_pem, key_pem, options_.ca_pem, options_.trust_domain));
+    EM_TRY(auto identity, QuicIdentity::create(cert_pem, key_pem, options_.ca_pem, options_.trust_domain,
+                                               options_.revocations));
     EM_TRY(auto contexts, DirectContexts::create(cert_pem, key_pem, options_.ca_pem));
     post([identity, contexts](MeshWorker& w) { w.set_identity(identity, contexts); });
     return {};
+  }
+  void set_revoked(const std::vector<RevokedNode>& nodes) override {
+    options_.revocations->set(nodes);
+    post([](MeshWorker& w) { w.close_revoked(); });
   }
   void on_address_change() override {
     post([](MeshWorker& w) { w.on_address_change(); });
@@ -183,6 +188,7 @@ class MeshImpl final : public Mesh {
 Result<std::unique_ptr<Mesh>> Mesh::create(io::Loop& main, io::Loop& worker, MeshOptions options,
                                            Hooks hooks, Acceptor& acceptor) {
   if (options.node.empty()) return fail(ErrorCode::kInvalidArgument, "mesh: the node has no name");
+  if (options.revocations == nullptr) options.revocations = std::make_shared<Revocations>();
   auto mesh = std::make_unique<MeshImpl>(main, worker, std::move(options), std::move(hooks));
   EM_TRY_VOID(mesh->start(acceptor));
   return std::unique_ptr<Mesh>(std::move(mesh));

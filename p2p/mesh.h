@@ -25,6 +25,7 @@
 #include "core/base/net_addr.h"
 #include "core/io/loop.h"
 #include "core/io/stream.h"
+#include "p2p/revocations.h"
 
 namespace edgemesh::p2p {
 
@@ -84,6 +85,7 @@ struct MeshOptions {
   std::string node;
   std::string trust_domain = "edgemesh.local";
   std::string cert_pem, key_pem, ca_pem;
+  std::shared_ptr<Revocations> revocations;  // null: Mesh::create makes one
   SockAddr direct_listen{IpAddr(), 15008};
   bool direct_enabled = true;   // listen and dial on TCP
   bool ice_enabled = true;
@@ -137,6 +139,8 @@ class Mesh {
   virtual void set_relay(TurnConfig config) = 0;
   // For new connections; open ones keep theirs.
   virtual Result<> set_identity(const std::string& cert_pem, const std::string& key_pem) = 0;
+  // Replaces the list. Connections of peers whose certificate is in it end, with their streams.
+  virtual void set_revoked(const std::vector<RevokedNode>& nodes) = 0;
   // The machine's addresses changed. The mesh watches netlink itself; for tests and other causes.
   virtual void on_address_change() = 0;
   virtual void known_peers(std::vector<KnownPeer> peers) = 0;

@@ -54,7 +54,8 @@ Result<std::unique_ptr<MeshWorker>> MeshWorker::create(io::Loop& loop, MeshOptio
   std::unique_ptr<MeshWorker> mesh(new MeshWorker(loop, std::move(options), std::move(out), acceptor));
   MeshShared& shared = mesh->shared_;
   const MeshOptions& o = shared.options;
-  EM_TRY(shared.identity, QuicIdentity::create(o.cert_pem, o.key_pem, o.ca_pem, o.trust_domain));
+  EM_TRY(shared.identity, QuicIdentity::create(o.cert_pem, o.key_pem, o.ca_pem, o.trust_domain,
+                                                 o.revocations));
   EM_TRY(shared.contexts, DirectContexts::create(o.cert_pem, o.key_pem, o.ca_pem));
   if (o.direct_enabled) {
     DirectListener::Callbacks callbacks;
@@ -62,7 +63,8 @@ Result<std::unique_ptr<MeshWorker>> MeshWorker::create(io::Loop& loop, MeshOptio
     callbacks.on_connections = [raw = mesh.get()](const std::string& node) {
       if (Peer* p = raw->peer(node, false); p != nullptr) p->touch();
     };
-    EM_TRY(mesh->listener_, DirectListener::listen(loop, o.direct_listen, o.trust_domain,
+    EM_TRY(mesh->listener_, DirectListener::listen(loop, o.direct_listen,
+                                                   DirectTrust{o.trust_domain, o.revocations},
                                                    shared.contexts.server, 4 * o.max_peers, callbacks));
   }
   if (o.ice_enabled) {
@@ -136,6 +138,11 @@ void MeshWorker::set_identity(std::shared_ptr<const QuicIdentity> identity, Dire
   shared_.contexts = std::move(contexts);
   if (listener_ != nullptr) listener_->set_context(shared_.contexts.server);
   for (auto& [name, p] : peers_) p->set_identity();
+}
+
+void MeshWorker::close_revoked() {
+  if (listener_ != nullptr) listener_->close_revoked();
+  for (auto& [name, p] : peers_) p->close_revoked();
 }
 
 void MeshWorker::on_address_change() {

@@ -34,6 +34,8 @@ class MeshWorker final : public Dialer {
   void on_signal_error(const std::string& node, const std::string& reason);
   void set_relay(TurnConfig config) { shared_.turn = std::move(config); }
   void set_identity(std::shared_ptr<const QuicIdentity> identity, DirectContexts contexts);
+  // What the options' list holds has changed.
+  void close_revoked();
   void on_address_change();
   void known_peers(const std::vector<KnownPeer>& peers);
   uint16_t direct_port() const { return listener_ == nullptr ? 0 : listener_->port(); }

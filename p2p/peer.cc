@@ -39,7 +39,8 @@ Peer::Peer(MeshShared& shared, std::string node)
                   o.max_streams = shared.options.max_streams_per_peer;
                   return o;
                 }()),
-      direct_(loop_, *this, node_, shared.options.trust_domain, shared.options.mark),
+      direct_(loop_, *this, node_, {shared.options.trust_domain, shared.options.revocations},
+              shared.options.mark),
       timer_(loop_, [this] { tick(); }),
       backoff_(kFirstBackoff) {}
 
@@ -294,6 +295,11 @@ void Peer::set_direct(std::vector<SockAddr> addresses) {
 }
 
 void Peer::set_identity() { endpoint_.set_identity(shared_.identity); }
+
+void Peer::close_revoked() {
+  direct_.close_revoked();
+  if (shared_.options.revocations != nullptr) endpoint_.close_revoked(*shared_.options.revocations);
+}
 
 void Peer::wake(Duration active_for) {
   touch();

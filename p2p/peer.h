@@ -71,6 +71,7 @@ class Peer final : private QuicEndpoint::Handler,
   void set_direct(std::vector<SockAddr> addresses);
   const std::vector<SockAddr>& direct_addresses() const { return direct_addresses_; }
   void set_identity();
+  void close_revoked();
   // Has the status published anew; cheap, called whenever anything happened.
   void touch();
   // False: it changes with no event that we see, and must be looked at again.

@@ -148,9 +148,12 @@ Result<> QuicConn::init_tls() {
   gnutls_session_set_verify_function(session_, [](gnutls_session_t session) -> int {
     auto* ref = static_cast<ngtcp2_crypto_conn_ref*>(gnutls_session_get_ptr(session));
     auto* self = static_cast<QuicConn*>(ref->user_data);
-    auto node = self->identity_->verify_peer(session);
-    if (node && *node == self->peer_node_) return 0;
-    self->verify_error_ = node ? fmt::format("the certificate is of node {}, not of {}", *node,
+    auto peer = self->identity_->verify_peer(session);
+    if (peer && peer->node == self->peer_node_) {
+      self->peer_not_before_ = peer->not_before;
+      return 0;
+    }
+    self->verify_error_ = peer ? fmt::format("the certificate is of node {}, not of {}", peer->node,
                                              self->peer_node_)
                                : peer.error().message;
     return GNUTLS_E_CERTIFICATE_ERROR;

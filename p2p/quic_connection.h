@@ -106,6 +106,8 @@ class QuicConnection {
   virtual bool closed() const = 0;
   virtual size_t streams() const = 0;
   virtual Duration rtt() const = 0;
+  // Of the peer's verified certificate, Unix seconds; 0 before the handshake.
+  virtual int64_t peer_not_before() const = 0;
   virtual uint64_t tx_bytes() const = 0;  // payload of streams
   virtual uint64_t rx_bytes() const = 0;
   virtual uint64_t bytes_in_flight() const = 0;

@@ -59,6 +59,17 @@ void QuicEndpoint::close(const Error& reason) {
   for (auto* c : all) c->close(reason);
 }
 
+void QuicEndpoint::close_revoked(const Revocations& revocations) {
+  std::vector<std::pair<QuicConnection*, Error>> all;
+  each([&](QuicConnection& c) {
+    // One whose peer is not known yet is checked by its handshake.
+    if (c.peer_not_before() == 0) return;
+    if (auto ok = revocations.check(peer_node_, c.peer_not_before()); !ok)
+      all.emplace_back(&c, ok.error());
+  });
+  for (auto& [c, error] : all) c->close(error);
+}
+
 bool QuicEndpoint::idle() const { return client_ == nullptr && servers_.empty(); }
 
 size_t QuicEndpoint::streams() const {

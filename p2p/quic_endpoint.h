@@ -47,6 +47,8 @@ class QuicEndpoint final : public DatagramPath::Receiver,
   Result<> connect();
   Result<> update_keys();           // of our connection
   void close(const Error& reason);  // all connections
+  // Those whose peer's certificate was revoked.
+  void close_revoked(const Revocations& revocations);
 
   bool ready() const { return client_ != nullptr && client_->ready(); }
   bool idle() const;  // no connection at all

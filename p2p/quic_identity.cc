@@ -41,9 +41,11 @@ std::string status_text(unsigned status) {
 Result<std::shared_ptr<const QuicIdentity>> QuicIdentity::create(const std::string& cert_pem,
                                                                  const std::string& key_pem,
                                                                  const std::string& ca_pem,
-                                                                 std::string trust_domain) {
+                                                                 std::string trust_domain,
+                                                                 std::shared_ptr<const Revocations> revocations) {
   std::shared_ptr<QuicIdentity> identity(new QuicIdentity);
   identity->trust_domain_ = std::move(trust_domain);
+  identity->revocations_ = std::move(revocations);
   if (gnutls_certificate_allocate_credentials(&identity->credentials_) != 0)
     return fail(ErrorCode::kResourceExhausted, "no memory");
   gnutls_datum_t ca = datum(ca_pem);
@@ -64,7 +66,7 @@ QuicIdentity::~QuicIdentity() {
   if (credentials_ != nullptr) gnutls_certificate_free_credentials(credentials_);
 }
 
-Result<std::string> QuicIdentity::verify_peer(gnutls_session_t session) const {
+Result<QuicIdentity::Peer> QuicIdentity::verify_peer(gnutls_session_t session) const {
   unsigned status = 0;
   int rc = gnutls_certificate_verify_peers2(session, &status);
   if (rc != 0)
@@ -77,6 +79,7 @@ Result<std::string> QuicIdentity::verify_peer(gnutls_session_t session) const {
   Leaf leaf;
   if (gnutls_x509_crt_import(leaf.crt, &chain[0], GNUTLS_X509_FMT_DER) != 0)
     return fail(ErrorCode::kUnauthenticated, "the peer's certificate cannot be read");
+  const int64_t not_before = gnutls_x509_crt_get_activation_time(leaf.crt);
   for (unsigned i = 0; i < 64; ++i) {
     char name[1024];
     size_t size = sizeof name;
@@ -84,7 +87,9 @@ Result<std::string> QuicIdentity::verify_peer(gnutls_session_t session) const {
     if (type == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE) break;
     if (type != GNUTLS_SAN_URI) continue;
     std::string node = tls::node_from_spiffe_id(std::string(name, size), trust_domain_);
-    if (!node.empty()) return node;
+    if (node.empty()) continue;
+    if (revocations_ != nullptr) EM_TRY_VOID(revocations_->check(node, not_before));
+    return Peer{std::move(node), not_before};
   }
   return fail(ErrorCode::kUnauthenticated, "the peer's certificate names no node of {}", trust_domain_);
 }

@@ -126,6 +126,7 @@ class QuicConn final : public QuicConnection {
   bool closed() const override { return closed_; }
   size_t streams() const override { return streams_.size() + waiting_.size() - waiting_dropped_; }
   Duration rtt() const override;
+  int64_t peer_not_before() const override { return peer_not_before_; }
   uint64_t tx_bytes() const override { return tx_bytes_; }
   uint64_t rx_bytes() const override { return rx_bytes_; }
   uint64_t bytes_in_flight() const override;
@@ -190,6 +191,7 @@ class QuicConn final : public QuicConnection {
   io::Loop& loop_;
   std::shared_ptr<const QuicIdentity> identity_;
   const std::string peer_node_;
+  int64_t peer_not_before_ = 0;
   Output& output_;
   Handler& handler_;
   const QuicOptions options_;

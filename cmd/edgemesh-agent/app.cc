@@ -206,6 +206,7 @@ Result<> App::open_proxy() {
     hooks.on_change = [this] { send_node_info(); };
     hooks.persist = [this](const std::vector<p2p::KnownPeer>& peers) {
       std::vector<agent::StoredPeer> stored;
+      stored.reserve(peers.size());
       for (const auto& peer : peers) stored.push_back({peer.node, peer.direct});
       mesh_module_->persist_peers(std::move(stored));
     };
@@ -302,9 +303,15 @@ Result<> App::open_dns() {
 }
 
 void App::on_config(const agent::MeshConfig& config) {
-  if (mesh_)  // an empty host takes the relay away
+  if (mesh_) {
+    // An empty host takes the relay away.
     mesh_->set_relay({config.turn.host, config.turn.port, config.turn.username, config.turn.password,
                       config.turn.expires});
+    std::vector<p2p::RevokedNode> revoked;
+    revoked.reserve(config.revoked.size());
+    for (const auto& entry : config.revoked) revoked.push_back({entry.node, entry.before});
+    mesh_->set_revoked(revoked);
+  }
   if (capture_)
     if (auto updated = capture_->update(service_cidrs()); !updated)
       EM_LOG(kError, "agent", "new service CIDRs: {}", updated.error().message);

@@ -82,6 +82,11 @@ Result<> App::open() {
   }
   EM_TRY(const tls::KeyAndCert server, ca_->issue_server(names));
   EM_TRY(backend_, Backend::create(loop_, config_, *ca_, server));
+  EM_TRY(revocations_,
+         cloud::Revocations::open(loop_, backend_->client(),
+                                  {.path = config_.state_dir + "/revoked-certificates",
+                                   .lifetime = config_.node_certificate_lifetime},
+                                  registry_));
   EM_TRY_VOID(open_hub(server));
   EM_TRY_VOID(open_controllers());
   EM_TRY_VOID(open_bootstrap(server));
@@ -97,6 +102,9 @@ Result<> App::open_hub(const tls::KeyAndCert& server) {
   options.key_pem = server.key_pem;
   options.ca_pem = ca_->cert_pem();
   options.max_nodes = config_.max_nodes;
+  options.check_certificate = [this](const std::string& node, int64_t not_before) {
+    return revocations_->check(node, not_before);
+  };
   EM_TRY(hub_, cloud::Hub::create(loop_, std::move(options), registry_));
   return {};
 }
@@ -136,6 +144,11 @@ Result<> App::open_controllers() {
                                backend_->ca_pem()},
       registry_);
   hub_->set_events(dispatcher_.get());
+  mesh_->set_revoked(revocations_->list());
+  revocations_->set_on_change([this] {
+    hub_->close_refused();
+    mesh_->set_revoked(revocations_->list());
+  });
   return {};
 }
 
@@ -145,6 +158,12 @@ Result<> App::open_bootstrap(const tls::KeyAndCert& server) {
   options.cert_pem = server.cert_pem;
   options.key_pem = server.key_pem;
   options.node_known = [this](const std::string& node) { return hub_->connected(node); };
+  options.check_certificate = [this](const std::string& node, int64_t not_before) {
+    return revocations_->check(node, not_before);
+  };
+  options.not_before_floor = [this](const std::string& node, bool replaces) {
+    return revocations_->not_before_floor(node, replaces);
+  };
   claims_ = std::make_unique<cloud::NodeClaims>(backend_->client(), *hub_, loop_.clock());
   options.claim = [this](cloud::NodeClaim claim, cloud::NodeClaims::Done done) {
     claims_->claim(std::move(claim), std::move(done));
@@ -200,6 +219,7 @@ Result<> App::run() {
   EM_TRY(const auto interrupt, io::SignalWatch::start(loop_, SIGINT, [this] { stop(); }));
   mesh_->start();
   nodes_->start();
+  revocations_->start();
   // A token in the file is always good for most of its life.
   token_timer_.start_repeating(std::chrono::duration_cast<Duration>(config_.token_lifetime) / 4);
   EM_LOG(kInfo, "cloud", "edgemesh-cloud {} runs: hub {}, bootstrap {}, admin {}, {}", kVersion,

@@ -17,6 +17,7 @@
 #include "cloud/node_claims.h"
 #include "cloud/node_controller.h"
 #include "cloud/rendezvous.h"
+#include "cloud/revocations.h"
 #include "cloud/upstream.h"
 #include "cmd/admin/admin_server.h"
 #include "cmd/edgemesh-cloud/backend.h"
@@ -48,6 +49,7 @@ class App {
   obs::Registry registry_;
   std::unique_ptr<cloud::Ca> ca_;
   std::unique_ptr<Backend> backend_;
+  std::unique_ptr<cloud::Revocations> revocations_;
   std::unique_ptr<cloud::Hub> hub_;
   std::unique_ptr<cloud::MeshController> mesh_;
   std::unique_ptr<cloud::NodeController> nodes_;

@@ -12,6 +12,7 @@
 #include "cloud/bootstrap.h"
 #include "cloud/dispatcher.h"
 #include "cloud/hub.h"
+#include "cloud/revocations.h"
 #include "core/http/client.h"
 #include "tests/support/fake_kube.h"
 #include "tests/support/temp_dir.h"
@@ -25,11 +26,16 @@ class TestCloud {
  public:
   explicit TestCloud(io::Loop& loop, cloud::HubOptions hub_options = {})
       : loop_(loop), kube(loop), ca(take(cloud::Ca::open({.state_dir = dir_.path()}))) {
+    revocations = take(cloud::Revocations::open(loop, kube, {.path = dir_.path() + "/revoked"}, registry));
+    const auto check = [this](const std::string& node, int64_t not_before) {
+      return revocations->check(node, not_before);
+    };
     const tls::KeyAndCert server = take(ca->issue_server({"localhost", "127.0.0.1"}));
     hub_options.listen = {SockAddr{IpAddr::loopback(), 0}};
     hub_options.cert_pem = server.cert_pem;
     hub_options.key_pem = server.key_pem;
     hub_options.ca_pem = ca->cert_pem();
+    hub_options.check_certificate = check;
     hub = take(cloud::Hub::create(loop, hub_options, registry));
     mesh =
         std::make_unique<cloud::MeshController>(loop, kube, *hub, cloud::MeshOptions{}, registry);
@@ -49,9 +55,18 @@ class TestCloud {
     bootstrap_options.claim = [this](cloud::NodeClaim claim, cloud::NodeClaims::Done done) {
       claims->claim(std::move(claim), std::move(done));
     };
+    bootstrap_options.check_certificate = check;
+    bootstrap_options.not_before_floor = [this](const std::string& node, bool replaces) {
+      return revocations->not_before_floor(node, replaces);
+    };
     bootstrap = take(cloud::Bootstrap::create(loop, *ca, bootstrap_options, registry));
     mesh->start();
     nodes->start();
+    revocations->set_on_change([this] {
+      hub->close_refused();
+      mesh->set_revoked(revocations->list());
+    });
+    revocations->start();
   }
 
   template <class T>
@@ -70,6 +85,7 @@ class TestCloud {
   FakeKube kube;
   obs::Registry registry;
   std::unique_ptr<cloud::Ca> ca;
+  std::unique_ptr<cloud::Revocations> revocations;
   std::unique_ptr<cloud::Hub> hub;
   std::unique_ptr<cloud::MeshController> mesh;
   std::unique_ptr<cloud::NodeController> nodes;

@@ -360,5 +360,48 @@ TEST_F(HubTest, KeepsTheNodeObjectOfAnAgent) {
   EXPECT_TRUE(object["metadata"]["annotations"].contains(cloud::kCertificateAnnotation));
 }
 
+TEST_F(HubTest, TheCertificateOfADeletedNodeCountsNoMore) {
+  auto deleted = node("edge-1");
+  auto other = node("edge-2");
+  ASSERT_TRUE(other->next("config"));
+
+  cloud().kube.erase(kube::kNodes, "", "edge-1");
+
+  ASSERT_TRUE(loop_->run_until([&] { return deleted->closed; }, seconds(5)));
+  EXPECT_EQ(deleted->close_code, 1008);
+  EXPECT_NE(deleted->close_reason.find("revoked"), std::string::npos) << deleted->close_reason;
+  EXPECT_FALSE(deleted->connect(cloud()));
+  EXPECT_NE(deleted->error.find("403"), std::string::npos) << deleted->error;
+  EXPECT_EQ(deleted->renew(cloud()), 401);
+  EXPECT_NE(deleted->error.find("revoked"), std::string::npos) << deleted->error;
+  // The others are told, at once and when they connect.
+  const auto config = other->next("config");
+  ASSERT_TRUE(config);
+  const Json revoked = Json::parse(config->content)["revoked"];
+  ASSERT_EQ(revoked.size(), 1U);
+  EXPECT_EQ(revoked[0]["node"], "edge-1");
+  // With a token it is welcome again: also in the second of its deletion.
+  TestNode again(*loop_, "edge-1");
+  ASSERT_EQ(again.join(cloud(), cloud().token()), 200) << again.error;
+  EXPECT_TRUE(again.connect(cloud())) << again.error;
+  EXPECT_EQ(again.renew(cloud()), 200) << again.error;
+  EXPECT_TRUE(again.connect(cloud())) << again.error;
+  EXPECT_FALSE(deleted->connect(cloud()));
+}
+
+TEST_F(HubTest, TheCertificateOfAReplacedNodeCountsNoMore) {
+  auto before = node("edge-1");
+  TestNode after(*loop_, "edge-1");
+  const std::string token = cloud().ca->new_token(std::chrono::hours(1), {.node = "edge-1", .replace = true});
+
+  ASSERT_EQ(after.join(cloud(), token), 200) << after.error;
+
+  ASSERT_TRUE(loop_->run_until([&] { return before->closed; }, seconds(5)));
+  EXPECT_FALSE(before->connect(cloud()));
+  EXPECT_EQ(before->renew(cloud()), 401);
+  EXPECT_TRUE(after.connect(cloud())) << after.error;
+  EXPECT_EQ(after.renew(cloud()), 200) << after.error;
+}
+
 }  // namespace
 }  // namespace edgemesh

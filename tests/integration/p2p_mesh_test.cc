@@ -284,5 +284,56 @@ TEST_F(MeshTest, WorkerLoopMayRunOnItsOwnThread) {
   thread.join();
 }
 
+// All certificates of the test's CA begin before that.
+int64_t from_now_on() {
+  return std::chrono::duration_cast<std::chrono::seconds>(
+             std::chrono::system_clock::now().time_since_epoch()).count() + 1;
+}
+
+TEST_F(MeshTest, ARevokedPeerIsCutAndGetsNoTunnelAgain) {
+  auto& a = add("a", true, false);
+  auto& b = add("b", true, false);
+  auto out = open(a, "b", 1);
+  auto in = open(b, "a", 1);
+  ASSERT_TRUE(until([&] { return out->done() && in->done(); }));
+  out = open(a, "b", 1 << 20);
+  in = open(b, "a", 1 << 20);
+  ASSERT_TRUE(until([&] { return out->connected && in->connected; }));
+
+  a.mesh->set_revoked({{"b", from_now_on()}});
+
+  ASSERT_TRUE(until([&] { return out->failed && in->failed; }));
+  EXPECT_NE(out->error.message.find("revoked"), std::string::npos) << out->error.message;
+  out = open(a, "b", 1);
+  in = open(b, "a", 1);
+  EXPECT_TRUE(until([&] { return out->failed && in->failed; }, 15s));
+  EXPECT_EQ(out->received + in->received, 0U);
+
+  a.mesh->set_revoked({{"b", 1}});  // it joined anew
+  out = open(a, "b", 1);
+  EXPECT_TRUE(until([&] { return out->done() || out->failed; }, 15s));
+  EXPECT_TRUE(out->done()) << out->error.message;
+}
+
+TEST_F(MeshTest, ARevokedPeerIsCutOffTheDirectPath) {
+  auto& a = add("a", false, true);
+  auto& b = add("b", false, true);
+  drop_signals = true;
+  a.mesh->known_peers({{"b", b.mesh->direct_addresses()}});
+  b.mesh->known_peers({{"a", a.mesh->direct_addresses()}});
+  until([] { return false; }, 20ms);
+  auto out = open(a, "b", 64 << 20);
+  auto in = open(b, "a", 64 << 20);
+  ASSERT_TRUE(until([&] { return out->connected && in->connected; }));
+
+  a.mesh->set_revoked({{"b", from_now_on()}});
+
+  ASSERT_TRUE(until([&] { return out->failed && in->failed; }));
+  out = open(a, "b", 1);
+  in = open(b, "a", 1);
+  EXPECT_TRUE(until([&] { return out->failed && in->failed; }, 15s));
+  EXPECT_EQ(out->received + in->received, 0U);
+}
+
 }  // namespace
 }  // namespace edgemesh::p2p

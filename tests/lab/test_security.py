@@ -182,7 +182,7 @@ def hub(mesh, cert, key, node):
     request = (f"GET /e632aba927ea4ac2b575ec1603d56f10/{node}/events HTTP/1.1\r\nHost: cloud\r\nUpgrade: websocket\r\n"
                "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
                f"node_id: {node}\r\n\r\n")
-    argv = ["timeout", "5", "openssl", "s_client", "-quiet", "-connect", f"{CLOUD_IP}:{HUB_PORT}", "-cert", cert, "-key",
+    argv = ["timeout", "3", "openssl", "s_client", "-quiet", "-connect", f"{CLOUD_IP}:{HUB_PORT}", "-cert", cert, "-key",
             key]
     done = run(mesh.agent("a").node.ns.wrap(argv), stdin=request + "\r\n", check=False, timeout=20)
     return (done.stdout.splitlines() or ["no answer"])[0]
@@ -202,6 +202,83 @@ def hub_checks_names():
         time.sleep(0.3)
         assert mesh.agent("b").connected(), "the real node-b lost its connection"
         return "another node's name, another CA, expired"
+
+
+def put_out(mesh, what, act):
+    """node-b's certificate ends by act(): its channel, its connections and its streams end, and stay refused."""
+    a, b = mesh.agent("a"), mesh.agent("b")
+    mesh.client("a", "hello", "b")
+    mesh.client("b", "hello", "a")
+    path = a.wait_path("node-b", ("direct", "punched"), 10)
+    old = [shutil.copy(os.path.join(b.state, name), mesh.path(f"old-{name}")) for name in ("node.crt", "node.key")]
+    echoes = [mesh.start_client("a", "echo", "b", 60), mesh.start_client("b", "echo", "a", 60)]
+    time.sleep(1)
+    begin = time.monotonic()
+    act()
+    wait_for(lambda: not b.process.running() or not b.connected(), 5, "the hub ends node-b's session")
+    for echo in echoes:
+        result = echo.result(10)
+        assert not result["ok"], f"{what}: an open connection by the {path} path went on: {result}"
+    cut = time.monotonic() - begin
+    return old, cut
+
+
+def refused_everywhere(mesh, old):
+    answer = hub(mesh, *old, "node-b")
+    assert " 403 " in answer, f"the hub lets the old certificate in: {answer}"
+    for source, target in (("a", "b"), ("b", "a")):
+        result = mesh.client(source, "hello", target, "20", check=False)
+        assert not result["ok"], f"a new connection from {source} to {target} was served: {result}"
+
+
+def deleted_node(*boxes):
+    with Mesh(*boxes) as mesh:
+        a, b = mesh.agent("a"), mesh.agent("b")
+        old, cut = put_out(mesh, "deleted", lambda: mesh.cloud.kubectl("delete", "node", "node-b"))
+        refused_everywhere(mesh, old)
+        assert "revoked" in b.process.log(), f"node-b is not told why: {b.process.log_tail(10)}"
+        # Both remember it: the cloud over a restart, and an agent that starts with no cloud in reach.
+        mesh.cloud.process.kill()
+        a.process.kill()
+        a.start()
+        result = mesh.client("b", "hello", "a", "20", check=False)
+        assert not result["ok"], f"after a restart without the cloud: {result}"
+        mesh.cloud.start()
+        wait_for(a.connected, 40, "node-a is back")
+        assert " 403 " in hub(mesh, *old, "node-b"), "the cloud has forgotten it"
+        b.process.stop(15)
+        b.join("--force").start()
+        wait_for(lambda: mesh.client("a", "hello", "b", "20", check=False)["ok"], 20, "node-b is reached again")
+        wait_for(lambda: mesh.client("b", "hello", "a", "20", check=False)["ok"], 20, "node-b reaches node-a again")
+        assert " 403 " in hub(mesh, *old, "node-b"), "the old certificate is good again"
+        return f"cut within {cut:.1f} s, refused after restarts, back with a token"
+
+
+@case(quick=True)
+def deleted_nodes_are_put_out():
+    """kubectl delete node: its channel and connections end, its certificate opens nothing; a token brings it back."""
+    return deleted_node("prc", "prc")
+
+
+@case()
+def deleted_nodes_are_put_out_of_the_direct_path():
+    """The same where both nodes have public addresses."""
+    return deleted_node("none", "none")
+
+
+@case()
+def replaced_nodes_are_put_out():
+    """A token with --replace gives node-b's name to another machine: the old one's certificate counts no more."""
+    with Mesh("prc", "prc", "prc") as mesh:
+        new = mesh.agent("c")
+        new.process.stop(15)
+        token = mesh.cloud.new_token("--node", "node-b", "--replace")
+        new.name = "node-b"
+        old, cut = put_out(mesh, "replaced", lambda: new.join("--force", token=token))
+        assert " 403 " in hub(mesh, *old, "node-b"), "the hub lets the old certificate in"
+        new.start()
+        wait_for(new.connected, 10, "the new node-b is connected")
+        return f"cut within {cut:.1f} s"
 
 
 @case(quick=True)

@@ -358,6 +358,12 @@ TEST_F(MeshModuleTest, PeersSurviveARestart) {
 
 TEST(MeshConfigTest, WrongTypesAreRefused) {
   EXPECT_TRUE(parse_mesh_config("{}"));
+  const auto revoked = parse_mesh_config(R"({"revoked":[{"node":"a","before":17,"more":1}]})");
+  ASSERT_TRUE(revoked);
+  ASSERT_EQ(revoked->revoked.size(), 1U);
+  EXPECT_EQ(revoked->revoked[0].node, "a");
+  EXPECT_EQ(revoked->revoked[0].before, 17);
+  EXPECT_FALSE(parse_mesh_config(R"({"revoked":[{"node":"a"}]})"));
   EXPECT_EQ(parse_mesh_config("{}")->cluster_domain, "cluster.local");
   for (const char* bad : {"", "[]", R"({"trustDomain":1})", R"({"serviceCidrs":["x"]})", R"({"stun":[1]})",
                           R"({"turn":[]})", R"({"turn":{"port":0}})", R"({"turn":{"port":70000}})",

@@ -1,0 +1,206 @@
+#include "cloud/revocations.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "cloud/ca.h"
+#include "cloud/files.h"
+#include "cloud/node_claims.h"
+#include "cloud/node_controller.h"
+#include "core/base/log.h"
+#include "kube/json_util.h"
+
+namespace edgemesh::cloud {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr size_t kMaxFile = 64 << 20;
+// Joins come in crowds; what they change is written together. A revocation is written at once.
+constexpr Duration kSaveDelay = std::chrono::seconds(1);
+constexpr Duration kTellDelay = std::chrono::milliseconds(50);
+constexpr Duration kClean = std::chrono::hours(1);
+
+int64_t whole(const Json& object, const char* key) {
+  const Json* value = kube::find(object, key);
+  return value != nullptr && value->is_number_integer() ? value->get<int64_t>() : 0;
+}
+
+// From when on the certificates of a Node count: 0 when it does not say, -1 when it has had none.
+int64_t counts_from(const Json& object) {
+  const Json* text = kube::find(object, "metadata", "annotations", kCertificateAnnotation);
+  if (text != nullptr && text->is_string()) {
+    return std::max<int64_t>(whole(Json::parse(text->get_ref<const std::string&>(), nullptr, false), "notBefore"), 0);
+  }
+  return kube::find(object, "metadata", "annotations", kMeshAnnotation) != nullptr ? 0 : -1;
+}
+
+}  // namespace
+
+Revocations::Revocations(io::Loop& loop, kube::Client& client, RevocationOptions options,
+                         obs::Registry& registry)
+    : loop_(loop),
+      options_(std::move(options)),
+      save_timer_(loop, [this] { save(); }),
+      tell_timer_(loop,
+                  [this] {
+                    if (on_change_) on_change_();
+                  }),
+      clean_timer_(loop, [this] { drop_old(); }),
+      entries_(registry.gauge("edgemesh_revoked_nodes", "Nodes with certificates that were revoked.")) {
+  kube::Informer::Options watch;
+  watch.type = kube::kNodes;
+  watch.keep_json = false;
+  kube::Informer::Handlers handlers;
+  handlers.on_upsert = [this](const kube::Informer::Object& object) { on_node(object); };
+  handlers.on_delete = [this](const kube::Informer::Object& object) { on_deleted(object.name); };
+  handlers.on_synced = [this] { on_synced(); };
+  handlers.on_error = [](const Error& error) {
+    EM_LOG(kWarn, "ca", "watch of nodes: {}; trying again", error.message);
+  };
+  nodes_ = std::make_unique<kube::Informer>(loop, client, std::move(watch), std::move(handlers));
+}
+
+Revocations::~Revocations() {
+  if (save_timer_.active()) save();
+}
+
+Result<std::unique_ptr<Revocations>> Revocations::open(io::Loop& loop, kube::Client& client,
+                                                       RevocationOptions options, obs::Registry& registry) {
+  std::unique_ptr<Revocations> self(new Revocations(loop, client, std::move(options), registry));
+  if (auto ok = self->load(); !ok) return fail(ok.error().with_context(self->options_.path));
+  return self;
+}
+
+void Revocations::start() {
+  nodes_->start();
+  drop_old();
+  clean_timer_.start_repeating(kClean);
+}
+
+int64_t Revocations::now() const {
+  return std::chrono::duration_cast<std::chrono::seconds>(loop_.clock().wall_now().time_since_epoch()).count();
+}
+
+Result<> Revocations::load() {
+  const auto text = read_file(options_.path, kMaxFile);
+  if (!text) return text.error().code == ErrorCode::kNotFound ? Result<>() : fail(text.error());
+  const Json json = Json::parse(*text, nullptr, false);
+  const Json* known = kube::find(json, "known");
+  const Json* revoked = kube::find(json, "revoked");
+  if (known == nullptr || !known->is_object() || revoked == nullptr || !revoked->is_object()) {
+    return fail(ErrorCode::kInvalidArgument, "not a list of revoked certificates: put back a good copy");
+  }
+  for (const auto& [node, from] : known->items()) {
+    if (from.is_number_integer()) known_[node] = from.get<int64_t>();
+  }
+  for (const auto& [node, entry] : revoked->items()) {
+    revoked_[node] = {.before = whole(entry, "before"), .until = whole(entry, "until")};
+  }
+  entries_.set(static_cast<int64_t>(revoked_.size()));
+  return {};
+}
+
+void Revocations::save() {
+  save_timer_.stop();
+  Json known = Json::object();
+  for (const auto& [node, from] : known_) known[node] = from;
+  Json revoked = Json::object();
+  for (const auto& [node, entry] : revoked_) {
+    revoked[node] = {{"before", entry.before}, {"until", entry.until}};
+  }
+  const Json out{{"known", std::move(known)}, {"revoked", std::move(revoked)}};
+  if (auto ok = write_file(options_.path, out.dump(), 0600); !ok) {
+    EM_LOG(kError, "ca", "revoked certificates are not on disk: {}", ok.error().message);
+    save_timer_.start(kSaveDelay);
+  }
+}
+
+void Revocations::changed() {
+  entries_.set(static_cast<int64_t>(revoked_.size()));
+  save();
+  if (!tell_timer_.active()) tell_timer_.start(kTellDelay);
+}
+
+void Revocations::on_node(const kube::Informer::Object& object) {
+  const int64_t from = counts_from(Json::parse(object.json, nullptr, false));
+  if (from < 0) return;
+  const auto [at, is_new] = known_.try_emplace(object.name, from);
+  const auto entry = revoked_.find(object.name);
+  if (entry != revoked_.end() && from > 0 && from < entry->second.before) {
+    // It joined again before we heard of the deletion.
+    entry->second.before = from;
+    changed();
+  }
+  if (is_new || from > at->second) {
+    if (!is_new) {
+      EM_LOG(kInfo, "ca", "node {} was replaced: its earlier certificates count no more", object.name);
+      revoke(object.name, from);
+    }
+    at->second = from;
+    if (!save_timer_.active()) save_timer_.start(kSaveDelay);
+  }
+}
+
+void Revocations::on_deleted(const std::string& node) {
+  if (known_.erase(node) == 0) return;
+  EM_LOG(kInfo, "ca", "node {} was deleted: its certificates count no more", node);
+  // All that were issued up to this second.
+  revoke(node, now() - kBackdateSeconds + 1);
+}
+
+// Who was deleted while nobody looked.
+void Revocations::on_synced() {
+  std::vector<std::string> gone;
+  for (const auto& [node, from] : known_) {
+    if (nodes_->find("", node) == nullptr) gone.push_back(node);
+  }
+  for (const std::string& node : gone) on_deleted(node);
+}
+
+void Revocations::revoke(const std::string& node, int64_t before) {
+  Entry& entry = revoked_[node];
+  entry.before = std::max(entry.before, before);
+  entry.until = now() + options_.lifetime.count();
+  if (revoked_.size() > options_.max_entries) {
+    const auto first = std::min_element(revoked_.begin(), revoked_.end(), [](const auto& a, const auto& b) {
+      return a.second.until < b.second.until;
+    });
+    EM_LOG(kError, "ca", "more than {} nodes with revoked certificates: those of {} are forgotten",
+           options_.max_entries, first->first);
+    revoked_.erase(first);
+  }
+  changed();
+}
+
+void Revocations::drop_old() {
+  const int64_t limit = now() - options_.renew_grace.count();
+  if (std::erase_if(revoked_, [&](const auto& item) { return item.second.until < limit; }) > 0) changed();
+}
+
+Result<> Revocations::check(const std::string& node, int64_t not_before) const {
+  const auto it = revoked_.find(node);
+  if (it == revoked_.end() || not_before >= it->second.before) return {};
+  return fail(ErrorCode::kPermissionDenied,
+              "the certificate of node '{}' was revoked: the node was deleted or replaced; join again with a token",
+              node);
+}
+
+int64_t Revocations::not_before_floor(const std::string& node, bool replaces) const {
+  const auto entry = revoked_.find(node);
+  int64_t floor = entry == revoked_.end() ? 0 : entry->second.before;
+  if (const auto it = known_.find(node); replaces && it != known_.end()) floor = std::max(floor, it->second + 1);
+  return floor;
+}
+
+std::vector<RevokedNode> Revocations::list() const {
+  std::vector<RevokedNode> out;
+  const int64_t time = now();
+  for (const auto& [node, entry] : revoked_) {
+    if (entry.until > time) out.push_back({.node = node, .before = entry.before});
+  }
+  std::sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.node < b.node; });
+  return out;
+}
+
+}  // namespace edgemesh::cloud

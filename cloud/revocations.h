@@ -1,0 +1,85 @@
+// Revocations: which node certificates count no more though they have not run out. A node loses its
+// certificates when its Node object is deleted, and when a token with --replace gives its name to another
+// machine.
+//
+// Certificates are revoked by age: those of node X whose notBefore lies before a moment. Who joins as X
+// later gets one that begins at that moment at the earliest (not_before_floor), so one entry a node is
+// enough, however often its certificate was renewed. The annotation edgemesh.io/certificate of the Node says
+// from when on its certificates count ("notBefore"): several clouds of one mesh agree.
+//
+// Kept in a file of the state directory, with the names of the nodes that have certificates: who was deleted
+// while the cloud was down is found when it is back. An entry goes when the last certificate that it could be
+// about has run out and can no longer be renewed; agents need not know it for that long.
+// Threads: one loop.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "core/io/loop.h"
+#include "core/obs/metrics.h"
+#include "kube/informer.h"
+
+namespace edgemesh::cloud {
+
+struct RevocationOptions {
+  std::string path;  // the file
+  std::chrono::seconds lifetime = std::chrono::hours(24 * 365);     // of node certificates
+  std::chrono::seconds renew_grace = std::chrono::hours(24 * 365);  // as BootstrapOptions
+  size_t max_entries = 4096;  // beyond it those go first that run out first
+};
+
+struct RevokedNode {
+  std::string node;
+  int64_t before = 0;  // Unix seconds: certificates with an earlier notBefore
+};
+
+class Revocations {
+ public:
+  // An error: the file is there and cannot be read. To go on without it would let in who was put out.
+  static Result<std::unique_ptr<Revocations>> open(io::Loop& loop, kube::Client& client,
+                                                   RevocationOptions options, obs::Registry& registry);
+  ~Revocations();
+  // Entries were made or changed. Never from within a call to this object.
+  void set_on_change(std::function<void()> on_change) { on_change_ = std::move(on_change); }
+  void start();
+
+  // kPermissionDenied: revoked. The message may be shown to the peer.
+  Result<> check(const std::string& node, int64_t not_before) const;
+  // What a new certificate's notBefore must be at least. `replaces`: those issued so far shall end.
+  int64_t not_before_floor(const std::string& node, bool replaces) const;
+  // What agents must know, by name.
+  std::vector<RevokedNode> list() const;
+
+ private:
+  struct Entry {
+    int64_t before = 0;
+    int64_t until = 0;  // when the last of them runs out, Unix seconds
+  };
+  Revocations(io::Loop& loop, kube::Client& client, RevocationOptions options, obs::Registry& registry);
+  Result<> load();
+  void save();
+  void on_node(const kube::Informer::Object& object);
+  void on_deleted(const std::string& node);
+  void on_synced();
+  void revoke(const std::string& node, int64_t before);
+  void drop_old();
+  void changed();
+  int64_t now() const;
+
+  io::Loop& loop_;
+  RevocationOptions options_;
+  std::unordered_map<std::string, int64_t> known_;  // nodes with certificates; from when on they count, 0: unknown
+  std::unordered_map<std::string, Entry> revoked_;
+  std::function<void()> on_change_;
+  io::Timer save_timer_;
+  io::Timer tell_timer_;
+  io::Timer clean_timer_;
+  obs::Gauge& entries_;
+  std::unique_ptr<kube::Informer> nodes_;
+};
+
+}  // namespace edgemesh::cloud
