@@ -50,7 +50,7 @@ Json ready_condition(const Json& object) {
 // Whether another program keeps the condition. What says Unknown is nobody's: its keeper is gone.
 bool kept_by_another(const Json& ready) {
   const Json reason = at(ready, "reason");
-  return ready.is_object() && at(ready, "status") != "Unknown" && reason.is_string() && reason != "" &&
+  return ready.is_object() && at(ready, "status") != "Unknown" && reason.is_string() && reason != Json("") &&
          reason != kConnectedReason && reason != kGoneReason;
 }
 
@@ -336,7 +336,7 @@ void NodeController::recheck(const std::string& page) {
                  const Json parsed = Json::parse(*list, nullptr, false);
                  for (const Json& item : at(parsed, "items")) recheck_node(item);
                  const Json next = at(at(parsed, "metadata"), "continue");
-                 if (next.is_string() && next != "") recheck(next.get<std::string>());
+                 if (next.is_string() && next != Json("")) recheck(next.get<std::string>());
                }));
 }
 

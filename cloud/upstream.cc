@@ -73,7 +73,7 @@ bool refers_to_objects(const Json& value) {
   if (!value.is_object()) return false;
   for (const auto& [key, item] : value.items()) {
     const bool named = std::find(std::begin(kReferences), std::end(kReferences), key) != std::end(kReferences);
-    const bool says_something = !item.is_null() && item != "" && !(item.is_array() && item.empty());
+    const bool says_something = !item.is_null() && item != Json("") && !(item.is_array() && item.empty());
     if ((named && says_something) || refers_to_objects(item)) return true;
   }
   return false;

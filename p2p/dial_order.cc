@@ -41,6 +41,7 @@ std::vector<SockAddr> dial_order(const std::vector<SockAddr>& peer, const std::v
     int near;
   };
   std::vector<Ranked> ranked;
+  ranked.reserve(peer.size());
   for (const SockAddr& addr : peer)
     ranked.push_back({addr, last.port != 0 && addr == last ? 1000 : nearness(addr.ip, own)});
   std::stable_sort(ranked.begin(), ranked.end(),

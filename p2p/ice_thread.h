@@ -7,7 +7,7 @@
 #include "core/base/function.h"
 #include "core/base/result.h"
 
-struct _GMainContext;
+struct _GMainContext;  // NOLINT(bugprone-reserved-identifier): GLib's
 
 namespace edgemesh::p2p {
 

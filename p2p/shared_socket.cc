@@ -53,7 +53,7 @@ Result<io::Fd> split_socket(int fd) {
   set_buffer(data.get(), SO_SNDBUF, SO_SNDBUFFORCE);
   // QUIC finds the path's limit by itself (RFC 8899): its probes must not be cut to pieces on the way, and
   // what the kernel has heard about the path must not make it do so.
-  int probe = addr.ss_family == AF_INET6 ? IPV6_PMTUDISC_PROBE : IP_PMTUDISC_PROBE;
+  int probe = addr.ss_family == AF_INET6 ? IPV6_PMTUDISC_PROBE : IP_PMTUDISC_PROBE;  // NOLINT(bugprone-branch-clone)
   if (addr.ss_family == AF_INET6)
     setsockopt(data.get(), IPPROTO_IPV6, IPV6_MTU_DISCOVER, &probe, sizeof probe);
   else

@@ -37,7 +37,7 @@ void measure_log(const char* name, const model::AccessLog& spec, const LogFacts&
     took += SteadyClock::now() - start;
     writer->flush();
   }
-  std::printf("%s %.1f ns (%llu dropped)\n", name, took.count() / (kCalls / 5),
+  std::printf("%s %.1f ns (%llu dropped)\n", name, took.count() / (kCalls / 5.0),
               static_cast<unsigned long long>(writer->stats().dropped));
 }
 
