@@ -14,6 +14,7 @@ void family(std::string& out, std::string_view name, std::string_view help, uint
 
 void append_service_key(std::string_view ns, std::string_view name, uint16_t port,
                         std::string* out) {
+  if (ns.empty()) return static_cast<void>(out->append(name));
   out->append("outbound|");
   append_number(port, out);
   out->append("||").append(name).append(".").append(ns);
@@ -68,7 +69,9 @@ const WorkerTelemetry::Service* WorkerTelemetry::service(std::string_view ns,
   StatsPeer to;
   to.node = node;
   StatsService service;
-  if (!name.empty()) service = {fmt::format("{}.{}.svc.cluster.local", name, ns), std::string(name), std::string(ns)};
+  service.name = name;
+  service.ns = ns;
+  service.host = ns.empty() ? std::string(name) : fmt::format("{}.{}.svc.cluster.local", name, ns);
   made.destination = all_.requests()->intern_destination(to, service);
   return &services_.emplace(key_, std::move(made)).first->second;
 }

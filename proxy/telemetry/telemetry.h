@@ -102,7 +102,7 @@ class Telemetry {
   std::vector<std::unique_ptr<WorkerTelemetry>> workers_;
 };
 
-// The cluster's name that traffic of a service's port is counted under.
+// The cluster's name that traffic of a service's port is counted under. Without a namespace: `name`.
 void append_service_key(std::string_view ns, std::string_view name, uint16_t port,
                         std::string* out);
 

@@ -1,4 +1,6 @@
 // The whole Proxy with its threads: static listeners, several workers, drain.
+#include <sstream>
+
 #include "proxy/proxy.h"
 #include "proxy_support.h"
 
@@ -10,7 +12,8 @@ using namespace std::chrono_literals;
 class WorkersTest : public ::testing::Test {
  protected:
   WorkersTest() : loop(std::move(*io::Loop::create())) {}
-  std::unique_ptr<Proxy> make(const SockAddr& backend, int workers) {
+  std::unique_ptr<Proxy> make(const SockAddr& backend, int workers,
+                              Telemetry* telemetry = nullptr) {
     ProxyOptions options;
     options.workers = workers;
     options.l4.access_log = false;
@@ -18,7 +21,9 @@ class WorkersTest : public ::testing::Test {
     ListenerOptions listener;
     listener.listen = loopback();
     listener.endpoints = {backend};
+    listener.name = "echo";
     options.listeners = {listener};
+    options.telemetry = telemetry;
     auto proxy = Proxy::create(*loop, options, registry);
     EXPECT_TRUE(proxy) << (proxy ? "" : proxy.error().message);
     (*proxy)->start();
@@ -48,6 +53,35 @@ TEST_F(WorkersTest, SeveralWorkersShareOnePort) {
   EXPECT_EQ(proxy->totals().opened, 60u);
   EXPECT_EQ(proxy->totals().active, 60u);
   EXPECT_EQ(proxy->totals().bytes_sent, 300u);
+}
+
+TEST_F(WorkersTest, BytesAreToldByService) {
+  Server server(*loop, Server::echo);
+  auto telemetry = Telemetry::make(*loop, {.workers = 2, .node = "edge-1"});
+  ASSERT_TRUE(telemetry);
+  auto proxy = make(server.address(), 2, telemetry->get());
+  auto peer = connect(proxy->listen_addrs().at(0));
+  peer->send_text("hello");
+  const auto totals = [&] {
+    const auto scopes = (*telemetry)->traffic().scopes(TrafficScope::Kind::kCluster);
+    return scopes.empty() ? TrafficScope::Totals{} : scopes[0]->totals();
+  };
+  // While it is open, too.
+  ASSERT_TRUE(wait([&] { return totals().bytes_sent == 5; }));
+  EXPECT_EQ(totals().connections_opened, 1u);
+  EXPECT_EQ(totals().connections_closed, 0u);
+  peer.reset();
+  ASSERT_TRUE(wait([&] { return totals().connections_closed == 1; }));
+  std::string text;
+  (*telemetry)->append_text(text);
+  // The end may have flags, and then a row of its own.
+  std::istringstream lines(text);
+  std::string line;
+  while (std::getline(lines, line))
+    if (line.starts_with("istio_tcp_received_bytes_total{") && line.ends_with(" 5")) break;
+  EXPECT_NE(line.find("source_node=\"edge-1\""), std::string::npos) << line;
+  EXPECT_NE(line.find("destination_service_name=\"echo\""), std::string::npos) << line;
+  proxy->stop();
 }
 
 TEST_F(WorkersTest, DrainEndsWhenTheLastConnectionEnds) {
