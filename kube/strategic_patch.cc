@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "kube/patch.h"
-#include "kube/strategic_schema.h"
+#include "kube/type_table.h"
 
 namespace edgemesh::kube {
 
@@ -22,7 +22,7 @@ tl::unexpected<Error> bad(fmt::format_string<Args...> format, Args&&... args) {
               fmt::format(format, std::forward<Args>(args)...));
 }
 
-Result<> merge_map(json& target, const json& patch, std::string_view type);
+Result<> merge_map(json& target, const json& patch, const TypeInfo* type);
 
 // The identity of a list element: the value of its merge key, or the scalar itself.
 const json* identity(const json& item, std::string_view merge_key) {
@@ -80,7 +80,7 @@ json without_directive(json item) {
   return item;
 }
 
-Result<> merge_objects(json& list, const json& patch, const FieldRule& rule) {
+Result<> merge_objects(json& list, const json& patch, const TypeField& rule) {
   json before = list;
   json named = json::array();
   bool replace = std::any_of(patch.begin(), patch.end(),
@@ -95,7 +95,7 @@ Result<> merge_objects(json& list, const json& patch, const FieldRule& rule) {
     }
     const json* id = identity(item, rule.merge_key);
     if (id == nullptr) {
-      return bad("an element of '{}' has no '{}'", rule.field, rule.merge_key);
+      return bad("an element of '{}' has no '{}'", rule.name, rule.merge_key);
     }
     if (directive == "delete") {
       while (auto at = index_of(list, rule.merge_key, id)) list.erase(*at);
@@ -109,7 +109,7 @@ Result<> merge_objects(json& list, const json& patch, const FieldRule& rule) {
       list.push_back(json::object());
       at = list.size() - 1;
     }
-    EM_TRY_VOID(merge_map(list[*at], without_directive(item), rule.child));
+    EM_TRY_VOID(merge_map(list[*at], without_directive(item), rule.type));
   }
   if (!replace) list = reorder(list, named, before, rule.merge_key);
   return {};
@@ -126,20 +126,20 @@ Result<> merge_set(json& list, const json& patch) {
 }
 
 Result<> merge_field(json& target, const std::string& key, const json& value,
-                     std::string_view type) {
-  const FieldRule* rule = find_rule(type, key);
+                     const TypeInfo* type) {
+  const TypeField* rule = type != nullptr ? type->find(key) : nullptr;
   json& into = target[key];
   if (value.is_object()) {
     if (!into.is_object()) into = json::object();
-    return merge_map(into, value, rule != nullptr ? rule->child : std::string_view());
+    return merge_map(into, value, rule != nullptr ? rule->type : nullptr);
   }
-  bool merges = value.is_array() && rule != nullptr && (rule->set || !rule->merge_key.empty());
+  bool merges = value.is_array() && rule != nullptr && rule->merges;
   if (!merges) {
     into = value;
     return {};
   }
   if (!into.is_array()) into = json::array();
-  return rule->set ? merge_set(into, value) : merge_objects(into, value, *rule);
+  return rule->merge_key.empty() ? merge_set(into, value) : merge_objects(into, value, *rule);
 }
 
 Result<> retain_keys(json& target, const json& patch) {
@@ -159,7 +159,7 @@ Result<> retain_keys(json& target, const json& patch) {
   return {};
 }
 
-Result<> list_directives(json& target, const json& patch, std::string_view type,
+Result<> list_directives(json& target, const json& patch, const TypeInfo* type,
                          const json& before) {
   for (const auto& [key, value] : patch.items()) {
     if (key.starts_with(kDeletePrimitive)) {
@@ -176,7 +176,7 @@ Result<> list_directives(json& target, const json& patch, std::string_view type,
   for (const auto& [key, value] : patch.items()) {
     if (!key.starts_with(kOrder)) continue;
     std::string field = key.substr(kOrder.size());
-    const FieldRule* rule = find_rule(type, field);
+    const TypeField* rule = type != nullptr ? type->find(field) : nullptr;
     auto it = target.find(field);
     if (!value.is_array()) return bad("{}: want a list", key);
     if (it == target.end() || !it->is_array() || rule == nullptr) continue;
@@ -187,7 +187,7 @@ Result<> list_directives(json& target, const json& patch, std::string_view type,
   return {};
 }
 
-Result<> merge_map(json& target, const json& patch, std::string_view type) {
+Result<> merge_map(json& target, const json& patch, const TypeInfo* type) {
   std::string directive = directive_of(patch);
   if (directive == "delete") {
     target = json::object();
@@ -221,7 +221,7 @@ Result<> merge_map(json& target, const json& patch, std::string_view type) {
 
 Result<> apply_strategic_patch(json& target, const json& patch, std::string_view kind) {
   if (!patch.is_object()) return bad("want a JSON object");
-  return merge_map(target, patch, root_type(kind));
+  return merge_map(target, patch, type_of_kind(kind));
 }
 
 }  // namespace edgemesh::kube

@@ -40,7 +40,7 @@ OWNERS = {
     r"openssl/sha\.h": {"core/tls", "core/http"},  # the WebSocket handshake's digest
     r"openssl/": {"core/tls", "cloud"},  # cloud: the CA; keys and certificates, no connections
     r"nghttp2/": {"core/http", "proxy"},
-    r"re2/": {"proxy"},
+    r"re2/": {"proxy", "cloud"},  # cloud: patterns of custom resources
     r"(zlib|zstd)\.h": {"proxy"},
     r"wslay/": {"core/http"},
     r"sqlite3\.h": {"core/store"},

@@ -2,100 +2,15 @@
 
 #include <nlohmann/json.hpp>
 
+#include "cloud/api/fields.h"
 #include "cloud/api/store.h"
 #include "kube/json_util.h"
-#include "kube/patch.h"
-#include "kube/strategic_schema.h"
 
 namespace edgemesh::cloud {
 
 using nlohmann::json;
 
 namespace {
-
-// A set of fields in the form of managedFields (FieldsV1):
-// {"f:spec":{"f:ports":{"k:{...}":{".":{}}}}}.
-json field_set(const json& value, std::string_view type);
-
-json list_set(const json& list, const kube::FieldRule& rule) {
-  json out = json::object();
-  for (const json& item : list) {
-    if (rule.set) {
-      out["v:" + item.dump()] = json::object();
-    } else if (const json* id = kube::find(item, rule.merge_key)) {
-      json fields = field_set(item, rule.child);
-      fields["."] = json::object();
-      out["k:" + json{{std::string(rule.merge_key), *id}}.dump()] = std::move(fields);
-    }
-  }
-  return out;
-}
-
-json field_set(const json& value, std::string_view type) {
-  json out = json::object();
-  if (!value.is_object()) return out;
-  for (const auto& [key, inner] : value.items()) {
-    const kube::FieldRule* rule = kube::find_rule(type, key);
-    bool merges = inner.is_array() && rule != nullptr && (rule->set || !rule->merge_key.empty());
-    if (merges) {
-      out["f:" + key] = list_set(inner, *rule);
-    } else {
-      out["f:" + key] = field_set(inner, rule != nullptr ? rule->child : std::string_view());
-    }
-  }
-  return out;
-}
-
-json owned_fields(const json& applied, std::string_view kind) {
-  json trimmed = applied;
-  trimmed.erase("apiVersion");
-  trimmed.erase("kind");
-  trimmed.erase("status");
-  if (auto meta = trimmed.find("metadata"); meta != trimmed.end() && meta->is_object()) {
-    for (const char* name :
-         {"name", "namespace", "managedFields", "uid", "resourceVersion", "creationTimestamp"}) {
-      meta->erase(name);
-    }
-    if (meta->empty()) trimmed.erase(meta);
-  }
-  return field_set(trimmed, kube::root_type(kind));
-}
-
-// The value that an element of a field set stands for, inside `at`; null when there is none.
-json* child_of(json* at, const std::string& element) {
-  if (element.starts_with("f:")) {
-    if (!at->is_object()) return nullptr;
-    auto it = at->find(element.substr(2));
-    return it == at->end() ? nullptr : &*it;
-  }
-  if (element.size() < 2) return nullptr;
-  json wanted = json::parse(element.substr(2), nullptr, false);
-  if (!at->is_array() || wanted.is_discarded()) return nullptr;
-  for (json& item : *at) {
-    if (element.starts_with("v:") && item == wanted) return &item;
-    if (!element.starts_with("k:") || !item.is_object() || !wanted.is_object()) continue;
-    bool same = true;
-    for (const auto& [key, value] : wanted.items()) {
-      same = same && item.contains(key) && item[key] == value;
-    }
-    if (same) return &item;
-  }
-  return nullptr;
-}
-
-void erase_child(json* at, const std::string& element) {
-  json* child = child_of(at, element);
-  if (child == nullptr) return;
-  if (at->is_object()) {
-    at->erase(element.substr(2));
-  } else {
-    at->erase(static_cast<size_t>(child - &(*at)[0]));
-  }
-}
-
-bool is_leaf(const json& set) {
-  return set.empty() || (set.size() == 1 && set.contains("."));
-}
 
 // Takes away from `live` what `old_set` has and neither `new_set` nor another manager has.
 void remove_dropped(json* live, const json& old_set, const json& new_set,
@@ -121,13 +36,20 @@ void remove_dropped(json* live, const json& old_set, const json& new_set,
 }
 
 std::string dotted(const std::string& path, const std::string& element) {
-  return element.starts_with("f:") ? path + "." + element.substr(2)
-                                   : path + "[" + element.substr(2) + "]";
+  if (element.starts_with("f:")) return path + "." + element.substr(2);
+  if (element.starts_with("v:")) return path + "[=" + element.substr(2) + "]";
+  const json id = json::parse(element.substr(2), nullptr, false);
+  if (!id.is_object()) return path + "[" + element.substr(2) + "]";
+  std::string out;
+  for (const auto& [key, value] : id.items()) {
+    out += fmt::format("{}{}={}", out.empty() ? "" : ",", key, kube::to_text(value));
+  }
+  return path + "[" + out + "]";
 }
 
 // Paths where `applied` wants another value than `live` has and `owner` has the field.
 void find_conflicts(const json& set, const json& owner, json* live, json* applied,
-                    const std::string& path, std::vector<std::string>* out) {
+                    const std::string& path, std::vector<std::string>* out, json* taken) {
   for (const auto& [element, inner] : set.items()) {
     auto owned = owner.find(element);
     if (element == "." || owned == owner.end()) continue;
@@ -135,23 +57,13 @@ void find_conflicts(const json& set, const json& owner, json* live, json* applie
     json* want = child_of(applied, element);
     if (have == nullptr || want == nullptr) continue;
     if (is_leaf(inner) || is_leaf(*owned)) {
-      if (*have != *want) out->push_back(dotted(path, element));
+      if (*have == *want) continue;
+      out->push_back(dotted(path, element));
+      (*taken)[element] = json::object();
     } else {
-      find_conflicts(inner, *owned, have, want, dotted(path, element), out);
-    }
-  }
-}
-
-// Takes the fields of `taken` out of `set`.
-void subtract(json* set, const json& taken) {
-  for (const auto& [element, inner] : taken.items()) {
-    auto it = set->find(element);
-    if (element == "." || it == set->end()) continue;
-    if (is_leaf(inner)) {
-      set->erase(it);
-    } else {
-      subtract(&*it, inner);
-      if (it->empty()) set->erase(it);
+      json inner_taken = json::object();
+      find_conflicts(inner, *owned, have, want, dotted(path, element), out, &inner_taken);
+      if (!inner_taken.empty()) (*taken)[element] = std::move(inner_taken);
     }
   }
 }
@@ -162,28 +74,45 @@ ApiError conflict_error(const ResourceInfo& resource, const std::string& name,
   out.message = fmt::format("Apply failed with {} conflict{}:", conflicts.size(),
                             conflicts.size() == 1 ? "" : "s");
   for (const auto& [manager, field] : conflicts) {
-    out.message += fmt::format(" conflict with \"{}\": {}", manager, field);
-    out.causes.push_back(
-        {"FieldManagerConflict", field, fmt::format("conflict with \"{}\"", manager)});
+    out.message += fmt::format(" conflict with {}: {}", manager, field);
+    out.causes.push_back({"FieldManagerConflict", field, "conflict with " + manager});
   }
+  return out;
+}
+
+std::string shown_manager(const json& entry, const ResourceInfo& resource) {
+  std::string out = "\"" + kube::text_at(entry, "manager") + "\"";
+  if (std::string sub = kube::text_at(entry, "subresource"); !sub.empty()) {
+    out += " with subresource \"" + sub + "\"";
+  }
+  if (kube::text_at(entry, "operation") == "Update") {
+    out += " using " + kube::text_at(entry, "apiVersion");
+    if (std::string time = kube::text_at(entry, "time"); !time.empty()) out += " at " + time;
+  }
+  static_cast<void>(resource);
   return out;
 }
 
 struct Managers {
   json others = json::array();  // entries of managedFields
   json own_fields = json::object();
+  bool own = false;
 };
 
-Managers split_managers(const json& object, const std::string& manager) {
+Managers split_managers(const json& object, const kube::WriteOptions& options,
+                        std::string_view operation) {
   Managers out;
   const json* list = kube::find(object, "metadata", "managedFields");
   if (list == nullptr || !list->is_array()) return out;
   for (const json& entry : *list) {
+    if (!entry.is_object() || kube::text_at(entry, "manager").empty()) continue;
     const json* fields = kube::find(entry, "fieldsV1");
-    bool own =
-        kube::text_at(entry, "manager") == manager && kube::text_at(entry, "operation") == "Apply";
+    bool own = kube::text_at(entry, "manager") == options.field_manager &&
+               kube::text_at(entry, "operation") == operation &&
+               kube::text_at(entry, "subresource") == options.subresource;
     if (own) {
-      if (fields != nullptr && fields->is_object()) out.own_fields = *fields;
+      out.own = true;
+      if (fields != nullptr && fields->is_object()) add_fields(&out.own_fields, *fields);
     } else {
       out.others.push_back(entry);
     }
@@ -191,11 +120,51 @@ Managers split_managers(const json& object, const std::string& manager) {
   return out;
 }
 
-}  // namespace
+json new_entry(const ResourceInfo& resource, const kube::WriteOptions& options,
+               std::string_view operation, std::chrono::system_clock::time_point now, json set) {
+  json entry = {{"manager", options.field_manager},
+                {"operation", operation},
+                {"apiVersion", resource.type.api_version()},
+                {"time", timestamp(now)},
+                {"fieldsType", "FieldsV1"},
+                {"fieldsV1", std::move(set)}};
+  if (!options.subresource.empty()) entry["subresource"] = options.subresource;
+  return entry;
+}
 
-ApiResult<void> apply_fields(const ResourceInfo& resource, const json& applied,
-                             const kube::WriteOptions& options,
-                             std::chrono::system_clock::time_point now, json* object) {
+// What an object that nobody managed so far has belongs to a manager of its own.
+void adopt_fields(const ResourceInfo& resource, const Shape& shape, json* object) {
+  if (object->empty() || kube::find(*object, "metadata", "managedFields") != nullptr) return;
+  json set = owned_fields(*object, shape, false);
+  if (set.empty()) return;
+  kube::WriteOptions before;
+  before.field_manager = "before-first-apply";
+  json entry = new_entry(resource, before, "Update", {}, std::move(set));
+  entry.erase("time");
+  (*object)["metadata"]["managedFields"] = json::array({std::move(entry)});
+}
+
+void drop_empty(json* entries) {
+  json kept = json::array();
+  for (json& entry : *entries) {
+    const json* fields = kube::find(entry, "fieldsV1");
+    if (fields != nullptr && fields->is_object() && !fields->empty()) {
+      kept.push_back(std::move(entry));
+    }
+  }
+  *entries = std::move(kept);
+}
+
+json without_nulls(const json& value) {
+  if (!value.is_object()) return value;
+  json out = json::object();
+  for (const auto& [key, inner] : value.items()) {
+    if (!inner.is_null()) out[key] = without_nulls(inner);
+  }
+  return out;
+}
+
+ApiResult<void> check_applied(const json& applied, const kube::WriteOptions& options) {
   if (!applied.is_object()) return refuse(ApiError::bad_request("apply: want an object"));
   if (options.field_manager.empty()) {
     return refuse(
@@ -206,45 +175,102 @@ ApiResult<void> apply_fields(const ResourceInfo& resource, const json& applied,
   if (applied.contains("metadata") && (meta == nullptr || !meta->is_object())) {
     return refuse(ApiError::bad_request("metadata: want an object"));
   }
-  if (kube::find(applied, "metadata", "managedFields") != nullptr) {
+  if (const json* managed = kube::find(applied, "metadata", "managedFields");
+      managed != nullptr && !managed->empty()) {
     return refuse(ApiError::bad_request("metadata.managedFields must be nil"));
   }
-  json wanted = applied;
-  json set = owned_fields(wanted, resource.type.kind);
-  Managers managers = split_managers(*object, options.field_manager);
+  return {};
+}
+
+}  // namespace
+
+ApiResult<void> apply_fields(const ResourceInfo& resource, const json& applied,
+                             const kube::WriteOptions& options,
+                             std::chrono::system_clock::time_point now, json* object) {
+  if (auto good = check_applied(applied, options); !good) return good;
+  const Shape shape = shape_of(resource);
+  json wanted = without_nulls(applied);
+  if (wanted.contains("metadata")) wanted["metadata"].erase("managedFields");
+  if (options.subresource.empty() && resource.has_status) wanted.erase("status");
+  json set = owned_fields(wanted, shape, true);
+  adopt_fields(resource, shape, object);
+  Managers managers = split_managers(*object, options, "Apply");
   std::vector<std::pair<std::string, std::string>> conflicts;
   std::vector<const json*> other_sets;
   for (json& entry : managers.others) {
     auto fields = entry.find("fieldsV1");
     if (fields == entry.end() || !fields->is_object()) continue;
     std::vector<std::string> paths;
-    find_conflicts(set, *fields, object, &wanted, "", &paths);
+    json taken = json::object();
+    find_conflicts(set, *fields, object, &wanted, "", &paths, &taken);
     for (std::string& path : paths) {
-      conflicts.emplace_back(kube::text_at(entry, "manager"), std::move(path));
+      conflicts.emplace_back(shown_manager(entry, resource), std::move(path));
     }
-    if (options.force && !paths.empty()) subtract(&*fields, set);
+    if (options.force) subtract_fields(&*fields, taken);
     other_sets.push_back(&*fields);
   }
   if (!conflicts.empty() && !options.force) {
     return refuse(conflict_error(resource, kube::text_at(applied, "metadata", "name"), conflicts));
   }
   remove_dropped(object, managers.own_fields, set, other_sets);
-  if (auto done = kube::apply_strategic_patch(*object, wanted, resource.type.kind); !done) {
-    return refuse(ApiError::bad_request(done.error().message));
-  }
-  bool same = set == managers.own_fields && conflicts.empty();
-  json entry = {{"manager", options.field_manager},
-                {"operation", "Apply"},
-                {"apiVersion", resource.type.api_version()},
-                {"time", timestamp(now)},
-                {"fieldsType", "FieldsV1"},
-                {"fieldsV1", std::move(set)}};
+  merge_fields(wanted, shape, object);
   // An apply that changes nothing must not change the object by its time.
-  if (same) return {};
+  if (managers.own && set == managers.own_fields && conflicts.empty()) return {};
   json list = std::move(managers.others);
-  list.push_back(std::move(entry));
+  drop_empty(&list);
+  list.push_back(new_entry(resource, options, "Apply", now, std::move(set)));
   (*object)["metadata"]["managedFields"] = std::move(list);
   return {};
+}
+
+void track_update(const ResourceInfo& resource, const json& before,
+                  const kube::WriteOptions& options, std::chrono::system_clock::time_point now,
+                  json* object) {
+  const std::string& kind = resource.type.kind;
+  // Written all the time, applied by nobody.
+  if (kind == "Lease" || kind == "Event" || options.field_manager.empty()) return;
+  const json* managed = kube::find(*object, "metadata", "managedFields");
+  bool has_managers = managed != nullptr && managed->is_array() && !managed->empty();
+  constexpr std::string_view kOurs = "edgemesh";
+  if (!has_managers && (options.field_manager == kOurs || !before.empty())) return;
+  const Shape shape = shape_of(resource);
+  json changed = json::object(), removed = json::object();
+  auto trim = [&](json value) {
+    json out = json::object();
+    for (const auto& [key, inner] : value.items()) {
+      if (key != "f:kind" && key != "f:apiVersion") out[key] = inner;
+    }
+    auto meta = out.find("f:metadata");
+    if (meta == out.end()) return out;
+    json kept = json::object();
+    for (const char* name : {"f:labels", "f:annotations", "f:finalizers", "f:ownerReferences"}) {
+      if (auto it = meta->find(name); it != meta->end()) kept[name] = *it;
+    }
+    if (kept.empty()) {
+      out.erase("f:metadata");
+    } else {
+      *meta = std::move(kept);
+    }
+    return out;
+  };
+  compare_fields(before, *object, shape, &changed, &removed);
+  changed = trim(std::move(changed));
+  removed = trim(std::move(removed));
+  if (changed.empty() && removed.empty()) return;
+  Managers managers = split_managers(*object, options, "Update");
+  for (json& entry : managers.others) {
+    auto fields = entry.find("fieldsV1");
+    if (fields == entry.end() || !fields->is_object()) continue;
+    subtract_fields(&*fields, changed);
+    subtract_fields(&*fields, removed);
+  }
+  json list = std::move(managers.others);
+  drop_empty(&list);
+  json set = std::move(managers.own_fields);
+  add_fields(&set, changed);
+  subtract_fields(&set, removed);
+  if (!set.empty()) list.push_back(new_entry(resource, options, "Update", now, std::move(set)));
+  (*object)["metadata"]["managedFields"] = std::move(list);
 }
 
 }  // namespace edgemesh::cloud

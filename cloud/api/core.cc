@@ -2,8 +2,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include "cloud/api/admission.h"
 #include "cloud/api/apply.h"
+#include "cloud/api/custom.h"
 #include "cloud/api/meta.h"
+#include "cloud/api/scale.h"
+#include "cloud/api/schema.h"
 #include "cloud/api/validate.h"
 #include "core/base/log.h"
 #include "kube/json_util.h"
@@ -31,6 +35,14 @@ ApiResult<void> apply_patch(const ResourceInfo& resource, kube::PatchKind kind, 
     case kube::PatchKind::kMerge: done = kube::apply_merge_patch(*object, patch); break;
     case kube::PatchKind::kJson: done = kube::apply_json_patch(*object, patch); break;
     case kube::PatchKind::kStrategic:
+      if (resource.custom) {
+        return refuse(ApiError::simple(
+            415, "UnsupportedMediaType",
+            "the body of the request was in an unknown format - accepted media types include: "
+            "application/json-patch+json, application/merge-patch+json, "
+            "application/apply-patch+yaml"));
+      }
+      [[fallthrough]];
     case kube::PatchKind::kApply:
       done = kube::apply_strategic_patch(*object, patch, resource.type.kind);
       break;
@@ -44,6 +56,27 @@ ApiResult<void> apply_patch(const ResourceInfo& resource, kube::PatchKind kind, 
         ApiError::invalid(resource, name, {{"FieldValueInvalid", "patch", done.error().message}}));
   }
   return refuse(ApiError::bad_request(done.error().message));
+}
+
+// Defaults, and what is wrong.
+FieldErrors complete(const ResourceInfo& resource, json* body) {
+  if (resource.custom) return complete_custom(resource, body);
+  set_defaults(resource, body);
+  return validate(resource, *body);
+}
+
+// A subresource that reaches one part of the object only.
+void take_part(std::string_view subresource, const json& before, json* body) {
+  json changed = before;
+  if (subresource == "approval") {
+    if (const json* conditions = kube::find(*body, "status", "conditions")) {
+      changed["status"]["conditions"] = *conditions;
+    }
+  } else if (const json* list = kube::find(*body, "spec", "ephemeralContainers")) {
+    changed["spec"]["ephemeralContainers"] = *list;
+  }
+  keep_managed_fields(*body, &changed);
+  *body = std::move(changed);
 }
 
 std::string shown_version(const json& object, const StoredObject& stored) {
@@ -61,7 +94,7 @@ constexpr Duration kEventSweep = std::chrono::minutes(1);
 constexpr size_t kMaxEvents = 20'000;
 }  // namespace
 
-ApiCore::ApiCore(io::Loop& loop, ApiStore& store, const ResourceRegistry& registry, Options options)
+ApiCore::ApiCore(io::Loop& loop, ApiStore& store, ResourceRegistry& registry, Options options)
     : loop_(loop),
       store_(store),
       registry_(registry),
@@ -88,6 +121,10 @@ void ApiCore::start() {
     for (const ObjectPtr& object : events->items) note_event(*object);
   }
   events_timer_.start_repeating(kEventSweep);
+  const ResourceInfo& definitions = *registry_.find_storage(kDefinitions);
+  if (auto all = store_.list(definitions, {})) {
+    for (const ObjectPtr& object : all->items) serve_custom(*object);
+  }
   // A namespace that was being deleted when we were stopped.
   if (auto all = store_.list(namespaces, {})) {
     for (const ObjectPtr& object : all->items) {
@@ -104,7 +141,8 @@ void ApiCore::note_event(const StoredObject& event) {
 void ApiCore::expire_events() {
   const ResourceInfo& resource = *registry_.find(kube::kEvents);
   const TimePoint now = loop_.now();
-  while (!events_.empty() && (events_.size() > kMaxEvents || now - events_.front().when >= kEventLifetime)) {
+  while (!events_.empty() &&
+         (events_.size() > kMaxEvents || now - events_.front().when >= kEventLifetime)) {
     SeenEvent seen = std::move(events_.front());
     events_.pop_front();
     ObjectPtr object = store_.latest(resource, seen.ns, seen.name);
@@ -126,6 +164,16 @@ void ApiCore::on_change(const ResourceInfo& resource, const Change& change) {
     if (change.type != kube::EventType::kDeleted) {
       if (auto now = kube::parse_json(change.object->text)) addresses_.use(*now);
     }
+  }
+  if (resource.type.kind == "CustomResourceDefinition" && !resource.custom) {
+    if (change.type == kube::EventType::kDeleted) {
+      registry_.replace(change.object->name, {});
+    } else {
+      serve_custom(*change.object);
+    }
+  }
+  if (change.type == kube::EventType::kDeleted && resource.custom) {
+    loop_.defer([this, name = resource.storage()] { finish_custom(name); });
   }
   if (change.type == kube::EventType::kDeleted && resource.type.namespaced) {
     const ResourceInfo& namespaces = *registry_.find(kube::kNamespaces);
@@ -155,7 +203,9 @@ ApiResult<void> ApiCore::check_namespace(const ResourceInfo& resource, std::stri
 ApiResult<void> ApiCore::prepare_new(const ResourceInfo& resource, std::string_view ns,
                                      json* body) {
   if (auto good = check_type_and_namespace(resource, ns, body); !good) return good;
-  if (auto shape = check_shape(resource, *body); !shape) {
+  auto shape = normalize(resource, body);
+  if (shape) shape = check_shape(resource, *body);
+  if (!shape) {
     return refuse(ApiError::bad_request(fmt::format("{} in version \"{}\" cannot be handled: {}",
                                                     resource.type.kind, resource.type.version,
                                                     shape.error().message)));
@@ -164,18 +214,23 @@ ApiResult<void> ApiCore::prepare_new(const ResourceInfo& resource, std::string_v
   if (auto good = check_namespace(resource, ns); !good) return good;
   if (resource.has_status && resource.type.kind != "Node") body->erase("status");
   if (has_generation(resource)) (*body)["metadata"]["generation"] = 1;
-  set_defaults(resource, body);
-  FieldErrors errors = validate(resource, *body);
+  (*body)["metadata"]["uid"] = new_uid();  // a job's labels have it
+  FieldErrors errors = complete(resource, body);
   if (!errors.empty()) {
     return refuse(
         ApiError::invalid(resource, text_at(*body, "metadata", "name"), std::move(errors)));
   }
-  return {};
+  return admit_new(store_, registry_, resource, body);
 }
 
 void ApiCore::create(const ResourceInfo& resource, std::string_view ns, json body,
                      const kube::WriteOptions& options, Done done) {
+  if (!options.subresource.empty()) {
+    std::string name = text_at(body, "metadata", "name");
+    return create_below(resource, ns, name, body, options, std::move(done));
+  }
   if (auto good = prepare_new(resource, ns, &body); !good) return done(refuse(good.error()));
+  track_update(resource, json::object(), options, loop_.clock().wall_now(), &body);
   store_new(resource, std::move(body), options.dry_run, std::move(done));
 }
 
@@ -211,7 +266,9 @@ ApiResult<void> ApiCore::prepare_change(const ResourceInfo& resource, const json
                                         const StoredObject& stored, std::string_view subresource,
                                         json* body) {
   if (auto good = check_type_and_namespace(resource, stored.ns, body); !good) return good;
-  if (auto shape = check_shape(resource, *body); !shape) {
+  auto shape = normalize(resource, body);
+  if (shape) shape = check_shape(resource, *body);
+  if (!shape) {
     return refuse(ApiError::bad_request(shape.error().message));
   }
   if (text_at(*body, "metadata", "name") != stored.name) {
@@ -225,12 +282,14 @@ ApiResult<void> ApiCore::prepare_change(const ResourceInfo& resource, const json
     changed["status"] = body->value("status", json::object());
     keep_managed_fields(*body, &changed);
     *body = std::move(changed);
-  } else if (resource.has_status && before.contains("status")) {
-    (*body)["status"] = before["status"];
+  } else if (subresource == "ephemeralcontainers" || subresource == "approval") {
+    take_part(subresource, before, body);
+  } else if (resource.has_status) {
+    body->erase("status");
+    if (before.contains("status")) (*body)["status"] = before["status"];
   }
   keep_system_meta(before, body);
-  set_defaults(resource, body);
-  FieldErrors errors = validate(resource, *body);
+  FieldErrors errors = complete(resource, body);
   FieldErrors frozen = validate_change(resource, before, *body);
   errors.insert(errors.end(), frozen.begin(), frozen.end());
   if (!errors.empty()) return refuse(ApiError::invalid(resource, stored.name, std::move(errors)));
@@ -246,9 +305,13 @@ void ApiCore::update(const ResourceInfo& resource, std::string_view ns, std::str
   if (!before) return done(refuse(before.error()));
   if (!body.is_object()) return done(refuse(ApiError::bad_request("want a JSON object")));
   if (body.find("metadata") == body.end()) body["metadata"] = {{"name", std::string(name)}};
+  if (options.subresource == "scale") {
+    return update_scale(resource, previous, body, options, std::move(done));
+  }
   if (auto good = prepare_change(resource, *before, *previous, options.subresource, &body); !good) {
     return done(refuse(good.error()));
   }
+  track_update(resource, *before, options, loop_.clock().wall_now(), &body);
   store_change(resource, previous, *before, std::move(body), options, std::move(done));
 }
 
@@ -263,8 +326,9 @@ void ApiCore::patch(const ResourceInfo& resource, std::string_view ns, std::stri
   }
   auto before = parse_stored(previous);
   if (!before) return done(refuse(before.error()));
-  json body = *before;
-  if (!applies || !options.subresource.empty()) {
+  bool scales = options.subresource == "scale" && resource.scale != nullptr;
+  json body = scales ? scale_of(resource, *before) : *before;
+  if (!applies || scales) {
     if (auto good = apply_patch(resource, kind, patch, name, &body); !good) {
       return done(refuse(good.error()));
     }
@@ -272,9 +336,11 @@ void ApiCore::patch(const ResourceInfo& resource, std::string_view ns, std::stri
     auto good = apply_fields(resource, patch, options, loop_.clock().wall_now(), &body);
     if (!good) return done(refuse(good.error()));
   }
+  if (scales) return update_scale(resource, previous, body, options, std::move(done));
   if (auto good = prepare_change(resource, *before, *previous, options.subresource, &body); !good) {
     return done(refuse(good.error()));
   }
+  if (!applies) track_update(resource, *before, options, loop_.clock().wall_now(), &body);
   store_change(resource, previous, *before, std::move(body), options, std::move(done));
 }
 

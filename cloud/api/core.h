@@ -4,6 +4,7 @@
 // of the store. `done` may run from within the call when nothing is to be stored.
 #pragma once
 
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
@@ -31,7 +32,7 @@ class ApiCore {
   };
   using Done = UniqueFunction<void(ApiResult<Written>)>;
 
-  ApiCore(io::Loop& loop, ApiStore& store, const ResourceRegistry& registry, Options options);
+  ApiCore(io::Loop& loop, ApiStore& store, ResourceRegistry& registry, Options options);
   // Makes the namespaces that always exist. Call once, before serving.
   void start();
 
@@ -51,6 +52,9 @@ class ApiCore {
   };
   void remove(const ResourceInfo& resource, std::string_view ns, std::string_view name,
               const Deletion& deletion, Done done);
+  // POST of pods/binding and pods/eviction; `create` with a subresource in its options comes here.
+  void create_below(const ResourceInfo& resource, std::string_view ns, std::string_view name,
+                    const nlohmann::json& body, const kube::WriteOptions& options, Done done);
   // Everything the filter matches; `done` gets a List of what was there.
   void remove_all(const ResourceInfo& resource, const Filter& filter, const Deletion& deletion,
                   Done done);
@@ -74,7 +78,21 @@ class ApiCore {
   void apply_missing(const ResourceInfo& resource, std::string_view ns, std::string_view name,
                      const nlohmann::json& patch, const kube::WriteOptions& options, Done done);
   void mark_deleted(const ResourceInfo& resource, const ObjectPtr& previous, int grace_s,
-                    Done done);
+                    nlohmann::json finalizers, Done done);
+  void update_scale(const ResourceInfo& resource, const ObjectPtr& previous,
+                    const nlohmann::json& scale, const kube::WriteOptions& options, Done done);
+  void bind_pod(const ResourceInfo& resource, const ObjectPtr& previous, const nlohmann::json& body,
+                const kube::WriteOptions& options, Done done);
+  void evict_pod(const ResourceInfo& resource, const ObjectPtr& previous,
+                 const nlohmann::json& body, const kube::WriteOptions& options, Done done);
+  // Null: no disruption budget speaks against it.
+  std::unique_ptr<ApiError> budget_refuses(const ObjectPtr& pod) const;
+
+  // CustomResourceDefinitions: serves what is defined, and keeps their status.
+  void serve_custom(const StoredObject& definition);
+  void check_custom(const std::string& name);
+  void empty_custom(const std::string& name);
+  void finish_custom(const std::string& name);
   void erase(const ResourceInfo& resource, const ObjectPtr& previous, Done done);
   void empty_namespace(const std::string& name);
   void finish_namespace(const std::string& name);
@@ -84,10 +102,11 @@ class ApiCore {
 
   io::Loop& loop_;
   ApiStore& store_;
-  const ResourceRegistry& registry_;
+  ResourceRegistry& registry_;
   ServiceAddresses addresses_;
 
-  // Events in the order of their last change; they go after an hour, or earlier when there are many.
+  // Events in the order of their last change; they go after an hour, or earlier when there are
+  // many.
   struct SeenEvent {
     TimePoint when;
     std::string ns, name;

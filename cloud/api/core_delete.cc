@@ -13,6 +13,9 @@ using nlohmann::json;
 
 namespace {
 
+constexpr const char* kForeground = "foregroundDeletion";
+constexpr const char* kOrphan = "orphan";
+
 std::string success_status(const ResourceInfo& resource, const StoredObject& object) {
   json details = {{"name", object.name}, {"kind", resource.type.plural}, {"uid", object.uid}};
   if (!resource.type.group.empty()) details["group"] = resource.type.group;
@@ -37,6 +40,20 @@ int grace_of(const ResourceInfo& resource, const json& object, int wanted) {
   if (wanted >= 0) return wanted;
   const json* own = kube::find(object, "spec", "terminationGracePeriodSeconds");
   return own != nullptr && own->is_number_integer() ? own->get<int>() : 30;
+}
+
+// The finalizers of an object that is deleted so: dependents go before it (Foreground), or are
+// released by the garbage collector (Orphan).
+json finalizers_for(const json& object, std::string_view propagation) {
+  const json* list = kube::find(object, "metadata", "finalizers");
+  json out = json::array();
+  for (const json& item : list != nullptr && list->is_array() ? *list : json::array()) {
+    bool of_policy = item == kForeground || item == kOrphan;
+    if (!of_policy || propagation.empty()) out.push_back(item);
+  }
+  if (propagation == "Foreground") out.push_back(kForeground);
+  if (propagation == "Orphan") out.push_back(kOrphan);
+  return out;
 }
 
 }  // namespace
@@ -68,37 +85,50 @@ void ApiCore::remove(const ResourceInfo& resource, std::string_view ns, std::str
     return done(ApiCore::Written{success_status(resource, *previous), false, true});
   }
   int grace = grace_of(resource, *object, deletion.grace_s);
-  // Dependents are not collected by the API itself, so Foreground and Orphan need no finalizer of
-  // ours; those that others have set are honoured.
-  bool stays = has_finalizers(*object) || grace > 0 || resource.type.kind == "Namespace";
-  if (stays) return mark_deleted(resource, previous, grace, std::move(done));
+  json finalizers = finalizers_for(*object, deletion.propagation);
+  bool is_definition = !resource.custom && resource.type.kind == "CustomResourceDefinition";
+  bool stays =
+      !finalizers.empty() || grace > 0 || resource.type.kind == "Namespace" || is_definition;
+  if (stays) return mark_deleted(resource, previous, grace, std::move(finalizers), std::move(done));
   erase(resource, previous, std::move(done));
 }
 
 void ApiCore::mark_deleted(const ResourceInfo& resource, const ObjectPtr& previous, int grace_s,
-                           Done done) {
+                           json finalizers, Done done) {
   auto object = kube::parse_json(previous->text);
   if (!object) return done(refuse(ApiError::simple(500, "InternalError", object.error().message)));
   bool was_marked = is_deleting(*object);
   bool is_namespace = resource.type.kind == "Namespace";
   json before = *object;
   json& meta = (*object)["metadata"];
-  if (!was_marked) {
+  bool is_definition = !resource.custom && resource.type.kind == "CustomResourceDefinition";
+  const json* grace = kube::find(meta, "deletionGracePeriodSeconds");
+  // The time that is left can only be made shorter.
+  if (!was_marked ||
+      (grace != nullptr && grace->is_number_integer() && grace->get<int>() > grace_s)) {
     meta["deletionTimestamp"] = timestamp(loop_.clock().wall_now() + std::chrono::seconds(grace_s));
+    meta["deletionGracePeriodSeconds"] = grace_s;
   }
-  meta["deletionGracePeriodSeconds"] = grace_s;
+  if (finalizers.empty()) {
+    meta.erase("finalizers");
+  } else {
+    meta["finalizers"] = std::move(finalizers);
+  }
+  if (has_generation(resource) && !was_marked) bump_generation(before, &*object);
   if (is_namespace) (*object)["status"]["phase"] = "Terminating";
   if (before == *object) {
     if (is_namespace) empty_namespace(previous->name);
+    if (is_definition) empty_custom(previous->name);
     return done(Written{previous->text, false, false});
   }
   store_.replace(resource, previous, std::move(*object),
-                 [this, &resource, is_namespace, name = previous->name,
+                 [this, &resource, is_namespace, is_definition, name = previous->name,
                   done = std::move(done)](Result<ObjectPtr> stored) {
                    if (!stored) {
                      return done(refuse(ApiError::from_error(stored.error(), resource, name)));
                    }
                    if (is_namespace) empty_namespace(name);
+                   if (is_definition) empty_custom(name);
                    done(Written{(*stored)->text, false, false});
                  });
 }
@@ -117,7 +147,7 @@ void ApiCore::empty_namespace(const std::string& name) {
   Filter filter;
   filter.ns = name;
   for (const auto& info : registry_.all()) {
-    if (!info->type.namespaced) continue;
+    if (!info->type.namespaced || info->stored_as != nullptr) continue;
     auto content = store_.list(*info, filter);
     if (!content) continue;
     for (const ObjectPtr& object : content->items) {
@@ -138,7 +168,7 @@ void ApiCore::finish_namespace(const std::string& name) {
   Filter filter;
   filter.ns = name;
   for (const auto& info : registry_.all()) {
-    if (!info->type.namespaced) continue;
+    if (!info->type.namespaced || info->stored_as != nullptr) continue;
     auto content = store_.list(*info, filter, 1);
     if (!content || !content->items.empty()) return;
   }
@@ -154,8 +184,8 @@ void ApiCore::remove_all(const ResourceInfo& resource, const Filter& filter,
   auto found = store_.list(resource, filter);
   if (!found) return done(refuse(ApiError::from_error(found.error(), resource, "")));
   std::string text = fmt::format(
-      R"({{"kind":"{}List","apiVersion":"{}","metadata":{{"resourceVersion":"{}"}},"items":[)",
-      resource.type.kind, resource.type.api_version(), found->version);
+      R"({{"kind":"{}","apiVersion":"{}","metadata":{{"resourceVersion":"{}"}},"items":[)",
+      resource.list_kind_name(), resource.type.api_version(), found->version);
   for (size_t i = 0; i < found->items.size(); ++i) {
     if (i > 0) text += ',';
     text += found->items[i]->text;

@@ -81,8 +81,7 @@ class EmbeddedWatch final : public kube::Watch {
     handler_.on_event({EventType::kBookmark, {}, {}, version, {}});
   }
 
-  void end(const Error& reason) {
-    Error error = reason;
+  void end(Error error) {
     subscription_.reset();
     next_.stop();
     timeout_.stop();

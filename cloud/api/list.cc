@@ -20,8 +20,8 @@ std::string list_text(const ResourceInfo& resource, const ListResult& list) {
   for (const ObjectPtr& object : list.items) bytes += object->text.size() + 1;
   std::string out;
   out.reserve(bytes);
-  out += fmt::format(R"({{"kind":"{}List","apiVersion":"{}","metadata":{{"resourceVersion":"{}")",
-                     resource.type.kind, resource.type.api_version(), list.version);
+  out += fmt::format(R"({{"kind":"{}","apiVersion":"{}","metadata":{{"resourceVersion":"{}")",
+                     resource.list_kind_name(), resource.type.api_version(), list.version);
   if (!list.continue_token.empty()) {
     out += R"(,"continue":)" + nlohmann::json(list.continue_token).dump();
   }

@@ -128,7 +128,12 @@ void keep_system_meta(const json& before, json* body) {
 
 bool has_generation(const ResourceInfo& resource) {
   const std::string& group = resource.type.group;
-  return group == "apps" || group == "batch" || group == "discovery.k8s.io";
+  const std::string& kind = resource.type.kind;
+  if (resource.custom || group == "apps" || group == "batch" || group == "discovery.k8s.io")
+    return true;
+  return kind == "CustomResourceDefinition" || kind == "Ingress" || kind == "NetworkPolicy" ||
+         kind == "PodDisruptionBudget" || kind == "ReplicationController" ||
+         group == "admissionregistration.k8s.io";
 }
 
 bool same_spec(const json& a, const json& b) {

@@ -2,9 +2,11 @@
 
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "core/config/yaml_json.h"
 #include "kube/objects.h"
+#include "kube/protobuf.h"
 
 namespace edgemesh::cloud {
 
@@ -39,7 +41,77 @@ ApiError unsupported_media(const std::string& type, std::string_view accepted) {
                   type, accepted));
 }
 
+// Listens to the parser for names that come again.
+class DuplicateFinder final : public json::json_sax_t {
+ public:
+  std::vector<std::string> found;
+
+  bool null() override { return leave_value(); }
+  bool boolean(bool) override { return leave_value(); }
+  bool number_integer(number_integer_t) override { return leave_value(); }
+  bool number_unsigned(number_unsigned_t) override { return leave_value(); }
+  bool number_float(number_float_t, const string_t&) override { return leave_value(); }
+  bool string(string_t&) override { return leave_value(); }
+  bool binary(binary_t&) override { return leave_value(); }
+  bool start_object(std::size_t) override {
+    levels_.push_back({{}, {}, false});
+    return true;
+  }
+  bool end_object() override { return leave(); }
+  bool start_array(std::size_t) override {
+    levels_.push_back({{}, "0", true});
+    return true;
+  }
+  bool end_array() override { return leave(); }
+  bool key(string_t& name) override {
+    Level& level = levels_.back();
+    level.at = name;
+    if (!level.seen.insert(name).second && found.size() < kMaxShown) found.push_back(path());
+    return true;
+  }
+  bool parse_error(std::size_t, const std::string&, const json::exception&) override {
+    return false;
+  }
+
+ private:
+  static constexpr size_t kMaxShown = 10;
+  struct Level {
+    std::set<std::string> seen;
+    std::string at;  // member or index
+    bool list = false;
+    size_t index = 0;
+  };
+  bool leave_value() {
+    if (!levels_.empty() && levels_.back().list)
+      levels_.back().at = std::to_string(++levels_.back().index);
+    return true;
+  }
+  bool leave() {
+    levels_.pop_back();
+    return leave_value();
+  }
+  std::string path() const {
+    std::string out;
+    for (const Level& level : levels_) {
+      if (level.list) {
+        out += "[" + level.at + "]";
+      } else {
+        out += (out.empty() ? "" : ".") + level.at;
+      }
+    }
+    return out;
+  }
+  std::vector<Level> levels_;
+};
+
 }  // namespace
+
+std::vector<std::string> duplicate_fields(const http::Request& request) {
+  DuplicateFinder finder;
+  // Only what was parsed before comes here: its depth is limited.
+  if (!request.body.empty() && request.body.front() == '{') json::sax_parse(request.body, &finder);
+  return std::move(finder.found);
+}
 
 std::optional<ResourcePath> parse_resource_path(std::string_view path) {
   auto parts = segments(path);
@@ -108,8 +180,14 @@ kube::WriteOptions write_options(const http::Request& request, const ResourcePat
 ApiResult<json> parse_body(const http::Request& request) {
   if (request.body.empty()) return json();
   std::string type = media_type(request);
-  if (type == "application/vnd.kubernetes.protobuf" || type == "application/cbor") {
-    return refuse(unsupported_media(type, "application/json, application/yaml"));
+  if (type == "application/cbor") {
+    return refuse(unsupported_media(
+        type, "application/json, application/yaml, application/vnd.kubernetes.protobuf"));
+  }
+  if (type == kube::kProtobufMedia) {
+    auto decoded = kube::decode_protobuf(request.body);
+    if (!decoded) return refuse(ApiError::bad_request(decoded.error().message));
+    return std::move(*decoded);
   }
   std::string text;
   bool yaml = type.find("yaml") != std::string::npos && request.body.front() != '{';

@@ -4,6 +4,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cloud/api/auth.h"
 #include "cloud/api/error.h"
@@ -25,8 +26,10 @@ std::string verb_of(const http::Request& request, const ResourcePath& path);
 bool query_flag(const http::Request& request, std::string_view name);  // "true" or "1"
 kube::WriteOptions write_options(const http::Request& request, const ResourcePath& path);
 
-// The body as JSON, from JSON or YAML by its Content-Type; an empty body gives null.
+// The body as JSON, from JSON, YAML or protobuf by its Content-Type; an empty body gives null.
 ApiResult<nlohmann::json> parse_body(const http::Request& request);
+// Names that stand twice in one object of a JSON body (the last one counts); at most ten.
+std::vector<std::string> duplicate_fields(const http::Request& request);
 ApiResult<kube::PatchKind> patch_kind(const http::Request& request);
 
 // A resource version of the query; 0 when it is absent.

@@ -73,7 +73,8 @@ void add_core(All* all) {
 void add_workloads(All* all) {
   add(all, {"apps", "v1", "controllerrevisions", "ControllerRevision", true}, {}, {}, false, {});
   add(all, {"apps", "v1", "daemonsets", "DaemonSet", true}, {"ds"}, {"all"}, true, {});
-  add_scale(add(all, {"apps", "v1", "deployments", "Deployment", true}, {"deploy"}, {"all"}, true, {}));
+  add_scale(
+      add(all, {"apps", "v1", "deployments", "Deployment", true}, {"deploy"}, {"all"}, true, {}));
   add_scale(add(all, {"apps", "v1", "replicasets", "ReplicaSet", true}, {"rs"}, {"all"}, true,
                 {"status.replicas"}));
   add_scale(
@@ -86,30 +87,41 @@ void add_workloads(All* all) {
 
 void add_cluster(All* all) {
   const std::string kHooks = "admissionregistration.k8s.io";
-  add(all, {kHooks, "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", false}, {},
-      {"api-extensions"}, false, {});
-  add(all, {kHooks, "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", false},
+  add(all, {kHooks, "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", false},
       {}, {"api-extensions"}, false, {});
-  add(all, {"apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", false},
+  add(all,
+      {kHooks, "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", false},
+      {}, {"api-extensions"}, false, {});
+  add(all,
+      {"apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition",
+       false},
       {"crd", "crds"}, {"api-extensions"}, true, {});
-  add(all, {"certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", false},
+  add(all,
+      {"certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest",
+       false},
       {"csr"}, {}, true, {"spec.signerName"})
-      .subresources.push_back({"approval", "certificates.k8s.io", "v1", "CertificateSigningRequest",
+      .subresources.push_back({"approval",
+                               "certificates.k8s.io",
+                               "v1",
+                               "CertificateSigningRequest",
                                {"get", "patch", "update"}});
   add(all, kube::kLeases, {}, {}, false, {});
   add(all, kube::kEndpointSlices, {}, {}, false, {});
   const std::string kNetworking = "networking.k8s.io";
   add(all, {kNetworking, "v1", "ingressclasses", "IngressClass", false}, {}, {}, false, {});
   add(all, {kNetworking, "v1", "ingresses", "Ingress", true}, {"ing"}, {}, true, {});
-  add(all, {kNetworking, "v1", "networkpolicies", "NetworkPolicy", true}, {"netpol"}, {}, false, {});
+  add(all, {kNetworking, "v1", "networkpolicies", "NetworkPolicy", true}, {"netpol"}, {}, false,
+      {});
   add(all, {"node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", false}, {}, {}, false, {});
-  add(all, {"policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", true}, {"pdb"}, {}, true, {});
+  add(all, {"policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", true}, {"pdb"}, {}, true,
+      {});
   const std::string kRbac = "rbac.authorization.k8s.io";
   add(all, {kRbac, "v1", "clusterrolebindings", "ClusterRoleBinding", false}, {}, {}, false, {});
   add(all, {kRbac, "v1", "clusterroles", "ClusterRole", false}, {}, {}, false, {});
   add(all, {kRbac, "v1", "rolebindings", "RoleBinding", true}, {}, {}, false, {});
   add(all, {kRbac, "v1", "roles", "Role", true}, {}, {}, false, {});
-  add(all, {"scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", false}, {"pc"}, {}, false, {});
+  add(all, {"scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", false}, {"pc"}, {},
+      false, {});
   const std::string kStorage = "storage.k8s.io";
   add(all, {kStorage, "v1", "csidrivers", "CSIDriver", false}, {}, {}, false, {});
   add(all, {kStorage, "v1", "csinodes", "CSINode", false}, {}, {}, false, {});
@@ -131,7 +143,8 @@ ResourceRegistry::ResourceRegistry() {
   add_core(&all_);
   add_workloads(&all_);
   add_cluster(&all_);
-  ResourceInfo& events = add(&all_, {"events.k8s.io", "v1", "events", "Event", true}, {"ev"}, {}, false, {});
+  ResourceInfo& events =
+      add(&all_, {"events.k8s.io", "v1", "events", "Event", true}, {"ev"}, {}, false, {});
   events.stored_as = find(kube::kEvents);
   events.fields = events.stored_as->fields;
 }
@@ -139,7 +152,8 @@ ResourceRegistry::ResourceRegistry() {
 const ResourceInfo* ResourceRegistry::find(std::string_view group, std::string_view version,
                                            std::string_view plural) const {
   for (const auto& info : all_) {
-    if (info->type.plural == plural && info->type.group == group && info->type.version == version) {
+    if (info->served && info->type.plural == plural && info->type.group == group &&
+        info->type.version == version) {
       return info.get();
     }
   }
@@ -155,7 +169,7 @@ const ResourceInfo* ResourceRegistry::find_storage(std::string_view storage) con
 
 bool ResourceRegistry::has_group_version(std::string_view group, std::string_view version) const {
   for (const auto& info : all_) {
-    if (info->type.group == group && info->type.version == version) return true;
+    if (info->served && info->type.group == group && info->type.version == version) return true;
   }
   return false;
 }

@@ -1,6 +1,5 @@
-// The fields of the built-in kinds: for `kubectl explain` and for strict field validation. Not
-// every kind is described in full; a type that is not marked complete accepts fields that are not
-// listed. I/O-free, immutable.
+// The fields of the kinds, from the table of built-in types: for `kubectl explain`, for strict
+// field validation, and to bring a body into the form in which it is stored. I/O-free, immutable.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -9,6 +8,7 @@
 #include <vector>
 
 #include "cloud/api/resource.h"
+#include "core/base/result.h"
 
 namespace edgemesh::cloud {
 
@@ -18,5 +18,9 @@ std::string schema_name(const ResourceInfo& resource);  // "io.k8s.api.core.v1.S
 
 // Paths of fields that the kind does not have ("spec.prots"), for fieldValidation Strict and Warn.
 std::vector<std::string> unknown_fields(const ResourceInfo& resource, const nlohmann::json& object);
+
+// Takes away nulls and fields that the kind does not have, and refuses values of a wrong JSON type
+// (kInvalidArgument names the field): what is behind it can rely on the types of known fields.
+Result<> normalize(const ResourceInfo& resource, nlohmann::json* object);
 
 }  // namespace edgemesh::cloud

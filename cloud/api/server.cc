@@ -5,14 +5,18 @@
 #include <unordered_map>
 
 #include "cloud/api/discovery.h"
+#include "cloud/api/embedded_client.h"
 #include "cloud/api/list.h"
+#include "cloud/api/list_options.h"
 #include "cloud/api/request.h"
+#include "cloud/api/scale.h"
 #include "cloud/api/schema.h"
 #include "cloud/api/table.h"
+#include "cloud/api/versions.h"
 #include "cloud/api/watch.h"
-#include "cloud/api/embedded_client.h"
 #include "core/base/log.h"
 #include "kube/json_util.h"
+#include "kube/objects.h"
 
 namespace edgemesh::cloud {
 
@@ -41,6 +45,17 @@ void send_error(const Writer& writer, const ApiError& error) {
   }
   out.body = error.to_text();
   writer->respond(std::move(out));
+}
+
+// For the header Warning; empty for nothing to say.
+std::string warning_text(std::string_view text) {
+  if (text.empty()) return {};
+  std::string quoted;
+  for (char c : text) {
+    if (c == '"' || c == '\\') quoted += '\\';
+    quoted += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  }
+  return fmt::format("299 - \"{}\"", quoted);
 }
 
 // A request that was understood, on its way through the handlers.
@@ -88,9 +103,7 @@ class Server final : public ApiServer {
   void update(Call call);
   void patch(const Call& call);
   void remove(const Call& call);
-  ApiResult<ApiCore::Deletion> deletion_options(const Call& call);
   ApiResult<WatchParams> watch_params(const Call& call);
-  ApiResult<Filter> filter_of(const Call& call);
   // False: refused and answered.
   bool check_fields(Call* call, const json& body);
   ApiCore::Done answer(const Call& call);
@@ -187,9 +200,17 @@ void Server::handle_other(const http::Request& request, const Writer& writer) {
 
 bool Server::check_subresource(const Call& call) {
   const std::string& sub = call.path.subresource;
-  bool status = sub == "status" && call.resource->has_status &&
-                (call.verb == "get" || call.verb == "update" || call.verb == "patch");
-  return sub.empty() || status;
+  if (sub.empty()) return true;
+  if (sub == "status" && call.resource->has_status) {
+    return call.verb == "get" || call.verb == "update" || call.verb == "patch";
+  }
+  const Subresource* known = call.resource->find_subresource(sub);
+  if (known == nullptr) return false;
+  const auto& verbs = known->verbs;
+  if (std::find(verbs.begin(), verbs.end(), call.verb) == verbs.end()) return false;
+  // What goes to a node, or needs keys, is served by others; here it would be taken for the object.
+  return sub == "scale" || sub == "binding" || sub == "eviction" || sub == "ephemeralcontainers" ||
+         sub == "finalize" || sub == "approval";
 }
 
 void Server::handle_resource(Call call) {
@@ -197,6 +218,8 @@ void Server::handle_resource(Call call) {
   bool reads_all = call.verb == "list" || call.verb == "watch";
   bool misplaced =
       call.resource->type.namespaced ? call.path.ns.empty() && !reads_all : !call.path.ns.empty();
+  bool streams = options_.on_subresource && !call.path.subresource.empty() && !misplaced;
+  if (streams && options_.on_subresource(call.request, call.writer, call.path)) return;
   if (misplaced || !check_subresource(call)) {
     return send_error(call.writer, ApiError::simple(404, "NotFound",
                                                     "the server could not find the requested "
@@ -216,6 +239,12 @@ void Server::get(const Call& call) {
   if (object == nullptr) {
     return send_error(call.writer, ApiError::not_found(*call.resource, call.path.name));
   }
+  if (call.path.subresource == "scale") {
+    auto parsed = kube::parse_json(object->text);
+    return send(call.writer, 200,
+                kube::to_text(scale_of(*call.resource, parsed ? *parsed : json())));
+  }
+  object = to_served(*call.resource, object);
   if (!wants_table(call.request.headers.get_or("Accept", ""))) {
     return send(call.writer, 200, object->text);
   }
@@ -226,43 +255,15 @@ void Server::get(const Call& call) {
   send(call.writer, 200, table_text(*call.resource, {object}, params));
 }
 
-ApiResult<Filter> Server::filter_of(const Call& call) {
-  auto filter = make_filter(call.path.ns, call.request.query("labelSelector").value_or(""),
-                            call.request.query("fieldSelector").value_or(""));
-  if (!filter) return refuse(ApiError::bad_request(filter.error().message));
-  for (const auto& term : filter->fields.terms()) {
-    const auto& known = call.resource->fields;
-    bool good = term.field == "metadata.name" || term.field == "metadata.namespace" ||
-                std::find(known.begin(), known.end(), term.field) != known.end();
-    if (!good) {
-      return refuse(ApiError::bad_request(fmt::format("field label not supported: {} (of {})",
-                                                      term.field, call.resource->type.plural)));
-    }
-  }
-  return std::move(*filter);
-}
-
 void Server::list(const Call& call) {
-  auto filter = filter_of(call);
-  if (!filter) return send_error(call.writer, filter.error());
-  auto version = version_option(call.request);
-  if (!version) return send_error(call.writer, version.error());
-  int64_t limit = std::atoll(call.request.query("limit").value_or("0").c_str());
-  std::string token = call.request.query("continue").value_or("");
-  std::string match = call.request.query("resourceVersionMatch").value_or("");
-  bool exact = match == "Exact";
-  if (query_flag(call.request, "sendInitialEvents") || (!match.empty() && !token.empty()) ||
-      (exact && *version == 0)) {
-    return send_error(call.writer,
-                      ApiError::simple(422, "Invalid",
-                                       "ListOptions: sendInitialEvents and resourceVersionMatch do "
-                                       "not fit the other options"));
-  }
-  uint64_t at = exact || *version > core_.store().version() ? *version : 0;
-  auto found = core_.store().list(*call.resource, *filter, limit, token, at);
+  const ApiStore& store = core_.store();
+  auto query = list_query(call.request, call.path, *call.resource, store.version());
+  if (!query) return send_error(call.writer, query.error());
+  auto found = store.list(*call.resource, query->filter, query->limit, query->token, query->at);
   if (!found) {
     return send_error(call.writer, ApiError::from_error(found.error(), *call.resource, ""));
   }
+  for (ObjectPtr& object : found->items) object = to_served(*call.resource, object);
   if (!wants_table(call.request.headers.get_or("Accept", ""))) {
     return send(call.writer, 200, list_text(*call.resource, *found));
   }
@@ -276,42 +277,19 @@ void Server::list(const Call& call) {
 }
 
 ApiResult<WatchParams> Server::watch_params(const Call& call) {
+  auto query = watch_query(call.request, call.path, *call.resource, core_.store().version());
+  if (!query) return refuse(query.error());
   WatchParams params;
   params.resource = call.resource;
-  auto filter = filter_of(call);
-  if (!filter) return refuse(filter.error());
-  params.filter = std::move(*filter);
-  if (!call.path.name.empty()) {
-    auto one = kube::FieldSelector::parse("metadata.name=" + call.path.name);
-    if (one) params.filter.fields = std::move(*one);
-  }
-  auto version = version_option(call.request);
-  if (!version) return refuse(version.error());
-  params.from = *version;
-  if (params.from > core_.store().version()) {
-    Error error{ErrorCode::kTimeout, fmt::format("Too large resource version: {}, current: {}",
-                                                 params.from, core_.store().version())};
-    return refuse(ApiError::from_error(error, *call.resource, ""));
-  }
-  params.initial_events = query_flag(call.request, "sendInitialEvents");
-  if (params.initial_events) {
-    if (call.request.query("resourceVersionMatch").value_or("") != "NotOlderThan") {
-      return refuse(ApiError::simple(422, "Invalid",
-                                     "ListOptions.meta.k8s.io \"\" is invalid: "
-                                     "resourceVersionMatch: Forbidden: sendInitialEvents requires "
-                                     "setting resourceVersionMatch to NotOlderThan"));
-    }
-    params.from = 0;
-  }
-  params.bookmarks = query_flag(call.request, "allowWatchBookmarks");
+  params.filter = std::move(query->filter);
+  params.from = query->from;
+  params.initial_events = query->initial_events;
+  params.bookmarks = query->bookmarks;
   params.table = wants_table(call.request.headers.get_or("Accept", ""));
-  int64_t seconds = std::atoll(call.request.query("timeoutSeconds").value_or("0").c_str());
-  constexpr int64_t kMaxSeconds = 24 * 3600;
   std::uniform_real_distribution<double> spread(1.0, 2.0);
-  params.timeout =
-      seconds > 0 ? Duration(std::chrono::seconds(std::min(seconds, kMaxSeconds)))
-                  : Duration(static_cast<int64_t>(
-                        static_cast<double>(options_.watch_timeout.count()) * spread(random_)));
+  auto own = static_cast<double>(options_.watch_timeout.count()) * spread(random_);
+  params.timeout = query->timeout_s > 0 ? Duration(std::chrono::seconds(query->timeout_s))
+                                        : Duration(static_cast<int64_t>(own));
   params.bookmark_every = options_.bookmark_every;
   params.max_queue = options_.max_watch_queue;
   return params;
@@ -342,20 +320,19 @@ void Server::watch(const Call& call) {
 
 bool Server::check_fields(Call* call, const json& body) {
   std::string mode = call->request.query("fieldValidation").value_or("Warn");
-  if (mode == "Ignore" || !call->path.subresource.empty()) return true;
-  auto unknown = unknown_fields(*call->resource, body);
-  if (unknown.empty()) return true;
+  call->warning = warning_text(call->resource->warning);
+  if (mode == "Ignore" || (!call->path.subresource.empty() && call->path.subresource != "status"))
+    return true;
   std::string list;
-  for (const std::string& field : unknown) {
+  for (const std::string& field : unknown_fields(*call->resource, body)) {
     list += fmt::format("{}unknown field \"{}\"", list.empty() ? "" : ", ", field);
   }
+  for (const std::string& field : duplicate_fields(call->request)) {
+    list += fmt::format("{}duplicate field \"{}\"", list.empty() ? "" : ", ", field);
+  }
+  if (list.empty()) return true;
   if (mode != "Strict") {
-    std::string quoted;
-    for (char c : list) {
-      if (c == '"') quoted += '\\';
-      quoted += c;
-    }
-    call->warning = fmt::format("299 - \"{}\"", quoted);
+    call->warning = warning_text(list);
     return true;
   }
   send_error(call->writer,
@@ -367,10 +344,11 @@ bool Server::check_fields(Call* call, const json& body) {
 }
 
 ApiCore::Done Server::answer(const Call& call) {
-  return [writer = call.writer, warning = call.warning](ApiResult<ApiCore::Written> written) {
+  return [writer = call.writer, warning = call.warning,
+          served = call.resource](ApiResult<ApiCore::Written> written) {
     if (!written) return send_error(writer, written.error());
-    send(writer, written->created ? 201 : 200, std::move(written->text), "application/json",
-         warning);
+    send(writer, written->created ? 201 : 200, to_served(*served, std::move(written->text)),
+         "application/json", warning);
   };
 }
 
@@ -378,15 +356,21 @@ void Server::create(Call call) {
   auto body = parse_body(call.request);
   if (!body) return send_error(call.writer, body.error());
   if (!check_fields(&call, *body)) return;
-  core_.create(*call.resource, call.path.ns, std::move(*body),
-               write_options(call.request, call.path), answer(call));
+  const ResourceInfo& stored = call.resource->stored();
+  auto options = write_options(call.request, call.path);
+  if (!call.path.subresource.empty()) {
+    return core_.create_below(stored, call.path.ns, call.path.name, *body, options, answer(call));
+  }
+  to_stored(*call.resource, &*body);
+  core_.create(stored, call.path.ns, std::move(*body), options, answer(call));
 }
 
 void Server::update(Call call) {
   auto body = parse_body(call.request);
   if (!body) return send_error(call.writer, body.error());
   if (!check_fields(&call, *body)) return;
-  core_.update(*call.resource, call.path.ns, call.path.name, std::move(*body),
+  to_stored(*call.resource, &*body);
+  core_.update(call.resource->stored(), call.path.ns, call.path.name, std::move(*body),
                write_options(call.request, call.path), answer(call));
 }
 
@@ -400,42 +384,21 @@ void Server::patch(const Call& call) {
   if (!body) return send_error(call.writer, body.error());
   Call checked = call;
   if (*kind != kube::PatchKind::kJson && !check_fields(&checked, *body)) return;
-  core_.patch(*call.resource, call.path.ns, call.path.name, *kind, *body,
+  to_stored(*call.resource, &*body);
+  core_.patch(call.resource->stored(), call.path.ns, call.path.name, *kind, *body,
               write_options(call.request, call.path), answer(checked));
 }
 
-ApiResult<ApiCore::Deletion> Server::deletion_options(const Call& call) {
-  ApiCore::Deletion out;
-  auto body = parse_body(call.request);
-  if (!body) return refuse(body.error());
-  out.propagation = call.request.query("propagationPolicy").value_or("");
-  out.dry_run = call.request.query("dryRun").value_or("") == "All";
-  std::string grace = call.request.query("gracePeriodSeconds").value_or("");
-  if (!grace.empty()) out.grace_s = std::atoi(grace.c_str());
-  if (!body->is_object()) return out;
-  if (auto given = kube::find(*body, "gracePeriodSeconds"); given && given->is_number_integer()) {
-    out.grace_s = given->get<int>();
-  }
-  if (auto policy = kube::text_at(*body, "propagationPolicy"); !policy.empty()) {
-    out.propagation = policy;
-  }
-  out.uid = kube::text_at(*body, "preconditions", "uid");
-  out.resource_version = kube::text_at(*body, "preconditions", "resourceVersion");
-  if (auto dry = kube::find(*body, "dryRun"); dry && dry->is_array() && !dry->empty()) {
-    out.dry_run = true;
-  }
-  return out;
-}
-
 void Server::remove(const Call& call) {
-  auto deletion = deletion_options(call);
+  auto deletion = deletion_options(call.request);
   if (!deletion) return send_error(call.writer, deletion.error());
+  const ResourceInfo& stored = call.resource->stored();
   if (call.verb == "delete") {
-    return core_.remove(*call.resource, call.path.ns, call.path.name, *deletion, answer(call));
+    return core_.remove(stored, call.path.ns, call.path.name, *deletion, answer(call));
   }
-  auto filter = filter_of(call);
+  auto filter = filter_of(call.request, call.path, *call.resource);
   if (!filter) return send_error(call.writer, filter.error());
-  core_.remove_all(*call.resource, *filter, *deletion, answer(call));
+  core_.remove_all(stored, *filter, *deletion, answer(call));
 }
 
 void Server::drain() {

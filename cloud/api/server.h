@@ -3,16 +3,23 @@
 // tables. Threads: the loop given.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "cloud/api/auth.h"
 #include "cloud/api/core.h"
+#include "cloud/api/request.h"
 #include "core/http/server.h"
 
 namespace edgemesh::cloud {
 
 struct ApiServerOptions {
+  // Sees requests to subresources first, after authorization: for what leads to a node (log, exec,
+  // ...) or needs keys (token). True: it has taken the request and answers it.
+  std::function<bool(const http::Request&, const std::shared_ptr<http::ResponseWriter>&,
+                     const ResourcePath&)>
+      on_subresource;
   std::shared_ptr<Authenticator> authenticator;  // null: make_authenticator()
   std::shared_ptr<Authorizer> authorizer;        // null: make_authorizer()
   Duration bookmark_every = std::chrono::minutes(1);

@@ -35,7 +35,8 @@ bool visible_change(const Filter& filter, const Change& change, EventType* type)
 }
 
 ObjectPtr visible_object(const ResourceInfo& resource, EventType type, const Change& change) {
-  if (type != EventType::kDeleted || change.type == EventType::kDeleted || change.previous == nullptr) {
+  if (type != EventType::kDeleted || change.type == EventType::kDeleted ||
+      change.previous == nullptr) {
     return change.object;
   }
   auto object = kube::parse_json(change.previous->text);
@@ -86,11 +87,21 @@ ApiStore::~ApiStore() {
 
 ApiStore::Table& ApiStore::table(const ResourceInfo& resource) {
   auto [it, fresh] = tables_.try_emplace(resource.storage());
-  if (fresh) {
-    it->second.info = &resource;
-    it->second.floor = file_floor_;
-  }
+  if (fresh) it->second.floor = file_floor_;
+  if (it->second.info == nullptr) it->second.info = &resource.stored();
   return it->second;
+}
+
+void ApiStore::adopt(const ResourceInfo& resource) {
+  Table& of = table(resource);
+  bool same_fields =
+      of.info == &resource || (of.info != nullptr && of.info->fields == resource.fields);
+  of.info = &resource;
+  if (same_fields) return;
+  for (auto& [key, object] : of.objects) {
+    auto again = load_object(&resource, object->text, object->version, object->created_version);
+    if (again) object = std::move(*again);
+  }
 }
 
 const ApiStore::Table* ApiStore::find_table(const ResourceInfo& resource) const {
@@ -193,12 +204,14 @@ void ApiStore::submit(Table& into, Change change, Done done) {
                         fmt::format("the object has {} bytes, the limit is {}",
                                     change.object->text.size(), options_.max_object_bytes)});
   }
-  // A patch can nest deeper than any body that was read. Lists, events and Tables wrap an object in some
-  // levels more, and all of that must stay readable, at the next start as well.
+  // A patch can nest deeper than any body that was read. Lists, events and Tables wrap an object in
+  // some levels more, and all of that must stay readable, at the next start as well.
   constexpr int kMaxStoredDepth = kube::kMaxJsonDepth - 8;
-  if (change.type != EventType::kDeleted && kube::json_depth(change.object->text) > kMaxStoredDepth) {
-    return refuse(std::move(done), Error{ErrorCode::kInvalidArgument,
-                                         fmt::format("the object is nested deeper than {}", kMaxStoredDepth)});
+  if (change.type != EventType::kDeleted &&
+      kube::json_depth(change.object->text) > kMaxStoredDepth) {
+    return refuse(std::move(done),
+                  Error{ErrorCode::kInvalidArgument,
+                        fmt::format("the object is nested deeper than {}", kMaxStoredDepth)});
   }
   std::string key = kube::object_key(change.object->ns, change.object->name);
   auto& pending = into.pending[key];

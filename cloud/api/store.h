@@ -57,8 +57,8 @@ struct Filter {
 // What a watcher that sees only a part gets for `change`: an object that comes into its sight is
 // added, one that leaves it deleted. False: nothing.
 bool visible_change(const Filter& filter, const Change& change, kube::EventType* type);
-// What that event carries: of an object that leaves the watcher's sight the last state that it saw, with the
-// version of the change, as Kubernetes has it.
+// What that event carries: of an object that leaves the watcher's sight the last state that it saw,
+// with the version of the change, as Kubernetes has it.
 ObjectPtr visible_object(const ResourceInfo& resource, kube::EventType type, const Change& change);
 
 struct ListResult {
@@ -112,6 +112,8 @@ class ApiStore {
   // The newest, with writes on their way: for read-modify-write.
   ObjectPtr latest(const ResourceInfo& resource, std::string_view ns, std::string_view name) const;
   size_t count(const ResourceInfo& resource) const;
+  // `resource` describes its objects from now on: they may have been read before it was known.
+  void adopt(const ResourceInfo& resource);
 
   // `at`: the version to list (0: the newest). `token` of an earlier page overrides it. kGone: that
   // version is no longer held. kInvalidArgument: the token is malformed.

@@ -164,23 +164,22 @@ Result<> ApiStore::load_objects(store::Database& db, const ResourceRegistry& reg
     auto version = static_cast<uint64_t>(query.column_int(1));
     version_ = std::max(version_, version);
     const ResourceInfo* info = registry.find_storage(query.column_text(0));
-    if (info == nullptr) {
-      ++unknown;
-      continue;
-    }
+    if (info == nullptr) ++unknown;  // of a CustomResourceDefinition, or of another release
     auto object = load_object(info, query.column_text(4), version,
                               static_cast<uint64_t>(query.column_int(2)));
     if (!object) {
       // One bad row must not take the whole cluster away.
-      EM_LOG(kError, "api", "{}: an object of {}, version {}, cannot be read and is left out: {}", db.path(),
-             query.column_text(0), version, object.error().message);
+      EM_LOG(kError, "api", "{}: an object of {}, version {}, cannot be read and is left out: {}",
+             db.path(), query.column_text(0), version, object.error().message);
       continue;
     }
-    add_loaded(table(*info), std::move(*object), query.column_int(3) != 0);
+    auto [of, fresh] = tables_.try_emplace(std::string(query.column_text(0)));
+    if (fresh) of->second.floor = file_floor_;
+    if (of->second.info == nullptr) of->second.info = info;
+    add_loaded(of->second, std::move(*object), query.column_int(3) != 0);
   }
   if (unknown > 0) {
-    EM_LOG(kWarn, "api", "{} objects of kinds that this release does not serve stay in {}", unknown,
-           db.path());
+    EM_LOG(kDebug, "api", "{}: {} objects of kinds that are not built in", db.path(), unknown);
   }
   return {};
 }

@@ -3,6 +3,7 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "cloud/api/json_path.h"
 #include "cloud/api/table_columns.h"
 #include "kube/json_util.h"
 #include "kube/objects.h"
@@ -30,6 +31,48 @@ json definitions(const std::vector<Column>& columns) {
                    {"description", ""},
                    {"priority", column.wide ? 1 : 0}});
   }
+  return out;
+}
+
+json custom_definitions(const ResourceInfo& resource) {
+  json out = json::array();
+  out.push_back({{"name", "Name"},
+                 {"type", "string"},
+                 {"format", "name"},
+                 {"description", ""},
+                 {"priority", 0}});
+  for (const PrinterColumn& column : resource.columns) {
+    out.push_back({{"name", column.name},
+                   {"type", column.type},
+                   {"format", ""},
+                   {"description", ""},
+                   {"priority", column.wide ? 1 : 0}});
+  }
+  return out;
+}
+
+json custom_cell(const PrinterColumn& column, const json& object,
+                 std::chrono::system_clock::time_point now) {
+  auto found = json_path(object, column.json_path);
+  if (found.empty()) return nullptr;
+  const json& value = *found[0];
+  if (column.type == "date")
+    return value.is_string() ? age_of(value.get<std::string>(), now) : "<invalid>";
+  if (column.type != "string") return value.is_primitive() ? value : json(kube::to_text(value));
+  if (found.size() == 1) return value.is_string() ? value : json(kube::to_text(value));
+  std::string out;
+  for (const json* one : found) {
+    out += (out.empty() ? "" : ",") +
+           (one->is_string() ? one->get<std::string>() : kube::to_text(*one));
+  }
+  return out;
+}
+
+json custom_cells(const ResourceInfo& resource, const json& object,
+                  std::chrono::system_clock::time_point now) {
+  json out = json::array({kube::text_at(object, "metadata", "name")});
+  for (const PrinterColumn& column : resource.columns)
+    out.push_back(custom_cell(column, object, now));
   return out;
 }
 
@@ -83,13 +126,26 @@ std::string short_duration(std::chrono::seconds age) {
   return fmt::format("{}y", s / kYear);
 }
 
-std::string age_of(const std::string& stamp, std::chrono::system_clock::time_point now) {
+namespace {
+bool parse_stamp(const std::string& stamp, std::chrono::system_clock::time_point* out) {
   std::tm parts{};
   if (stamp.size() < 19 || strptime(stamp.c_str(), "%Y-%m-%dT%H:%M:%S", &parts) == nullptr) {
-    return "<unknown>";
+    return false;
   }
-  auto then = std::chrono::system_clock::from_time_t(timegm(&parts));
+  *out = std::chrono::system_clock::from_time_t(timegm(&parts));
+  return true;
+}
+}  // namespace
+
+std::string age_of(const std::string& stamp, std::chrono::system_clock::time_point now) {
+  std::chrono::system_clock::time_point then;
+  if (!parse_stamp(stamp, &then)) return "<unknown>";
   return short_duration(std::chrono::duration_cast<std::chrono::seconds>(now - then));
+}
+
+std::string between(const std::string& from, const std::string& to) {
+  std::chrono::system_clock::time_point end;
+  return parse_stamp(to, &end) ? age_of(from, end) : "<unknown>";
 }
 
 std::string table_text(const ResourceInfo& resource, const std::vector<ObjectPtr>& objects,
@@ -99,7 +155,8 @@ std::string table_text(const ResourceInfo& resource, const std::vector<ObjectPtr
   for (const ObjectPtr& stored : objects) {
     auto object = kube::parse_json(stored->text);
     if (!object) continue;
-    rows.push_back({{"cells", kind.cells(*object, params.now)},
+    rows.push_back({{"cells", resource.custom ? custom_cells(resource, *object, params.now)
+                                              : kind.cells(*object, params.now)},
                     {"object", row_object(*stored, *object, params.include)}});
   }
   json meta = {{"resourceVersion", std::to_string(params.version)}};
@@ -108,7 +165,8 @@ std::string table_text(const ResourceInfo& resource, const std::vector<ObjectPtr
   return kube::to_text({{"kind", "Table"},
                         {"apiVersion", kTableVersion},
                         {"metadata", std::move(meta)},
-                        {"columnDefinitions", definitions(kind.columns)},
+                        {"columnDefinitions", resource.custom ? custom_definitions(resource)
+                                                              : definitions(kind.columns)},
                         {"rows", std::move(rows)}});
 }
 

@@ -164,6 +164,23 @@ std::string container_reason(const json& status) {
                      : fmt::format("ExitCode:{}", number(find(*ended, "exitCode")));
 }
 
+// What an init container that has not done its part does: "Init:0/2", "Init:Error".
+std::string init_reason(const json& o) {
+  const json& statuses = list_of(find(o, "status", "initContainerStatuses"));
+  const json& specs = list_of(find(o, "spec", "initContainers"));
+  for (size_t i = 0; i < statuses.size(); ++i) {
+    const json* ended = find(statuses[i], "state", "terminated");
+    if (ended != nullptr && number(find(*ended, "exitCode")) == 0) continue;
+    bool sidecar = i < specs.size() && text_at(specs[i], "restartPolicy") == "Always";
+    const json* started = find(statuses[i], "started");
+    if (sidecar && started != nullptr && *started == json(true)) continue;
+    std::string reason = container_reason(statuses[i]);
+    if (!reason.empty() && reason != "PodInitializing") return "Init:" + reason;
+    return fmt::format("Init:{}/{}", i, specs.size());
+  }
+  return {};
+}
+
 PodState pod_state(const json& o) {
   PodState out;
   out.reason = or_none(text_at(o, "status", "reason"), text_at(o, "status", "phase").c_str());
@@ -178,6 +195,8 @@ PodState pod_state(const json& o) {
     std::string reason = container_reason(*it);
     if (!reason.empty()) out.reason = reason;
   }
+  std::string init = init_reason(o);
+  if (!init.empty()) out.reason = std::move(init);
   if (out.reason == "Completed" && running) out.reason = "Running";
   if (find(o, "metadata", "deletionTimestamp") != nullptr) out.reason = "Terminating";
   return out;
@@ -424,7 +443,7 @@ const std::vector<TableKind>& other_kinds() {
 }  // namespace
 
 const TableKind& table_kind(std::string_view kind) {
-  for (const auto* list : {&core_kinds(), &other_kinds()}) {
+  for (const auto* list : {&core_kinds(), &more_kinds(), &other_kinds()}) {
     for (const TableKind& entry : *list) {
       if (entry.kind == kind) return entry;
     }

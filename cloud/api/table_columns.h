@@ -24,7 +24,12 @@ struct TableKind {
 // Name and age for kinds that have no columns of their own.
 const TableKind& table_kind(std::string_view kind);
 
+// Private to table_columns.cc.
+const std::vector<TableKind>& more_kinds();
+
 // Time since an RFC 3339 stamp; "<unknown>" when it is none.
 std::string age_of(const std::string& stamp, std::chrono::system_clock::time_point now);
+// Time from one stamp to another.
+std::string between(const std::string& from, const std::string& to);
 
 }  // namespace edgemesh::cloud

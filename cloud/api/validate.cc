@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "cloud/api/custom.h"
+#include "cloud/api/defaults.h"
 #include "cloud/api/validate_kinds.h"
 #include "kube/json_util.h"
 #include "kube/objects.h"
@@ -55,8 +57,15 @@ bool is_name_part(std::string_view text) {
 }
 
 std::string_view check_name(const ResourceInfo& resource, std::string_view name) {
+  if (resource.custom) return check_dns_subdomain(name);
   if (resource.type.kind == "Service") return check_dns_1035(name);
   if (resource.type.kind == "Namespace") return check_dns_label(name);
+  // Names like system:node and system:controller:token-cleaner.
+  if (resource.type.group == "rbac.authorization.k8s.io") {
+    bool good = !name.empty() && name != "." && name != ".." &&
+                name.find_first_of("/%") == std::string_view::npos;
+    return good ? std::string_view() : "may not be '.' or '..', and may not contain '/' or '%'";
+  }
   return check_dns_subdomain(name);
 }
 
@@ -175,6 +184,8 @@ FieldErrors validate_meta(const ResourceInfo& resource, const json& object) {
 
 void set_defaults(const ResourceInfo& resource, json* object) {
   const std::string& kind = resource.type.kind;
+  if (resource.custom) return;
+  default_fields(resource, object);
   if (kind == "Service") return default_service(object);
   if (kind == "Pod") return default_pod(object);
   if (kind == "Namespace") return default_namespace(object);
@@ -183,9 +194,8 @@ void set_defaults(const ResourceInfo& resource, json* object) {
     return fold_string_data(object);
   }
   if (kind == "EndpointSlice") return default_endpoint_slice(object);
-  if (kind == "Deployment" || kind == "ReplicaSet" || kind == "StatefulSet") {
-    return default_workload(object);
-  }
+  if (kind == "Job") return default_workload(object);
+  if (kind == "CustomResourceDefinition") return default_definition(object);
 }
 
 FieldErrors validate(const ResourceInfo& resource, const json& object) {
@@ -195,14 +205,24 @@ FieldErrors validate(const ResourceInfo& resource, const json& object) {
   if (kind == "Pod") validate_pod(object, &out);
   if (kind == "EndpointSlice") validate_endpoint_slice(object, &out);
   if (kind == "ConfigMap" || kind == "Secret") validate_data(object, &out);
+  if (kind == "CustomResourceDefinition") validate_definition(object, &out);
+  if (resource.type.group == "apps" || resource.type.group == "batch")
+    validate_workload(object, &out);
+  validate_other(object, &out);
   return out;
 }
 
 FieldErrors validate_change(const ResourceInfo& resource, const json& before, const json& after) {
   FieldErrors out;
   const std::string& kind = resource.type.kind;
-  if (kind == "Pod") validate_pod_change(before, after, &out);
+  if (kind == "Pod" && !resource.custom) validate_pod_change(before, after, &out);
   if (kind == "ConfigMap" || kind == "Secret") validate_data_change(before, after, &out);
+  if (resource.custom) return out;
+  if (kind == "CustomResourceDefinition") validate_definition_change(before, after, &out);
+  if (resource.type.group == "apps" || resource.type.group == "batch") {
+    validate_workload_change(before, after, &out);
+  }
+  validate_other_change(before, after, &out);
   if (kind == "EndpointSlice" &&
       kube::text_at(before, "addressType") != kube::text_at(after, "addressType")) {
     out.push_back(FieldError::invalid(

@@ -1,8 +1,7 @@
-// Pods, workloads, configuration and secrets.
+// Configuration and secrets, and what may change in pods.
 #include <openssl/evp.h>
 
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "cloud/api/validate.h"
 #include "cloud/api/validate_kinds.h"
@@ -13,65 +12,6 @@ namespace edgemesh::cloud {
 using nlohmann::json;
 
 namespace {
-
-void default_value(json* object, const char* name, json value) {
-  if (kube::find(*object, name) == nullptr) (*object)[name] = std::move(value);
-}
-
-std::string default_pull_policy(const std::string& image) {
-  if (image.find('@') != std::string::npos) return "IfNotPresent";
-  size_t slash = image.rfind('/');
-  size_t colon = image.rfind(':');
-  bool tagged = colon != std::string::npos && (slash == std::string::npos || colon > slash);
-  return !tagged || image.substr(colon + 1) == "latest" ? "Always" : "IfNotPresent";
-}
-
-void default_containers(json* spec, const char* list_name) {
-  auto list = spec->find(list_name);
-  if (list == spec->end() || !list->is_array()) return;
-  for (json& container : *list) {
-    if (!container.is_object()) continue;
-    default_value(&container, "terminationMessagePath", "/dev/termination-log");
-    default_value(&container, "terminationMessagePolicy", "File");
-    default_value(&container, "imagePullPolicy",
-                  default_pull_policy(kube::text_at(container, "image")));
-    default_value(&container, "resources", json::object());
-    auto ports = container.find("ports");
-    if (ports == container.end() || !ports->is_array()) continue;
-    for (json& port : *ports) {
-      if (port.is_object()) default_value(&port, "protocol", "TCP");
-    }
-  }
-}
-
-void default_pod_spec(json* spec) {
-  default_value(spec, "restartPolicy", "Always");
-  default_value(spec, "dnsPolicy", "ClusterFirst");
-  default_value(spec, "schedulerName", "default-scheduler");
-  default_value(spec, "terminationGracePeriodSeconds", 30);
-  default_value(spec, "securityContext", json::object());
-  default_containers(spec, "containers");
-  default_containers(spec, "initContainers");
-}
-
-void validate_containers(const json& spec, const char* list_name, std::set<std::string>* names,
-                         FieldErrors* out) {
-  const json* list = kube::find(spec, list_name);
-  for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
-    std::string at = fmt::format("spec.{}[{}]", list_name, i);
-    std::string name = kube::text_at((*list)[i], "name");
-    if (name.empty()) {
-      out->push_back(FieldError::required(at + ".name"));
-    } else if (auto why = check_dns_label(name); !why.empty()) {
-      out->push_back(FieldError::invalid(at + ".name", json(name).dump(), why));
-    } else if (!names->insert(name).second) {
-      out->push_back(FieldError::duplicate(at + ".name", json(name).dump()));
-    }
-    if (kube::text_at((*list)[i], "image").empty()) {
-      out->push_back(FieldError::required(at + ".image"));
-    }
-  }
-}
 
 // What may change in a pod's spec, set to the same value in both.
 json comparable_spec(const json& object) {
@@ -111,35 +51,6 @@ bool is_base64(const std::string& text) {
 
 }  // namespace
 
-void default_pod(json* object) {
-  json& spec = (*object)["spec"];
-  if (!spec.is_object()) spec = json::object();
-  default_pod_spec(&spec);
-  default_value(&spec, "enableServiceLinks", true);
-  json& status = (*object)["status"];
-  if (!status.is_object()) status = json::object();
-  default_value(&status, "phase", "Pending");
-  default_value(&status, "qosClass", "BestEffort");
-}
-
-void default_workload(json* object) {
-  json& spec = (*object)["spec"];
-  if (!spec.is_object()) spec = json::object();
-  default_value(&spec, "replicas", 1);
-  if (kube::find(spec, "template", "spec") != nullptr && spec["template"]["spec"].is_object()) {
-    default_pod_spec(&spec["template"]["spec"]);
-  }
-  if (kube::text_at(*object, "kind") == "Deployment") {
-    default_value(&spec, "revisionHistoryLimit", 10);
-    default_value(&spec, "progressDeadlineSeconds", 600);
-    default_value(&spec, "strategy",
-                  {{"type", "RollingUpdate"},
-                   {"rollingUpdate", {{"maxSurge", "25%"}, {"maxUnavailable", "25%"}}}});
-  }
-  json& status = (*object)["status"];
-  if (!status.is_object()) status = json::object();
-}
-
 void fold_string_data(json* object) {
   if (!object->contains("stringData")) return;
   json& data = (*object)["data"];
@@ -151,23 +62,6 @@ void fold_string_data(json* object) {
   }
   if (data.is_null()) object->erase("data");
   object->erase("stringData");
-}
-
-void validate_pod(const json& object, FieldErrors* out) {
-  const json* spec = kube::find(object, "spec");
-  const json* containers = spec != nullptr ? kube::find(*spec, "containers") : nullptr;
-  if (containers == nullptr || containers->empty()) {
-    out->push_back(FieldError::required("spec.containers"));
-    return;
-  }
-  std::set<std::string> names;
-  validate_containers(*spec, "initContainers", &names, out);
-  validate_containers(*spec, "containers", &names, out);
-  std::string policy = kube::text_at(*spec, "restartPolicy");
-  if (policy != "Always" && policy != "OnFailure" && policy != "Never") {
-    out->push_back(
-        FieldError::not_supported("spec.restartPolicy", policy, {"Always", "Never", "OnFailure"}));
-  }
 }
 
 void validate_data(const json& object, FieldErrors* out) {

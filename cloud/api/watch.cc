@@ -1,6 +1,7 @@
 #include "cloud/api/watch.h"
 
 #include "cloud/api/table.h"
+#include "cloud/api/versions.h"
 
 namespace edgemesh::cloud {
 
@@ -125,7 +126,9 @@ std::string HttpWatch::frame(EventType type, const ObjectPtr& object) const {
     TableParams table;
     table.version = object->version;
     table.now = loop_.clock().wall_now();
-    out += table_text(*params_.resource, {object}, table);
+    out += table_text(*params_.resource, {to_served(*params_.resource, object)}, table);
+  } else if (params_.resource->stored_as != nullptr) {
+    out += to_served(*params_.resource, object)->text;
   } else {
     out += object->text;
   }

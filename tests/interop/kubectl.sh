@@ -180,6 +180,239 @@ refuse 'must be between 1 and 65535' k patch svc web -p '{"spec":{"ports":[{"por
 refuse 'NotFound' k get svc nothing
 refuse 'namespaces "nowhere" not found' k -n nowhere create configmap x
 
+# Kinds of all groups: made, changed, shown.
+cat >"$dir/all.yaml" <<'YAML'
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: dep}
+spec:
+  selector: {matchLabels: {app: dep}}
+  template:
+    metadata: {labels: {app: dep}}
+    spec: {containers: [{name: c, image: "nginx:1", ports: [{containerPort: 80}]}]}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: sts}
+spec:
+  serviceName: sts
+  selector: {matchLabels: {app: sts}}
+  template:
+    metadata: {labels: {app: sts}}
+    spec: {containers: [{name: c, image: nginx}]}
+  volumeClaimTemplates: [{metadata: {name: d}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}]
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: ds}
+spec:
+  selector: {matchLabels: {app: ds}}
+  template:
+    metadata: {labels: {app: ds}}
+    spec: {containers: [{name: c, image: nginx}]}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: job}
+spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: busybox, command: [sh, -c, date]}]}}}
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: cron}
+spec:
+  schedule: "*/5 * * * *"
+  jobTemplate: {spec: {template: {spec: {restartPolicy: OnFailure, containers: [{name: c, image: busybox}]}}}}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: pdb}
+spec: {minAvailable: 1, selector: {matchLabels: {app: dep}}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: ing}
+spec: {rules: [{host: a.example, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: np}
+spec: {podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: role}
+rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: rb}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: role}
+subjects: [{kind: User, name: alice}]
+---
+apiVersion: scheduling.k8s.io/v1
+kind: PriorityClass
+metadata: {name: high}
+value: 1000
+---
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: fast}
+provisioner: example.com/p
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: pvc}
+spec: {storageClassName: fast, accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: pv}
+spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], hostPath: {path: /x}}
+---
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: quota}
+spec: {hard: {pods: "10"}}
+---
+apiVersion: v1
+kind: LimitRange
+metadata: {name: limits}
+spec: {limits: [{type: Container, default: {cpu: 100m}}]}
+---
+apiVersion: autoscaling/v1
+kind: HorizontalPodAutoscaler
+metadata: {name: hpa}
+spec: {maxReplicas: 3, scaleTargetRef: {kind: Deployment, name: dep, apiVersion: apps/v1}}
+YAML
+since 29 expect '^deployment.apps/dep created' k apply -f "$dir/all.yaml"
+since 29 expect '^horizontalpodautoscaler.autoscaling/hpa unchanged' k apply -f "$dir/all.yaml"
+if [ "${minor:-0}" -ge 29 ]; then
+  expect '^dep +0/1' k get deploy
+  expect '^deployment.apps/dep scaled' k scale deployment dep --replicas=3
+  expect '^dep +0/3' k get deploy
+  expect '^deployment.apps/dep image updated' k set image deployment/dep c=nginx:2
+  expect '^nginx:2$' k get deploy dep -o 'jsonpath={.spec.template.spec.containers[0].image}'
+  expect '^deployment.apps/dep restarted' k rollout restart deployment dep
+  expect '^RollingUpdate$' k get deploy dep -o 'jsonpath={.spec.strategy.type}'
+  refuse 'field is immutable' k patch deploy dep -p '{"spec":{"selector":{"matchLabels":{"x":"y"}}}}'
+  refuse 'does not match template' k create -f - <<<'{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"x"},"spec":{"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"c":"d"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}}'
+  expect '^sts +0/1' k get statefulset
+  expect '^ds +0' k get ds
+  expect '^job ' k get job
+  expect '^cron +\*/5 \* \* \* \*' k get cronjob
+  expect '^pvc +Pending' k get pvc
+  expect '^fast +example.com/p' k get sc
+  expect '^high ' k get priorityclass
+  expect 'Pod Template' k describe deployment dep
+  expect 'replicaset.apps|deployment.apps/dep' k get all
+  expect 'FIELD: +backoffLimit' k explain job.spec.backoffLimit
+  expect 'maxSurge' k explain deployment.spec.strategy.rollingUpdate
+  expect 'batch.kubernetes.io/controller-uid' k get job job -o yaml
+  expect '"dep" deleted' k delete deployment dep
+  expect 'Forbidden|no PriorityClass' k run q --image=nginx --overrides='{"spec":{"priorityClassName":"none"}}'
+fi
+expect '^pod/evict created' k run evict --image=nginx
+since 22 expect 'created|evicted' k create --raw /api/v1/namespaces/default/pods/evict/eviction -f - <<<'{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"evict"}}'
+refuse 'NotFound' k get pod evict
+
+# Server-side apply: conflicts and what is not applied any more.
+ssa() { k apply --server-side --field-manager="$1" -f - <<<"{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"ssa\"},\"data\":$2}" "${@:3}"; }
+expect 'serverside-applied' ssa one '{"a":"1","b":"1"}'
+refuse 'conflict with "one": .data.a' ssa two '{"a":"2"}'
+expect 'serverside-applied' ssa two '{"a":"2"}' --force-conflicts
+expect 'serverside-applied' ssa one '{}'
+expect '^\{"a":"2"\}$' k get configmap ssa -o 'jsonpath={.data}'
+
+# Custom resources.
+cat >"$dir/crd.yaml" <<'YAML'
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: gadgets.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: gadgets, kind: Gadget, shortNames: [gd], categories: [all]}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources: {status: {}, scale: {specReplicasPath: .spec.size, statusReplicasPath: .status.size}}
+    additionalPrinterColumns: [{name: Size, type: integer, jsonPath: .spec.size}, {name: Age, type: date, jsonPath: .metadata.creationTimestamp}]
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            required: [size]
+            properties:
+              size: {type: integer, minimum: 1, description: How big it is.}
+              mode: {type: string, enum: [fast, slow], default: fast}
+          status: {type: object, x-kubernetes-preserve-unknown-fields: true}
+YAML
+gadget() { printf 'apiVersion: example.com/v1\nkind: Gadget\nmetadata: {name: g}\nspec: %s\n' "$1" >"$dir/gadget.yaml"; }
+if [ "${minor:-0}" -ge 29 ]; then
+  expect '^customresourcedefinition.apiextensions.k8s.io/gadgets.example.com created' k apply -f "$dir/crd.yaml"
+  expect 'condition met' k wait --for=condition=Established crd/gadgets.example.com --timeout=5s
+  gadget '{size: 3}'
+  expect '^gadget.example.com/g created' k apply -f "$dir/gadget.yaml"
+  expect '^gadget.example.com/g unchanged' k apply -f "$dir/gadget.yaml"
+  gadget '{size: 4}'
+  expect '^gadget.example.com/g configured' k apply -f "$dir/gadget.yaml"
+  expect '^NAME +SIZE +AGE$' k get gd
+  expect '^g +4 ' k get gadgets
+  expect '^fast$' k get gd g -o 'jsonpath={.spec.mode}'
+  expect 'How big it is' k explain gadget.spec.size
+  expect '^gadget.example.com/g scaled' k scale gadget g --replicas=2
+  expect '^g +2 ' k get gadgets
+  expect 'serverside-applied' k apply --server-side --force-conflicts -f "$dir/gadget.yaml"
+  gadget '{size: 0}'
+  refuse 'should be greater than or equal to 1' k apply -f "$dir/gadget.yaml"
+  gadget '{size: 1, oops: 2}'
+  refuse 'unknown field "spec.oops"' k apply -f "$dir/gadget.yaml"
+  expect 'gadgets.example.com" deleted' k delete crd gadgets.example.com
+  refuse "doesn't have a resource type|could not find" k get gadgets
+fi
+
+# Bodies in protobuf (kubectl 1.32 and newer) say the same as kubectl's own JSON.
+cat >"$dir/part.py" <<'PY'
+import json, sys
+def part(want, have, at=""):
+    if want is None or want == {} or want == []:
+        return []
+    if isinstance(want, dict) and isinstance(have, dict):
+        return [e for k, v in want.items() for e in part(v, have.get(k), at + "." + k)]
+    if isinstance(want, list) and isinstance(have, list) and len(want) == len(have):
+        return [e for i, v in enumerate(want) for e in part(v, have[i], f"{at}[{i}]")]
+    return [] if want == have else [f"{at}: {want!r} is not {have!r}"]
+wrong = part(json.load(open(sys.argv[1])), json.load(open(sys.argv[2])))
+print("\n".join(wrong) or "equal")
+PY
+same() {
+  k create "$@" --dry-run=client -o json >"$dir/want.json" 2>"$dir/same.err" &&
+    k create "$@" --dry-run=server -o json >"$dir/have.json" 2>>"$dir/same.err" &&
+    python3 "$dir/part.py" "$dir/want.json" "$dir/have.json"
+  cat "$dir/same.err"
+}
+if [ "${minor:-0}" -ge 27 ]; then
+  expect '^equal$' same namespace pb
+  expect '^equal$' same configmap pb --from-literal=a=b
+  expect '^equal$' same secret generic pb --from-literal=k=v
+  expect '^equal$' same secret docker-registry pb --docker-username=u --docker-password=p
+  expect '^equal$' same serviceaccount pb
+  expect '^equal$' same deployment pb --image=nginx --replicas=2 --port=80 -- sh -c x
+  expect '^equal$' same job pb --image=busybox -- date
+  expect '^equal$' same cronjob pb --image=busybox --schedule='1 2 * * *' -- date
+  expect '^equal$' same service nodeport pb --tcp=80:8080
+  expect '^equal$' same role pb --verb=get,list --resource=pods,deployments.apps
+  expect '^equal$' same clusterrole pb --verb=get --non-resource-url=/metrics
+  expect '^equal$' same rolebinding pb --role=pb --user=u --serviceaccount=default:d
+  expect '^equal$' same quota pb --hard=pods=2,cpu=500m
+  expect '^equal$' same priorityclass pb --value=10 --description=x
+  expect '^equal$' same poddisruptionbudget pb --selector=a=b --min-available=50%
+  expect '^equal$' same ingress pb --rule=a.example/x*=web:80
+fi
+
 # watch.
 timeout 20 "$KUBECTL" get svc -w >"$dir/watch.log" 2>&1 &
 watch_pid=$!

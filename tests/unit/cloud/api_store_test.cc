@@ -66,13 +66,15 @@ TEST_F(ApiStoreTest, WhatAPatchNestsTooDeepIsRefusedAndTheNextStartWorks) {
     return value;
   };
   kube::WriteOptions options;
-  json first = json::array({{{"op", "add"}, {"path", "/metadata/annotations"}, {"value", stack(30)}}});
-  std::string deep = "/metadata/annotations";
+  // A field that may hold anything.
+  json entry = {{"manager", "m"}, {"operation", "Update"}, {"fieldsV1", stack(30)}};
+  json first = json::array({{{"op", "add"}, {"path", "/metadata/managedFields"}, {"value", json::array({entry})}}});
+  std::string deep = "/metadata/managedFields/0/fieldsV1";
   for (int i = 0; i < 29; ++i) deep += "/n";
   json second = json::array({{{"op", "add"}, {"path", deep + "/m"}, {"value", stack(40)}}});
   static_cast<void>(patch(kube::kConfigMaps, "default", "a", kube::PatchKind::kJson, first, options));
   EXPECT_FALSE(patch(kube::kConfigMaps, "default", "a", kube::PatchKind::kJson, second, options));
-  EXPECT_FALSE(create(kube::kConfigMaps, "default", {{"metadata", {{"name", "d"}}}, {"extra", stack(60)}}));
+  EXPECT_FALSE(create(kube::kConfigMaps, "default", {{"metadata", {{"name", "d"}, {"managedFields", json::array({{{"fieldsV1", stack(60)}}})}}}}));
   open();
   EXPECT_NE(store_->get(info(kube::kConfigMaps), "default", "a"), nullptr);
   EXPECT_EQ(store_->get(info(kube::kConfigMaps), "default", "d"), nullptr);

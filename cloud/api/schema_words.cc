@@ -1,0 +1,175 @@
+// What `kubectl explain` says of a field, where we have words for it.
+#include "cloud/api/schema_words.h"
+
+#include <algorithm>
+#include <iterator>
+#include <string_view>
+
+namespace edgemesh::cloud {
+
+namespace {
+
+struct Words {
+  std::string_view type, field, text;
+};
+
+// Sorted by type, then field.
+constexpr Words kWords[] = {
+    {"ClientIPConfig", "timeoutSeconds", "How long a client stays."},
+    {"ConfigMap", "binaryData", "Base64 by key."},
+    {"ConfigMap", "data", "Text by key."},
+    {"ConfigMap", "immutable", "The data cannot be changed any more."},
+    {"Container", "args", "Arguments."},
+    {"Container", "command", "Instead of the image's entry point."},
+    {"Container", "env", "Environment."},
+    {"Container", "image", "Image that is run."},
+    {"Container", "name", "Unique within the pod."},
+    {"Container", "ports", "Ports that it listens on."},
+    {"Container", "resources", "Wanted and allowed resources."},
+    {"Container", "volumeMounts", "Where volumes appear."},
+    {"ContainerPort", "containerPort", "Port number."},
+    {"ContainerPort", "hostPort", "Port on the node."},
+    {"ContainerPort", "name", "Services may point to it."},
+    {"ContainerPort", "protocol", "TCP, UDP or SCTP."},
+    {"EnvVar", "name", "Name of the variable."},
+    {"EnvVar", "value", "Its value."},
+    {"EnvVar", "valueFrom", "Where the value comes from."},
+    {"Namespace", "spec", "What the namespace is wanted to be."},
+    {"Namespace", "status", "Active or Terminating."},
+    {"NamespaceSpec", "finalizers", "Who must clean up before it goes."},
+    {"NamespaceStatus", "conditions", "What was observed."},
+    {"NamespaceStatus", "phase", "Active or Terminating."},
+    {"Node", "spec", "What the node is wanted to be."},
+    {"Node", "status", "What is known of the node."},
+    {"NodeAddress", "address", "The address."},
+    {"NodeAddress", "type", "InternalIP, ExternalIP, Hostname."},
+    {"NodeSpec", "podCIDR", "Addresses of its pods."},
+    {"NodeSpec", "podCIDRs", "Addresses of its pods, one block a family."},
+    {"NodeSpec", "providerID", "Name of the machine at its provider."},
+    {"NodeSpec", "taints", "What keeps pods away."},
+    {"NodeSpec", "unschedulable", "No new pods."},
+    {"NodeStatus", "addresses", "Where the node can be reached."},
+    {"NodeStatus", "allocatable", "Resources for pods."},
+    {"NodeStatus", "capacity", "All of its resources."},
+    {"NodeStatus", "conditions", "What was observed."},
+    {"NodeStatus", "nodeInfo", "Machine, kernel and versions."},
+    {"Pod", "spec", "What is to run."},
+    {"Pod", "status", "What runs."},
+    {"PodSpec", "containers", "Containers of the pod."},
+    {"PodSpec", "hostNetwork", "Use the network of the node."},
+    {"PodSpec", "initContainers", "Run to their end before the others."},
+    {"PodSpec", "nodeName", "Node that runs the pod."},
+    {"PodSpec", "nodeSelector", "Labels that the node must have."},
+    {"PodSpec", "restartPolicy", "Always, OnFailure or Never."},
+    {"PodSpec", "serviceAccountName", "Identity of the pod."},
+    {"PodSpec", "terminationGracePeriodSeconds", "Time to end in order."},
+    {"PodSpec", "volumes", "Volumes that containers may mount."},
+    {"PodStatus", "phase", "Where it is in its life."},
+    {"Secret", "data", "Base64 by key."},
+    {"Secret", "immutable", "The data cannot be changed any more."},
+    {"Secret", "stringData", "Text by key; written into data."},
+    {"Secret", "type", "For programs that handle it."},
+    {"Service", "spec", "What the service is wanted to be."},
+    {"Service", "status", "What is known of the service."},
+    {"ServicePort", "appProtocol", "What is spoken: http, kubernetes.io/h2c, ..."},
+    {"ServicePort", "name", "Needed when there are several ports."},
+    {"ServicePort", "nodePort", "Port on every node."},
+    {"ServicePort", "port", "Port of the service."},
+    {"ServicePort", "protocol", "TCP, UDP or SCTP."},
+    {"ServicePort", "targetPort", "Port of the endpoints, number or name."},
+    {"ServiceSpec", "allocateLoadBalancerNodePorts", "Whether it has node ports."},
+    {"ServiceSpec", "clusterIP", "Virtual address; None for a headless service."},
+    {"ServiceSpec", "clusterIPs", "Virtual addresses, one a family."},
+    {"ServiceSpec", "externalIPs", "Further addresses that nodes accept."},
+    {"ServiceSpec", "externalName", "Name that an ExternalName service points to."},
+    {"ServiceSpec", "externalTrafficPolicy", "Cluster or Local."},
+    {"ServiceSpec", "healthCheckNodePort", "Port of the health check."},
+    {"ServiceSpec", "internalTrafficPolicy", "Cluster or Local."},
+    {"ServiceSpec", "ipFamilies", "IPv4, IPv6."},
+    {"ServiceSpec", "ipFamilyPolicy", "SingleStack, PreferDualStack, ..."},
+    {"ServiceSpec", "loadBalancerClass", "Which load balancer takes it."},
+    {"ServiceSpec", "loadBalancerIP", "Wanted address of a load balancer."},
+    {"ServiceSpec", "loadBalancerSourceRanges", "Clients that it lets in."},
+    {"ServiceSpec", "ports", "Ports that the service offers."},
+    {"ServiceSpec", "publishNotReadyAddresses", "Offer endpoints not ready too."},
+    {"ServiceSpec", "selector", "Labels of the pods that the service stands for."},
+    {"ServiceSpec", "sessionAffinity", "None or ClientIP."},
+    {"ServiceSpec", "sessionAffinityConfig", "Its details."},
+    {"ServiceSpec", "trafficDistribution", "Preference, for example PreferClose."},
+    {"ServiceSpec", "type", "ClusterIP, NodePort, LoadBalancer or ExternalName."},
+    {"ServiceStatus", "loadBalancer", "Addresses of the load balancer."},
+    {"SessionAffinityConfig", "clientIP", "For affinity ClientIP."},
+    {"apps.DeploymentSpec", "replicas", "How many pods are wanted."},
+    {"apps.DeploymentSpec", "selector", "Labels of its pods."},
+    {"apps.DeploymentSpec", "strategy", "How pods are replaced by new ones."},
+    {"apps.DeploymentSpec", "template", "The pods that it makes."},
+    {"batch.CronJobSpec", "schedule", "When, as cron writes it."},
+    {"batch.JobSpec", "backoffLimit", "Failures before the job fails."},
+    {"batch.JobSpec", "template", "The pods that it makes."},
+    {"coordination.Lease", "spec", "Who holds it, since when."},
+    {"coordination.LeaseSpec", "acquireTime", "When it was taken."},
+    {"coordination.LeaseSpec", "holderIdentity", "Holder."},
+    {"coordination.LeaseSpec", "leaseDurationSeconds", "How long it is good."},
+    {"coordination.LeaseSpec", "leaseTransitions", "How often the holder changed."},
+    {"coordination.LeaseSpec", "renewTime", "When it was last renewed."},
+    {"discovery.Endpoint", "addresses", "Of this one endpoint; the first is used."},
+    {"discovery.Endpoint", "conditions", "Its state."},
+    {"discovery.Endpoint", "deprecatedTopology", "Not used any more."},
+    {"discovery.Endpoint", "hints", "Who should use it."},
+    {"discovery.Endpoint", "hostname", "Name in DNS below the service."},
+    {"discovery.Endpoint", "nodeName", "Node it runs on."},
+    {"discovery.Endpoint", "targetRef", "Object behind it, a pod mostly."},
+    {"discovery.Endpoint", "zone", "Zone it runs in."},
+    {"discovery.EndpointConditions", "ready", "Takes traffic; unset means it does."},
+    {"discovery.EndpointConditions", "serving", "Like ready, also while it ends."},
+    {"discovery.EndpointConditions", "terminating", "Is about to end."},
+    {"discovery.EndpointPort", "appProtocol", "What is spoken."},
+    {"discovery.EndpointPort", "name", "Name of the service port."},
+    {"discovery.EndpointPort", "port", "Port number."},
+    {"discovery.EndpointPort", "protocol", "TCP, UDP or SCTP."},
+    {"discovery.EndpointSlice", "addressType", "IPv4, IPv6 or FQDN."},
+    {"discovery.EndpointSlice", "endpoints", "At most 1000."},
+    {"discovery.EndpointSlice", "ports", "Ports of every endpoint."},
+    {"meta.Condition", "lastTransitionTime", "When it last changed."},
+    {"meta.Condition", "message", "For a person."},
+    {"meta.Condition", "reason", "One word why."},
+    {"meta.Condition", "status", "True, False or Unknown."},
+    {"meta.Condition", "type", "Name of the condition."},
+    {"meta.ObjectMeta", "annotations", "Keys and values for tools; not selectable."},
+    {"meta.ObjectMeta", "creationTimestamp", "When the server made the object."},
+    {"meta.ObjectMeta", "deletionGracePeriodSeconds", "Seconds left to end in order."},
+    {"meta.ObjectMeta", "deletionTimestamp", "When the object is to go."},
+    {"meta.ObjectMeta", "finalizers", "Must be empty before the object really goes."},
+    {"meta.ObjectMeta", "generateName", "Prefix of a name that the server completes."},
+    {"meta.ObjectMeta", "generation", "Rises when the wanted state changes."},
+    {"meta.ObjectMeta", "labels", "Keys and values that selectors look at."},
+    {"meta.ObjectMeta", "managedFields", "Who applied which fields."},
+    {"meta.ObjectMeta", "name", "Unique within a namespace; cannot be changed."},
+    {"meta.ObjectMeta", "namespace", "The space within which the name is unique."},
+    {"meta.ObjectMeta", "ownerReferences", "Objects this one depends on."},
+    {"meta.ObjectMeta", "resourceVersion", "Version of the object, for optimistic locks."},
+    {"meta.ObjectMeta", "selfLink", "Not used any more."},
+    {"meta.ObjectMeta", "uid", "Set by the server; unique in time and space."},
+    {"meta.OwnerReference", "apiVersion", "Version of the owner's kind."},
+    {"meta.OwnerReference", "blockOwnerDeletion", "The owner waits for this object."},
+    {"meta.OwnerReference", "controller", "The owner is the managing controller."},
+    {"meta.OwnerReference", "kind", "Kind of the owner."},
+    {"meta.OwnerReference", "name", "Name of the owner."},
+    {"meta.OwnerReference", "uid", "UID of the owner."},
+};
+
+constexpr bool before(const Words& a, const Words& b) {
+  return a.type != b.type ? a.type < b.type : a.field < b.field;
+}
+static_assert(std::is_sorted(std::begin(kWords), std::end(kWords), before));
+
+}  // namespace
+
+std::string_view words_for(std::string_view type, std::string_view field) {
+  const Words wanted{type, field, {}};
+  const auto* it = std::lower_bound(std::begin(kWords), std::end(kWords), wanted, before);
+  bool found = it != std::end(kWords) && it->type == type && it->field == field;
+  return found ? it->text : std::string_view();
+}
+
+}  // namespace edgemesh::cloud
