@@ -57,7 +57,9 @@ void find_conflicts(const json& set, const json& owner, json* live, json* applie
     json* want = child_of(applied, element);
     if (have == nullptr || want == nullptr) continue;
     if (is_leaf(inner) || is_leaf(*owned)) {
-      if (*have == *want) continue;
+      // Having an element, or an empty map, takes nothing from who has fields in it.
+      bool same_field = is_leaf(inner) && is_leaf(*owned) && !element.starts_with("k:");
+      if (!same_field || *have == *want) continue;
       out->push_back(dotted(path, element));
       (*taken)[element] = json::object();
     } else {

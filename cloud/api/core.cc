@@ -206,8 +206,8 @@ ApiResult<void> ApiCore::prepare_new(const ResourceInfo& resource, std::string_v
   auto shape = normalize(resource, body);
   if (shape) shape = check_shape(resource, *body);
   if (!shape) {
-    return refuse(ApiError::bad_request(fmt::format("{} in version \"{}\" cannot be handled: {}",
-                                                    resource.type.kind, resource.type.version,
+    return refuse(ApiError::bad_request(fmt::format("{} in version \"{}\" cannot be handled as a {}: {}", resource.type.kind,
+                                                    resource.type.version, resource.type.kind,
                                                     shape.error().message)));
   }
   if (auto good = reset_meta_for_create(resource, body); !good) return good;

@@ -32,11 +32,13 @@ constexpr std::string_view kBad1035 =
     "regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 constexpr std::string_view kBadValue =
     "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', "
-    "and must start and end with an alphanumeric character";
+    "and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or "
+    "'12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 constexpr std::string_view kBadQualified =
     "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end "
     "with "
-    "an alphanumeric character";
+    "an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for "
+    "validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 
 bool lower(char c) {
   return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');

@@ -92,7 +92,7 @@ void check_resources(const json& container, const std::string& at, FieldErrors* 
       if (limit == nullptr || !limit->is_string()) continue;
       if (parse_quantity(limit->get<std::string>(), &most) && amount > most) {
         out->push_back(
-            FieldError::invalid(where, value.dump(),
+            FieldError::invalid(at + ".resources.requests", value.dump(),
                                 fmt::format("must be less than or equal to {} limit of {}", name,
                                             limit->get<std::string>())));
       }
@@ -158,7 +158,7 @@ void check_ports(const json& container, const std::string& at, FieldErrors* out)
   const json& ports = list_of(container, "ports");
   for (size_t i = 0; i < ports.size(); ++i) {
     std::string where = fmt::format("{}.ports[{}]", at, i);
-    if (find(ports[i], "containerPort") == nullptr) {
+    if (number(ports[i], "containerPort") == 0) {
       out->push_back(FieldError::required(where + ".containerPort"));
     } else {
       check_port(number(ports[i], "containerPort"), where + ".containerPort", out);

@@ -295,7 +295,11 @@ if [ "${minor:-0}" -ge 29 ]; then
   expect '^deployment.apps/dep restarted' k rollout restart deployment dep
   expect '^RollingUpdate$' k get deploy dep -o 'jsonpath={.spec.strategy.type}'
   refuse 'field is immutable' k patch deploy dep -p '{"spec":{"selector":{"matchLabels":{"x":"y"}}}}'
-  refuse 'does not match template' k create -f - <<<'{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"x"},"spec":{"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"c":"d"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}}'
+  cat >"$dir/bad.json" <<'JSON'
+{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
+ "template": {"metadata": {"labels": {"c": "d"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}}
+JSON
+  refuse 'does not match template' k create -f "$dir/bad.json"
   expect '^sts +0/1' k get statefulset
   expect '^ds +0' k get ds
   expect '^job ' k get job
@@ -312,11 +316,15 @@ if [ "${minor:-0}" -ge 29 ]; then
   expect 'Forbidden|no PriorityClass' k run q --image=nginx --overrides='{"spec":{"priorityClassName":"none"}}'
 fi
 expect '^pod/evict created' k run evict --image=nginx
-since 22 expect 'created|evicted' k create --raw /api/v1/namespaces/default/pods/evict/eviction -f - <<<'{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"evict"}}'
+echo '{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "evict"}}' >"$dir/eviction.json"
+since 22 expect '"status":"Success"' k create --raw /api/v1/namespaces/default/pods/evict/eviction -f "$dir/eviction.json"
 refuse 'NotFound' k get pod evict
 
 # Server-side apply: conflicts and what is not applied any more.
-ssa() { k apply --server-side --field-manager="$1" -f - <<<"{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"ssa\"},\"data\":$2}" "${@:3}"; }
+ssa() {
+  echo "{\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\", \"metadata\": {\"name\": \"ssa\"}, \"data\": $2}" >"$dir/ssa.json"
+  k apply --server-side --field-manager="$1" -f "$dir/ssa.json" "${@:3}"
+}
 expect 'serverside-applied' ssa one '{"a":"1","b":"1"}'
 refuse 'conflict with "one": .data.a' ssa two '{"a":"2"}'
 expect 'serverside-applied' ssa two '{"a":"2"}' --force-conflicts
@@ -389,8 +397,10 @@ wrong = part(json.load(open(sys.argv[1])), json.load(open(sys.argv[2])))
 print("\n".join(wrong) or "equal")
 PY
 same() {
-  k create "$@" --dry-run=client -o json >"$dir/want.json" 2>"$dir/same.err" &&
-    k create "$@" --dry-run=server -o json >"$dir/have.json" 2>>"$dir/same.err" &&
+  local kind=$1
+  shift
+  k create "$kind" --dry-run=client --output=json "$@" >"$dir/want.json" 2>"$dir/same.err" &&
+    k create "$kind" --dry-run=server --output=json "$@" >"$dir/have.json" 2>>"$dir/same.err" &&
     python3 "$dir/part.py" "$dir/want.json" "$dir/have.json"
   cat "$dir/same.err"
 }
