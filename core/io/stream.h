@@ -59,6 +59,11 @@ class Stream {
   virtual IoResult read(std::span<uint8_t> into) = 0;
   // Takes a prefix of `data`: kOk with n > 0, or kWouldBlock. kError: on_error follows.
   virtual IoResult write(std::span<const uint8_t> data) = 0;
+  // write(), when shutdown_write() or close_both() follows at once: bytes and end share a packet.
+  virtual IoResult write_before_end(std::span<const uint8_t> data) { return write(data); }
+  // Ends both directions after what was written. For a peer that is done: what it sends nevertheless is
+  // answered by a reset, which may overtake our last bytes. False: nothing happened, the stream cannot.
+  virtual bool close_both() { return false; }
   // Ends our direction after what was written. Idempotent.
   virtual void shutdown_write() = 0;
   // Makes the destructor send a reset even if both directions ended.

@@ -39,14 +39,14 @@ class TcpStream final : public Stream, private FdWatch::Handler {
   void set_handler(Stream::Handler* handler) override { handler_ = handler; }
   IoResult read(std::span<uint8_t> into) override;
   IoResult write(std::span<const uint8_t> data) override;
+  IoResult write_before_end(std::span<const uint8_t> data) override;
+  bool close_both() override;
   void shutdown_write() override;
   void reset() override { reset_ = true; }
   int splice_fd() const override { return connected_ ? fd_.get() : -1; }
 
   // The last read() emptied the socket and the peer has ended its direction: kEof is next.
   bool eof_is_next() const { return eof_next_; }
-  // write(), when shutdown_write() follows at once: the bytes and the end go out in one packet.
-  IoResult write_before_end(std::span<const uint8_t> data);
 
   // For code that moves bytes by splice(2) on splice_fd(): tells the stream what it saw, so that
   // graceful close and readiness stay right.
@@ -132,6 +132,11 @@ class TcpListener final : private FdWatch::Handler {
   Timer retry_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
+
+// True where the sockets that it accepts have TCP_NODELAY from it.
+bool gives_no_delay(int listening_fd);
+// The local address of every socket that it accepts; none where connections to several come in.
+std::optional<SockAddr> only_local_addr(int listening_fd);
 
 // Address that a connection was sent to before it was captured: getsockname for TPROXY,
 // SO_ORIGINAL_DST for REDIRECT.

@@ -144,6 +144,25 @@ void TcpListener::pause_exhausted(int error) {
   retry_.start(kRetryAfter);
 }
 
+bool gives_no_delay(int listening_fd) {
+  int on = 0;
+  socklen_t len = sizeof on;
+  return getsockopt(listening_fd, IPPROTO_TCP, TCP_NODELAY, &on, &len) == 0 && on != 0;
+}
+
+std::optional<SockAddr> only_local_addr(int listening_fd) {
+  auto local = local_name(listening_fd);
+  if (!local || local->ip.is_unspecified()) return std::nullopt;
+  const bool v6 = local->ip.is_v6();
+  int transparent = 0;
+  socklen_t len = sizeof transparent;
+  if (getsockopt(listening_fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP,
+                 v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, &transparent, &len) != 0 ||
+      transparent != 0)
+    return std::nullopt;
+  return *local;
+}
+
 Result<SockAddr> original_dst(int fd, bool redirected) {
   sockaddr_storage storage{};
   socklen_t len = sizeof storage;

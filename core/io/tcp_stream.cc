@@ -163,6 +163,13 @@ IoResult TcpStream::send_some(std::span<const uint8_t> data, int flags) {
   return {IoResult::kError, err, 0};
 }
 
+bool TcpStream::close_both() {
+  if (!connected_ || failed_ || reset_ || !fd_.valid()) return false;
+  read_eof_ = write_shut_ = true;
+  close_fd();
+  return true;
+}
+
 void TcpStream::shutdown_write() {
   if (write_shut_ || failed_) return;
   write_shut_ = true;

@@ -28,6 +28,7 @@ H2ServerOptions h2_options(const model::HttpChain& chain) {
   options.limits.max_header_bytes = chain.max_head_bytes;
   options.limits.max_fields = chain.max_fields;
   options.limits.write_timeout = chain.stream_idle_timeout;
+  options.max_requests = chain.max_requests;
   options.idle_timeout = chain.idle_timeout;
   options.head_timeout = chain.head_timeout;
   return options;

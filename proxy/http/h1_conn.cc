@@ -20,6 +20,8 @@ void put_number(char** at, uint64_t number) {
   *at = std::to_chars(*at, *at + 20, number).ptr;
 }
 
+constinit thread_local Conn::Watch* Conn::Watch::innermost_ = nullptr;
+
 Conn::Conn(io::Loop& loop, WriteBatch& batch, std::unique_ptr<io::Stream> io,
            http::H1HeadParser::Kind kind, const http::H1Limits& limits, bool connected)
     : loop_(loop),
@@ -31,7 +33,8 @@ Conn::Conn(io::Loop& loop, WriteBatch& batch, std::unique_ptr<io::Stream> io,
 }
 
 Conn::~Conn() {
-  for (Watch* watch = watch_; watch != nullptr; watch = watch->outer_) watch->conn_ = nullptr;
+  for (Watch* watch = Watch::innermost_; watch != nullptr; watch = watch->outer_)
+    if (watch->conn_ == this) watch->conn_ = nullptr;
   if (stream_ != nullptr) stream_->conn = nullptr;
 }
 
@@ -185,7 +188,8 @@ void Conn::resume() {
 bool Conn::write_out() {
   if (!connected_) return out_.empty();
   while (!out_.empty()) {
-    IoResult done = io_->write(io::as_bytes(out_.view()));
+    std::span<const uint8_t> bytes = io::as_bytes(out_.view());
+    IoResult done = closing_ && ends_both_ ? io_->write_before_end(bytes) : io_->write(bytes);
     if (done.status != IoResult::kOk) {
       write_blocked_ = true;
       return false;

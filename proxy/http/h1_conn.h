@@ -87,23 +87,23 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
 
   Conn(io::Loop& loop, WriteBatch& batch, std::unique_ptr<io::Stream> io,
        http::H1HeadParser::Kind kind, const http::H1Limits& limits, bool connected);
-  ~Conn();
+  ~Conn() override;
   Conn(const Conn&) = delete;
   Conn& operator=(const Conn&) = delete;
 
-  // Tells after a callback whether the connection was destroyed in it.
+  // Tells after a callback whether the connection was destroyed in it. Those of a thread, of whichever
+  // connection, are on its stack one within the other: a list that a destructor looks through.
   class Watch {
    public:
-    explicit Watch(Conn& conn) : conn_(&conn), outer_(conn.watch_) { conn.watch_ = this; }
-    ~Watch() {
-      if (conn_ != nullptr) conn_->watch_ = outer_;
-    }
+    explicit Watch(Conn& conn) : conn_(&conn), outer_(innermost_) { innermost_ = this; }
+    ~Watch() { innermost_ = outer_; }
     Watch(const Watch&) = delete;
     Watch& operator=(const Watch&) = delete;
     bool dead() const { return conn_ == nullptr; }
 
    private:
     friend class Conn;
+    static constinit thread_local Watch* innermost_;
     Conn* conn_;
     Watch* outer_;
   };
@@ -152,7 +152,6 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
   WriteBatch& batch_;
   std::unique_ptr<io::Stream> io_;
   Stream* stream_ = nullptr;
-  Watch* watch_ = nullptr;
   ByteBuffer in_;   // what could not be used yet
   ByteBuffer out_;  // what waits to leave
   http::H1HeadParser parser_;
@@ -167,6 +166,7 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
   bool resume_ = false;
   bool misframed_ = false;  // the user sent less or more than announced
   bool closed_told_ = false;
+  bool ends_both_ = false;  // with the last byte that is written; the peer has said all
 
  private:
   Step end_of_body(Stream& stream);

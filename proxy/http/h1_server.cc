@@ -57,6 +57,7 @@ class H1ServerConnection final : public HttpServerConnection, private h1::Conn {
   bool keep_alive_ = true;
   bool draining_ = false;
   bool head_begun_ = false;
+  bool client_ends_ = false;  // the request said that it is the last one
 };
 
 H1ServerConnection::H1ServerConnection(io::Loop& loop, WriteBatch& batch,
@@ -123,6 +124,7 @@ void H1ServerConnection::begin(const http::H1Head& parsed, HeadPtr head) {
   ++requests_;
   bool last = options_.max_requests != 0 && requests_ >= options_.max_requests;
   keep_alive_ = parsed.keep_alive && !draining_ && !last;
+  client_ends_ = !parsed.keep_alive;
   h1::Stream* stream = stream_ = h1::Stream::take(this, peer_, identity_);
   stream->is_head = head->method == "HEAD";
   stream->is_connect = head->method == "CONNECT";
@@ -268,11 +270,15 @@ void H1ServerConnection::on_end_of_input() {
 
 void H1ServerConnection::on_exchange_end() {
   since_ = loop_.now();
-  if (!keep_alive_ || eof_) return close_later();
+  if (!keep_alive_ || eof_) {
+    ends_both_ = (client_ends_ || eof_) && in_.empty();  // nothing comes that resets the answer
+    return close_later();
+  }
   if (!in_.empty() || !reads_idle()) resume();
 }
 
 void H1ServerConnection::close_gracefully() {
+  if (ends_both_ && in_.empty() && io_->close_both()) return io_.reset();
   if (!eof_) return io::lingering_close(loop_, std::move(io_));
   io_->shutdown_write();
   io_.reset();

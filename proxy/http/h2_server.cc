@@ -17,6 +17,7 @@ class ServerConn final : public h2::Conn {
       : Conn(loop, batch, std::move(io), options.limits, true),
         handler_(handler),
         idle_timeout_(options.idle_timeout),
+        requests_left_(options.max_requests),
         initial_(peer.initial),
         upgrade_(std::move(peer.upgrade)) {
     peer_ = peer.addr;
@@ -64,6 +65,7 @@ class ServerConn final : public h2::Conn {
     s.in_final = true;
     HeadPtr head = std::move(s.head);
     if (head == nullptr) return;
+    if (requests_left_ > 0 && --requests_left_ == 0) drain();
     if (s.too_large) return refuse(s, 431, "the header fields are too large");
     if (const char* wrong = h2::finish_request(head.get(), s.host); wrong != nullptr)
       return refuse(s, 400, wrong);
@@ -107,6 +109,7 @@ class ServerConn final : public h2::Conn {
 
   HttpServerConnection::Handler* handler_;
   Duration idle_timeout_;
+  uint32_t requests_left_;  // 0: there is no limit, or it was reached
   TimePoint drain_by_{};
   std::string initial_;
   HeadPtr upgrade_;

@@ -42,6 +42,7 @@ struct H2Limits {
 
 struct H2ServerOptions {
   H2Limits limits;
+  uint32_t max_requests = 0;  // of a connection: then drain(); 0: no limit
   Duration idle_timeout = std::chrono::seconds(300);  // without a stream
   // From the connection's beginning to the client's SETTINGS, and from the first to the last byte of a
   // header block or of another frame but DATA.

@@ -28,6 +28,10 @@ class PrefixedStream final : public io::Stream {
     return {io::IoResult::kOk, 0, n};
   }
   io::IoResult write(std::span<const uint8_t> data) override { return below_->write(data); }
+  io::IoResult write_before_end(std::span<const uint8_t> data) override {
+    return below_->write_before_end(data);
+  }
+  bool close_both() override { return below_->close_both(); }
   void shutdown_write() override { below_->shutdown_write(); }
   void reset() override { below_->reset(); }
   int splice_fd() const override { return prefix_.empty() ? below_->splice_fd() : -1; }

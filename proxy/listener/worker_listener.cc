@@ -21,27 +21,29 @@ WorkerListener::~WorkerListener() {
 }
 
 Result<> WorkerListener::adopt(io::Fd socket) {
-  EM_TRY(auto listener, io::TcpListener::adopt(worker_.l7.loop(), std::move(socket),
-                                               [this](io::Fd fd, const SockAddr& peer) {
-                                                 on_accept(std::move(fd), peer);
-                                               }));
+  // Asked of the listening socket, not of each connection.
+  const bool no_delay = io::gives_no_delay(socket.get());
+  auto accept = [this, no_delay, only = io::only_local_addr(socket.get())](io::Fd fd,
+                                                                           const SockAddr& peer) {
+    if (only) return take(std::move(fd), peer, *only, no_delay);
+    // TPROXY leaves the original destination as the socket's own address.
+    auto local = io::original_dst(fd.get(), false);
+    take(std::move(fd), peer, local ? *local : runtime_->spec->address, no_delay);
+  };
+  EM_TRY(auto listener,
+         io::TcpListener::adopt(worker_.l7.loop(), std::move(socket), std::move(accept)));
   sockets_.push_back(std::move(listener));
   return {};
 }
 
-void WorkerListener::on_accept(io::Fd fd, const SockAddr& peer) {
-  // TPROXY leaves the original destination as the socket's own address.
-  auto local = io::original_dst(fd.get(), false);
-  take(std::move(fd), peer, local ? *local : runtime_->spec->address);
-}
-
-void WorkerListener::take(io::Fd fd, const SockAddr& peer, const SockAddr& local) {
+void WorkerListener::take(io::Fd fd, const SockAddr& peer, const SockAddr& local,
+                          bool has_no_delay) {
   const uint32_t limit = runtime_->spec->max_connections;
   if (limit > 0 && shared_->connections.load(std::memory_order_relaxed) >= limit) {
     stats().refused.add();
     return;  // closed
   }
-  auto stream = io::TcpStream::adopt(worker_.l7.loop(), std::move(fd));
+  auto stream = io::TcpStream::adopt(worker_.l7.loop(), std::move(fd), has_no_delay);
   if (!stream) return;
   stats().connections.add();
   shared_->connections.fetch_add(1, std::memory_order_relaxed);

@@ -39,7 +39,7 @@ class WorkerListener {
   Result<> adopt(io::Fd socket);
   void update(ListenerRuntimePtr runtime);
   // A connection that came in elsewhere; `local` is where it was sent to.
-  void take(io::Fd fd, const SockAddr& peer, const SockAddr& local);
+  void take(io::Fd fd, const SockAddr& peer, const SockAddr& local, bool has_no_delay = false);
   // No new connections; those that are open finish their requests. Bytes go on until they end.
   void drain();
   void stop_accepting() { sockets_.clear(); }
@@ -59,7 +59,6 @@ class WorkerListener {
 
  private:
   void tell_progress();
-  void on_accept(io::Fd fd, const SockAddr& peer);
   static std::string key_of(const ListenerRuntime& runtime, const ChainRuntime& chain);
 
   ListenerWorker& worker_;

@@ -79,6 +79,28 @@ TEST_F(TcpTest, CarriesBytesBothWaysAndHalfCloses) {
   EXPECT_EQ(at_client_.errors + at_server_.errors, 0);
 }
 
+TEST_F(TcpTest, ClosesBothDirectionsInOrder) {
+  ASSERT_EQ(server_->write_before_end(as_bytes("bye")).n, 3u);
+  EXPECT_TRUE(server_->close_both());
+  EXPECT_FALSE(server_->close_both());
+  server_.reset();
+  ASSERT_TRUE(wait([&] { return at_client_.eof; }));
+  EXPECT_EQ(at_client_.data, "bye");
+  EXPECT_EQ(at_client_.errors, 0);
+}
+
+TEST_F(TcpTest, WhatAcceptedSocketsHaveIsToldByTheListeningOne) {
+  for (bool no_delay : {true, false}) {
+    auto fd = open_tcp_listener(*SockAddr::parse("127.0.0.1:0"), {.no_delay = no_delay});
+    ASSERT_TRUE(fd);
+    EXPECT_EQ(gives_no_delay(fd->get()), no_delay);
+    EXPECT_EQ(only_local_addr(fd->get()), *local_name(fd->get()));
+  }
+  auto any = open_tcp_listener(*SockAddr::parse("0.0.0.0:0"));
+  ASSERT_TRUE(any);
+  EXPECT_EQ(only_local_addr(any->get()), std::nullopt);
+}
+
 TEST_F(TcpTest, ADroppedStreamLooksLikeAResetNotLikeAnEnd) {
   client_->write(as_bytes("half"));
   client_.reset();

@@ -359,6 +359,21 @@ TEST_F(Retry, IdleStreams) {
   EXPECT_EQ(flags(side), "SI");
 }
 
+TEST_F(Retry, AClientOfHttp2ThatStopsInItsBody) {
+  route("  timeouts: {route: 0s, idle: 2s}");
+  a().silent = true;
+  Client& client = connect(true);
+  Side& side = client.begin("POST", "/", {{":length", "4"}});
+  side.stream->send_data(io::as_bytes("x"), false);
+  settle();
+  EXPECT_EQ(a().request().body, "x");
+  advance(milliseconds(1500));
+  EXPECT_FALSE(side.ended);
+  advance(milliseconds(1000));
+  EXPECT_EQ(status(side), 408);
+  EXPECT_EQ(flags(side), "SI");
+}
+
 TEST_F(Retry, TheChainsIdleTimeoutHoldsWhereTheRouteHasNone) {
   ProxyYaml yaml;
   yaml.http = "streamIdleTimeout: 2s";

@@ -131,6 +131,34 @@ TEST_F(H1Server, TakesWhatASnifferRead) {
   EXPECT_EQ(request(0).head->path, "/s");
 }
 
+// Over real sockets: an early close would turn what the client still sends into a reset of the answer.
+TEST_F(H1Server, TheLastAnswerArrivesWhole) {
+  for (bool talks_on : {false, true}) {
+    handler.closed = false;
+    std::unique_ptr<io::TcpStream> server;
+    auto listener = *io::TcpListener::listen(
+        *loop, *SockAddr::parse("127.0.0.1:0"), [&](io::Fd fd, const SockAddr&) {
+          server = *io::TcpStream::adopt(*loop, std::move(fd));
+        });
+    Collector client(*io::TcpStream::connect(*loop, listener->local_addr()));
+    ASSERT_TRUE(loop->run_until([&] { return server != nullptr; }, std::chrono::seconds(5)));
+    handler.connection = make_h1_server(*loop, batch, std::move(server), server_options, &handler);
+    const std::string more(talks_on ? 100'000 : 0, 'x');
+    client.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" + more);
+    const size_t n = handler.requests.size() + 1;
+    ASSERT_TRUE(loop->run_until([&] { return handler.requests.size() == n; },
+                                std::chrono::seconds(5)));
+    const std::string body(200'000, 'b');
+    answer(*request(n - 1).stream, 200, body);
+    client.send(more);
+    ASSERT_TRUE(loop->run_until([&] { return client.eof || client.failed; },
+                                std::chrono::seconds(5)));
+    EXPECT_FALSE(client.failed);
+    EXPECT_TRUE(client.received.ends_with(body)) << client.received.size();
+    ASSERT_TRUE(loop->run_until([&] { return handler.closed; }, std::chrono::seconds(5)));
+  }
+}
+
 TEST_F(H1Server, ClosesAfterHttp10UnlessKeptAlive) {
   handler.echo = true;
   start();

@@ -246,6 +246,24 @@ TEST_F(H2Test, DrainEndsWhenStreamsHave) {
   EXPECT_TRUE(until([&] { return server.closed && client.closed; }));
 }
 
+TEST_F(H2Test, DrainsAfterTheLastRequestOfALimit) {
+  server.echo = true;
+  H2ServerOptions options;
+  options.max_requests = 3;
+  start(options);
+  Side sides[3];
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_FALSE(client.connection->closing());
+    sides[i].stream = client.connection->open(&sides[i]);
+    ASSERT_NE(sides[i].stream, nullptr);
+    sides[i].stream->send_head(*request("GET", "/"), true);
+    ASSERT_TRUE(until([&] { return sides[i].ended; }));
+    EXPECT_EQ(sides[i].reset, "");
+    sides[i].stream.reset();
+  }
+  EXPECT_TRUE(until([&] { return server.closed && client.closed; }));
+}
+
 TEST_F(H2Test, AnswersWithoutAStatusThatIsOneAreRefused) {
   using namespace h2raw;  // NOLINT
   for (std::string_view status : {"052", "000", "101", ""}) {
