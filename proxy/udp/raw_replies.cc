@@ -169,11 +169,12 @@ std::array<uint8_t, 8> udp_header(const SockAddr& from, const SockAddr& to,
   return out;
 }
 
-Result<int> RawReplies::socket_for(bool v6) {
-  io::Fd& fd = fds_[v6 ? 1 : 0];
-  if (fd.valid()) return fd.get();
-  io::Fd made(
-      socket(v6 ? AF_INET6 : AF_INET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP));
+uint16_t internet_checksum(std::span<const uint8_t> bytes) {
+  return static_cast<uint16_t>(~fold(sum_words(bytes)));
+}
+
+Result<io::Fd> open_raw_socket(bool v6, int protocol) {
+  io::Fd made(socket(v6 ? AF_INET6 : AF_INET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol));
   if (!made.valid()) return fail_errno("raw socket (needs root or CAP_NET_RAW)", errno);
   const int one = 1;
   if (setsockopt(made.get(), v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT,
@@ -182,7 +183,14 @@ Result<int> RawReplies::socket_for(bool v6) {
   if (setsockopt(made.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kSendBytes, sizeof kSendBytes) != 0)
     setsockopt(made.get(), SOL_SOCKET, SO_SNDBUF, &kSendBytes, sizeof kSendBytes);
   receive_nothing(made.get(), v6);
-  fd = std::move(made);
+  return made;
+}
+
+Result<int> RawReplies::socket_for(bool v6) {
+  io::Fd& fd = fds_[v6 ? 1 : 0];
+  if (!fd.valid()) {
+    EM_TRY(fd, open_raw_socket(v6, IPPROTO_UDP));
+  }
   return fd.get();
 }
 

@@ -23,6 +23,12 @@ class RawReplies {
   io::Fd fds_[2];
 };
 
+// A raw socket that only sends, also from addresses that are not this machine's.
+Result<io::Fd> open_raw_socket(bool v6, int protocol);
+
+// RFC 1071, as it is put into a header.
+uint16_t internet_checksum(std::span<const uint8_t> bytes);
+
 // The header of a UDP datagram, checksum included, as it is on the wire. `data` of at most 65,507
 // bytes, 65,527 over IPv6.
 std::array<uint8_t, 8> udp_header(const SockAddr& from, const SockAddr& to,

@@ -13,6 +13,7 @@
 #include "proxy/udp/datagram_batch.h"
 #include "proxy/udp/endpoint_socket.h"
 #include "proxy/udp/flow_table.h"
+#include "proxy/udp/icmp_replies.h"
 #include "proxy/udp/raw_replies.h"
 #include "proxy/udp/tunnel.h"
 #include "proxy/udp/udp_metrics.h"
@@ -46,6 +47,7 @@ struct UdpContext {
   UdpMetrics metrics;
   DatagramBatch batch;
   RawReplies replies;
+  IcmpReplies icmp;
   ReadyQueue ready;
   ClosingTunnels closing;
   // The way to other nodes: a dialer on this loop, or another worker that has one, or neither.

@@ -98,6 +98,11 @@ void UdpFlow::on_answers(std::span<const Datagram> items) {
 }
 
 void UdpFlow::on_refused() {
+  listener_.refuse(key());
+  leave_endpoint();
+}
+
+void UdpFlow::leave_endpoint() {
   context().metrics.refused.add();
   route_->failed();
   disconnect();
@@ -114,7 +119,11 @@ void UdpFlow::on_tunnel_end(const Error* error) {
   EM_LOG(kDebug, "udp", "{} to {}: {}", key().client.to_string(), route_->endpoint().to_string(),
          error->message);
   tunnel_.reset();
-  on_refused();
+  // The far side cuts a flow off whose endpoint refuses; a tunnel that broke looks the same, and to
+  // ask again is right then too.
+  if (error->code == ErrorCode::kConnectionReset || error->code == ErrorCode::kConnectionRefused)
+    listener_.refuse(key());
+  leave_endpoint();
 }
 
 void UdpFlow::hand_over(std::span<const Datagram> items) {

@@ -37,6 +37,7 @@ class UdpFlow final : public FlowNode,
   std::optional<FlowEnd> connect();
   Result<> connect_to_endpoint();
   void disconnect();
+  void leave_endpoint();
   // True: all were taken or dropped; else the rest is for another endpoint.
   bool pass_on(std::span<const Datagram>* items);
   void hand_over(std::span<const Datagram> items);

@@ -106,6 +106,7 @@ void UdpListener::dispatch(const FlowKey& key, std::span<const Datagram> items) 
                        : *over == FlowEnd::kNoTunnel ? UdpDrop::kTunnel
                                                      : UdpDrop::kFailed;
   for (const Datagram& item : items) context_.metrics.count_drop(drop, item.count());
+  if (*over == FlowEnd::kNoEndpoint) refuse(key);
   end(*flow, *over);
 }
 
@@ -115,7 +116,10 @@ UdpFlow* UdpListener::open(const FlowKey& key, std::span<const Datagram> items) 
     return nullptr;
   };
   auto route = directory_->find(key.client, key.destination);
-  if (route == nullptr) return drop(UdpDrop::kNoService);
+  if (route == nullptr) {
+    refuse(key);
+    return drop(UdpDrop::kNoService);
+  }
   if (!make_room()) return drop(UdpDrop::kTooMany);
   auto made = std::make_unique<UdpFlow>(*this, key, std::move(route));
   UdpFlow* flow = made.get();
@@ -139,6 +143,12 @@ void UdpListener::end(UdpFlow& flow, FlowEnd reason) {
   flow.log_end(reason);
   context_.metrics.count_end(reason);
   context_.metrics.active.add(-1);
+}
+
+void UdpListener::refuse(const FlowKey& key) {
+  if (!options_.transparent) return;
+  if (context_.icmp.port_unreachable(key.client, key.destination, context_.loop.now()))
+    context_.metrics.unreachable.add();
 }
 
 void UdpListener::reply(UdpFlow& flow, std::span<const Datagram> items) {

@@ -4,7 +4,9 @@
 // destination. It ends when nothing came for the idle timeout, either way.
 //
 // Datagrams are dropped, and counted, where something has no room; nothing waits in memory.
-// An endpoint whose port is unreachable (ICMP) is left: the next datagram goes to another one.
+// An endpoint whose port is unreachable (ICMP) is left: the next datagram goes to another one. A
+// captured client is told by ICMP of its own, as it is where no service or endpoint is: it may ask
+// again at once.
 // Threads: the worker's loop; made before it runs or on it.
 #pragma once
 
@@ -59,6 +61,8 @@ class UdpListener final : private io::FdWatch::Handler {
   void end(UdpFlow& flow, FlowEnd reason);
   // From a flow: its endpoint's answers.
   void reply(UdpFlow& flow, std::span<const Datagram> items);
+  // Tells the client of a captured datagram that nobody took it.
+  void refuse(const FlowKey& key);
   void expire();
   void arm(Duration within);
 

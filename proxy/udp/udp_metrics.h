@@ -43,6 +43,7 @@ struct UdpMetrics {
   obs::Counter& bytes_to_upstream;
   obs::Counter& bytes_to_client;
   obs::Counter& refused;         // answers "port unreachable" of endpoints
+  obs::Counter& unreachable;     // clients that were told so
   obs::Counter& inbound_opened;  // flows that came from other nodes
   obs::Counter& inbound_refused;
   std::array<obs::Counter*, kFlowEnds> ended;
