@@ -139,9 +139,11 @@ Result<> App::open_controllers() {
   rendezvous_ =
       std::make_unique<cloud::Rendezvous>(loop_, *hub_, cloud::RendezvousOptions{}, registry_);
   upstream_ = std::make_unique<cloud::Upstream>(client, *hub_);
+  edge_ = std::make_unique<cloud::EdgeController>(loop_, client, *hub_,
+                                                  cloud::EdgeController::Options{}, registry_);
   dispatcher_ = std::make_unique<cloud::Dispatcher>(
       cloud::Dispatcher::Parts{*hub_, *mesh_, *nodes_, *rendezvous_, *upstream_,
-                               backend_->ca_pem()},
+                               backend_->ca_pem(), edge_.get()},
       registry_);
   hub_->set_events(dispatcher_.get());
   mesh_->set_revoked(revocations_->list());
@@ -219,6 +221,7 @@ Result<> App::run() {
   EM_TRY(const auto interrupt, io::SignalWatch::start(loop_, SIGINT, [this] { stop(); }));
   mesh_->start();
   nodes_->start();
+  edge_->start();
   revocations_->start();
   // A token in the file is always good for most of its life.
   token_timer_.start_repeating(std::chrono::duration_cast<Duration>(config_.token_lifetime) / 4);

@@ -55,6 +55,7 @@ class App {
   std::unique_ptr<cloud::NodeController> nodes_;
   std::unique_ptr<cloud::Rendezvous> rendezvous_;
   std::unique_ptr<cloud::Upstream> upstream_;
+  std::unique_ptr<cloud::EdgeController> edge_;
   std::unique_ptr<cloud::Dispatcher> dispatcher_;
   std::unique_ptr<cloud::NodeClaims> claims_;
   std::unique_ptr<cloud::Bootstrap> bootstrap_;
