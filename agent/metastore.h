@@ -65,6 +65,9 @@ class Metastore {
     on_lost_ = std::move(on_lost);
   }
 
+  // How many writes failed so far. Unchanged from before put() to flush()'s callback: what was put is on disk.
+  uint64_t failed_writes() const { return generation_ - 1; }
+
   // Set when the file was set aside at open(): where it is now.
   const std::string& set_aside() const { return set_aside_; }
 
