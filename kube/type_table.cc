@@ -152,9 +152,9 @@ const TypeInfo* find_type(std::string_view name) {
 
 const TypeInfo* type_of_kind(std::string_view group, std::string_view version,
                              std::string_view kind) {
-  if (version != "v1") return nullptr;
-  // Options have the group of what they are sent to.
+  // Options have the group and version of what they are sent to.
   if (kind == "DeleteOptions") return find_type("meta.DeleteOptions");
+  if (version != "v1") return nullptr;
   if (group.empty()) return kind.find('.') == std::string_view::npos ? find_type(kind) : nullptr;
   bool ours = group.find('.') == std::string_view::npos || group.ends_with(".k8s.io");
   if (!ours) return nullptr;

@@ -123,7 +123,7 @@ void ApiCore::start() {
   events_timer_.start_repeating(kEventSweep);
   const ResourceInfo& definitions = *registry_.find_storage(kDefinitions);
   if (auto all = store_.list(definitions, {})) {
-    for (const ObjectPtr& object : all->items) serve_custom(*object);
+    for (const ObjectPtr& object : all->items) serve_custom(*object, nullptr);
   }
   // A namespace that was being deleted when we were stopped.
   if (auto all = store_.list(namespaces, {})) {
@@ -169,7 +169,7 @@ void ApiCore::on_change(const ResourceInfo& resource, const Change& change) {
     if (change.type == kube::EventType::kDeleted) {
       registry_.replace(change.object->name, {});
     } else {
-      serve_custom(*change.object);
+      serve_custom(*change.object, change.previous);
     }
   }
   if (change.type == kube::EventType::kDeleted && resource.custom) {
@@ -206,12 +206,17 @@ ApiResult<void> ApiCore::prepare_new(const ResourceInfo& resource, std::string_v
   auto shape = normalize(resource, body);
   if (shape) shape = check_shape(resource, *body);
   if (!shape) {
-    return refuse(ApiError::bad_request(fmt::format("{} in version \"{}\" cannot be handled as a {}: {}", resource.type.kind,
-                                                    resource.type.version, resource.type.kind,
-                                                    shape.error().message)));
+    return refuse(ApiError::bad_request(
+        fmt::format("{} in version \"{}\" cannot be handled as a {}: {}", resource.type.kind,
+                    resource.type.version, resource.type.kind, shape.error().message)));
   }
   if (auto good = reset_meta_for_create(resource, body); !good) return good;
   if (auto good = check_namespace(resource, ns); !good) return good;
+  if (resource.terminating) {
+    return refuse(
+        ApiError::simple(405, "MethodNotAllowed",
+                         "create not allowed while custom resource definition is terminating"));
+  }
   if (resource.has_status && resource.type.kind != "Node") body->erase("status");
   if (has_generation(resource)) (*body)["metadata"]["generation"] = 1;
   (*body)["metadata"]["uid"] = new_uid();  // a job's labels have it
@@ -376,7 +381,8 @@ void ApiCore::store_change(const ResourceInfo& resource, const ObjectPtr& previo
       return done(Written{shown_version(body, *previous), false, false});
     }
   }
-  if (is_deleting(body) && !has_finalizers(body)) {
+  const bool is_namespace = resource.type.kind == "Namespace" && !resource.custom;
+  if (is_deleting(body) && !has_finalizers(body) && !is_namespace) {
     bool waits_for_node = resource.type.kind == "Pod" && has_grace(body);
     if (!waits_for_node) {
       addresses_.release(taken);
@@ -384,9 +390,13 @@ void ApiCore::store_change(const ResourceInfo& resource, const ObjectPtr& previo
     }
   }
   store_.replace(resource, previous, std::move(body),
-                 [this, &resource, name = previous->name, taken,
+                 [this, &resource, is_namespace, name = previous->name, taken,
                   done = std::move(done)](Result<ObjectPtr> stored) {
-                   if (stored) return done(Written{(*stored)->text, false, false});
+                   if (stored) {
+                     // It may have been the last that a deletion waited for.
+                     if (is_namespace) finish_namespace(name);
+                     return done(Written{(*stored)->text, false, false});
+                   }
                    addresses_.release(taken);
                    done(refuse(ApiError::from_error(stored.error(), resource, name)));
                  });

@@ -89,7 +89,8 @@ class ApiCore {
   std::unique_ptr<ApiError> budget_refuses(const ObjectPtr& pod) const;
 
   // CustomResourceDefinitions: serves what is defined, and keeps their status.
-  void serve_custom(const StoredObject& definition);
+  // `previous`: what it was before; null: not known.
+  void serve_custom(const StoredObject& definition, const ObjectPtr& previous);
   void check_custom(const std::string& name);
   void empty_custom(const std::string& name);
   void finish_custom(const std::string& name);

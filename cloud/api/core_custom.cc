@@ -12,14 +12,20 @@ namespace edgemesh::cloud {
 
 using nlohmann::json;
 
-void ApiCore::serve_custom(const StoredObject& definition) {
+void ApiCore::serve_custom(const StoredObject& definition, const ObjectPtr& previous) {
   auto object = kube::parse_json(definition.text);
   if (!object || kube::find(*object, "spec") == nullptr) return;
+  loop_.defer([this, name = definition.name] { check_custom(name); });
+  // Its status changes more often than what it defines.
+  const ResourceInfo* served = registry_.find_storage(definition.name);
+  if (previous != nullptr && served != nullptr && served->terminating == is_deleting(*object)) {
+    auto before = kube::parse_json(previous->text);
+    if (before && same_spec(*before, *object)) return;
+  }
   bool free = names_taken(*object, registry_).empty();
   registry_.replace(definition.name,
                     free ? resources_of(*object) : std::vector<std::unique_ptr<ResourceInfo>>());
   if (const ResourceInfo* stored = registry_.find_storage(definition.name)) store_.adopt(*stored);
-  loop_.defer([this, name = definition.name] { check_custom(name); });
 }
 
 void ApiCore::check_custom(const std::string& name) {

@@ -77,6 +77,7 @@ std::unique_ptr<ResourceInfo> resource_of(const json& definition, const json& ve
   info->short_names = strings(find(spec, "names", "shortNames"));
   info->categories = strings(find(spec, "names", "categories"));
   info->served = flag(version, "served");
+  info->terminating = find(definition, "metadata", "deletionTimestamp") != nullptr;
   if (const json* schema = find(version, "schema", "openAPIV3Schema")) {
     info->schema = std::make_shared<const json>(*schema);
   }

@@ -54,6 +54,22 @@ constexpr Rule kRules[] = {
     {"PersistentVolumeStatus", "phase", R"("Pending")"},
     {"EndpointPort", "protocol", R"("TCP")"},
     {"ReplicationControllerSpec", "replicas", "1"},
+    {"ReplicationControllerStatus", "replicas", "0"},
+    {"apps.ReplicaSetStatus", "replicas", "0"},
+    {"apps.StatefulSetStatus", "replicas", "0"},
+    {"apps.StatefulSetStatus", "availableReplicas", "0"},
+    {"apps.DaemonSetStatus", "currentNumberScheduled", "0"},
+    {"apps.DaemonSetStatus", "numberMisscheduled", "0"},
+    {"apps.DaemonSetStatus", "desiredNumberScheduled", "0"},
+    {"apps.DaemonSetStatus", "numberReady", "0"},
+    {"policy.PodDisruptionBudgetStatus", "disruptionsAllowed", "0"},
+    {"policy.PodDisruptionBudgetStatus", "currentHealthy", "0"},
+    {"policy.PodDisruptionBudgetStatus", "desiredHealthy", "0"},
+    {"policy.PodDisruptionBudgetStatus", "expectedPods", "0"},
+    {"autoscaling.HorizontalPodAutoscalerSpec", "targetCPUUtilizationPercentage", "80"},
+    {"autoscaling.HorizontalPodAutoscalerStatus", "currentReplicas", "0"},
+    {"autoscaling.HorizontalPodAutoscalerStatus", "desiredReplicas", "0"},
+    {"networking.IngressStatus", "loadBalancer", "{}"},
     {"apps.DeploymentSpec", "replicas", "1"},
     {"apps.DeploymentSpec", "revisionHistoryLimit", "10"},
     {"apps.DeploymentSpec", "progressDeadlineSeconds", "600"},
@@ -144,6 +160,14 @@ void default_special(std::string_view type, json* object) {
     }
   } else if (type == "Volume") {
     if (object->size() == 1 && object->contains("name")) (*object)["emptyDir"] = json::object();
+  } else if (type == "apps.StatefulSetSpec") {
+    auto claims = object->find("volumeClaimTemplates");
+    if (claims == object->end() || !claims->is_array()) return;
+    for (json& claim : *claims) {
+      claim["kind"] = "PersistentVolumeClaim";
+      claim["apiVersion"] = "v1";
+      if (find(claim, "status") == nullptr) claim["status"] = json::object();
+    }
   } else if (type == "rbac.Subject") {
     std::string kind = text_at(*object, "kind");
     if (text_at(*object, "apiGroup").empty() && (kind == "User" || kind == "Group")) {
@@ -229,11 +253,12 @@ void default_job(json* object, json* spec) {
   default_value(spec, "suspend", false);
   default_value(spec, "podReplacementPolicy",
                 find(*spec, "podFailurePolicy") != nullptr ? "Failed" : "TerminatingOrFailed");
+  default_value(spec, "manualSelector", false);
+  default_job_selector(object, spec);
   const json* labels = find(*spec, "template", "metadata", "labels");
   if (find(*object, "metadata", "labels") == nullptr && labels != nullptr) {
     (*object)["metadata"]["labels"] = *labels;
   }
-  default_job_selector(object, spec);
 }
 
 // Guaranteed: all containers have limits, and requests equal to them; BestEffort: none has any.

@@ -48,6 +48,7 @@ struct ResourceInfo {
   // Of a CustomResourceDefinition.
   bool custom = false;
   bool served = true;  // a version that is only stored is not found by requests
+  bool terminating = false;  // its definition is being deleted: no new objects
   std::shared_ptr<const nlohmann::json> schema;  // openAPIV3Schema; null: anything goes
   std::vector<PrinterColumn> columns;
   std::string list_kind;

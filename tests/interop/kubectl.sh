@@ -138,7 +138,7 @@ since 27 expect '\(server dry run\)' k apply --dry-run=server -f "$dir/web.yaml"
 expect '^service/web labeled' k label svc web tier=front
 expect '^web ' k get svc -l 'tier in (front),app=web'
 expect 'No resources' k get svc -l tier=back
-expect '^service/web annotated' k annotate svc web edgemesh.io/lb=random
+expect '^service/web annotated?$' k annotate svc web edgemesh.io/lb=random
 expect '^service/web patched' k patch svc web -p '{"spec":{"ports":[{"port":443,"name":"tls"}]}}'
 expect '80/TCP' k get svc web
 expect '443/TCP' k get svc web
@@ -284,9 +284,9 @@ kind: HorizontalPodAutoscaler
 metadata: {name: hpa}
 spec: {maxReplicas: 3, scaleTargetRef: {kind: Deployment, name: dep, apiVersion: apps/v1}}
 YAML
-since 29 expect '^deployment.apps/dep created' k apply -f "$dir/all.yaml"
-since 29 expect '^horizontalpodautoscaler.autoscaling/hpa unchanged' k apply -f "$dir/all.yaml"
-if [ "${minor:-0}" -ge 29 ]; then
+since 27 expect '^deployment.apps/dep created' k apply -f "$dir/all.yaml"
+since 27 expect '^horizontalpodautoscaler.autoscaling/hpa unchanged' k apply -f "$dir/all.yaml"
+if [ "${minor:-0}" -ge 27 ]; then
   expect '^dep +0/1' k get deploy
   expect '^deployment.apps/dep scaled' k scale deployment dep --replicas=3
   expect '^dep +0/3' k get deploy
@@ -359,7 +359,7 @@ spec:
           status: {type: object, x-kubernetes-preserve-unknown-fields: true}
 YAML
 gadget() { printf 'apiVersion: example.com/v1\nkind: Gadget\nmetadata: {name: g}\nspec: %s\n' "$1" >"$dir/gadget.yaml"; }
-if [ "${minor:-0}" -ge 29 ]; then
+if [ "${minor:-0}" -ge 27 ]; then
   expect '^customresourcedefinition.apiextensions.k8s.io/gadgets.example.com created' k apply -f "$dir/crd.yaml"
   expect 'condition met' k wait --for=condition=Established crd/gadgets.example.com --timeout=5s
   gadget '{size: 3}'

@@ -159,6 +159,32 @@ TEST_F(ApiCustomTest, DeletingTheDefinitionDeletesItsObjects) {
   EXPECT_EQ(store_->count(*registry_.find(kGadgets)), 0U);
 }
 
+TEST_F(ApiCustomTest, OnlyAChangeOfTheSpecMakesResourcesAnew) {
+  define();
+  uint64_t revision = registry_.revision();
+  ASSERT_TRUE(patch(kCrds, "", "gadgets.example.com", kube::PatchKind::kMerge,
+                    json::parse(R"({"metadata":{"labels":{"a":"b"}}})")));
+  EXPECT_EQ(registry_.revision(), revision);
+  json schema = json::parse(R"({"spec":{"versions":[{"name":"v1","served":true,"storage":true,
+    "schema":{"openAPIV3Schema":{"type":"object"}}}]}})");
+  ASSERT_TRUE(patch(kCrds, "", "gadgets.example.com", kube::PatchKind::kMerge, schema));
+  EXPECT_EQ(registry_.revision(), revision + 1);
+  EXPECT_EQ(registry_.find("example.com", "v1beta1", "gadgets"), nullptr);
+}
+
+TEST_F(ApiCustomTest, ADefinitionThatEndsTakesNoNewObjects) {
+  define();
+  json held = {{"metadata", {{"name", "a"}, {"finalizers", {"example.com/x"}}}},
+               {"spec", {{"size", 1}}}};
+  ASSERT_TRUE(create(kGadgets, "default", held));
+  ASSERT_TRUE(remove(kCrds, "", "gadgets.example.com"));
+  EXPECT_NE(store_->get(info(kCrds), "", "gadgets.example.com"), nullptr) << "its object stays";
+  EXPECT_EQ(gadget("b", R"({"size":1})").error().code, 405);
+  ASSERT_TRUE(patch(kGadgets, "default", "a", kube::PatchKind::kMerge,
+                    json::parse(R"({"metadata":{"finalizers":null}})")));
+  settle([&] { return store_->get(info(kCrds), "", "gadgets.example.com") == nullptr; });
+}
+
 TEST_F(ApiCustomTest, RefusesBadDefinitions) {
   json wrong = definition();
   wrong["metadata"]["name"] = "other.example.com";

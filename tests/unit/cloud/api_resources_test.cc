@@ -259,6 +259,18 @@ TEST_F(ApiResourcesTest, GraceOnlyGetsShorterAndTheNodeHasTheLastWord) {
   EXPECT_EQ(store_->get(info(kube::kPods), "default", "p"), nullptr);
 }
 
+TEST_F(ApiResourcesTest, ANamespaceThatEndsIsNotGoneBeforeItsContent) {
+  made(kube::kNamespaces, "", R"({"metadata":{"name":"shop"}})");
+  made(kube::kConfigMaps, "shop", R"({"metadata":{"name":"c","finalizers":["example.com/x"]}})");
+  ASSERT_TRUE(remove(kube::kNamespaces, "", "shop"));
+  ASSERT_TRUE(patch(kube::kNamespaces, "", "shop", kube::PatchKind::kMerge,
+                    json::parse(R"({"metadata":{"labels":{"a":"b"}}})")));
+  EXPECT_NE(store_->get(info(kube::kNamespaces), "", "shop"), nullptr);
+  ASSERT_TRUE(patch(kube::kConfigMaps, "shop", "c", kube::PatchKind::kMerge,
+                    json::parse(R"({"metadata":{"finalizers":null}})")));
+  settle([&] { return store_->get(info(kube::kNamespaces), "", "shop") == nullptr; });
+}
+
 TEST_F(ApiResourcesTest, PropagationSetsFinalizers) {
   made(kDeployments, "default", deployment());
   ApiCore::Deletion foreground;
