@@ -441,6 +441,8 @@ expect '^web +ClusterIP' k get svc web
 
 # delete and wait.
 since 23 expect 'condition met' k wait --for=jsonpath='{.status.phase}'=Active ns/shop --timeout=5s
+since 31 expect 'condition met' env KUBE_FEATURE_WatchListClient=true "$KUBECTL" wait --for=jsonpath='{.status.phase}'=Active \
+  ns/shop --timeout=5s
 expect 'service "later" deleted' k delete svc later
 expect 'namespace "shop" deleted' k delete namespace shop --timeout=20s
 refuse 'NotFound' k get namespace shop
