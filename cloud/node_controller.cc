@@ -72,7 +72,7 @@ std::string rfc3339(std::chrono::system_clock::time_point time, bool micros) {
 NodeController::NodeController(io::Loop& loop, kube::Client& client, NodeOptions options)
     : loop_(loop),
       client_(client),
-      options_(options),
+      options_(std::move(options)),
       tick_timer_(loop, [this] { tick(); }),
       lease_timer_(loop, [this] { renew_leases(); }) {
   if (options_.lease_interval > Duration::zero()) {
@@ -182,7 +182,12 @@ void NodeController::on_object(const std::string& node, Result<std::string> obje
     return gone ? ask_lease(node, std::move(*object)) : patch_meta(node, *object);
   }
   // A node that is gone and whose object was deleted is not made again.
-  if (object.error().code == ErrorCode::kNotFound && nodes_[node].connected) return create(node);
+  State& state = nodes_[node];
+  if (object.error().code == ErrorCode::kNotFound && state.connected) {
+    if (!options_.may_create || options_.may_create(node)) return create(node);
+    // Deleted this moment: its session ends as soon as the deletion is heard of.
+    state.retry_at = loop_.now() + kTick;
+  }
   finish(node, std::move(object));
 }
 

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -32,6 +33,8 @@ struct NodeOptions {
   Duration lease_interval{};
   Duration recheck = std::chrono::minutes(5);  // of all nodes' conditions, by a list
   size_t max_info_bytes = 16 << 10;
+  // Whether a Node that is absent may be made, as Revocations::may_create; empty: always.
+  std::function<bool(const std::string& node)> may_create;
   size_t max_in_flight = 32;  // API calls at a time: a thousand nodes may come at once
 };
 

@@ -123,11 +123,12 @@ void Revocations::changed() {
 }
 
 void Revocations::on_node(const kube::Informer::Object& object) {
-  const int64_t from = counts_from(Json::parse(object.json, nullptr, false));
+  // Nodes may write on their own objects: what lies in the future is none of ours.
+  const int64_t from = std::min(counts_from(Json::parse(object.json, nullptr, false)), now());
   if (from < 0) return;
   const auto [at, is_new] = known_.try_emplace(object.name, from);
   const auto entry = revoked_.find(object.name);
-  if (entry != revoked_.end() && from > 0 && from < entry->second.before) {
+  if (is_new && entry != revoked_.end() && from > 0 && from < entry->second.before) {
     // It joined again before we heard of the deletion.
     entry->second.before = from;
     changed();
@@ -143,14 +144,18 @@ void Revocations::on_node(const kube::Informer::Object& object) {
 }
 
 void Revocations::on_deleted(const std::string& node) {
-  if (known_.erase(node) == 0) return;
+  const auto it = known_.find(node);
+  if (it == known_.end()) return;
   EM_LOG(kInfo, "ca", "node {} was deleted: its certificates count no more", node);
-  // All that were issued up to this second.
-  revoke(node, now() - kBackdateSeconds + 1);
+  // All that were issued up to this second. Those of a name that was given away at once begin later.
+  const int64_t before = std::max(now() - kBackdateSeconds, it->second) + 1;
+  known_.erase(it);
+  revoke(node, before);
 }
 
 // Who was deleted while nobody looked.
 void Revocations::on_synced() {
+  synced_ = true;
   std::vector<std::string> gone;
   for (const auto& [node, from] : known_) {
     if (nodes_->find("", node) == nullptr) gone.push_back(node);
@@ -191,6 +196,10 @@ int64_t Revocations::not_before_floor(const std::string& node, bool replaces) co
   int64_t floor = entry == revoked_.end() ? 0 : entry->second.before;
   if (const auto it = known_.find(node); replaces && it != known_.end()) floor = std::max(floor, it->second + 1);
   return floor;
+}
+
+bool Revocations::may_create(const std::string& node) const {
+  return synced_ && !known_.contains(node) && !revoked_.contains(node);
 }
 
 std::vector<RevokedNode> Revocations::list() const {

@@ -51,6 +51,9 @@ class Revocations {
   Result<> check(const std::string& node, int64_t not_before) const;
   // What a new certificate's notBefore must be at least. `replaces`: those issued so far shall end.
   int64_t not_before_floor(const std::string& node, bool replaces) const;
+  // Whether a Node that is absent may be made for a node that is connected. False while the nodes were not
+  // listed yet, and for one that is thought to be there or was deleted: to make it would undo the deletion.
+  bool may_create(const std::string& node) const;
   // What agents must know, by name.
   std::vector<RevokedNode> list() const;
 
@@ -75,6 +78,7 @@ class Revocations {
   std::unordered_map<std::string, int64_t> known_;  // nodes with certificates; from when on they count, 0: unknown
   std::unordered_map<std::string, Entry> revoked_;
   std::function<void()> on_change_;
+  bool synced_ = false;
   io::Timer save_timer_;
   io::Timer tell_timer_;
   io::Timer clean_timer_;

@@ -70,6 +70,22 @@ TEST_F(NodeControllerTest, MakesTheNodeFromWhatTheAgentSays) {
   EXPECT_EQ(object["status"]["addresses"][1]["address"], "fd00::5");
 }
 
+TEST_F(NodeControllerTest, ANodeThatWasDeletedThisMomentIsNotMadeAgain) {
+  bool may = false;
+  NodeOptions options;
+  options.may_create = [&may](const std::string&) { return may; };
+  nodes_ = std::make_unique<NodeController>(*loop_, *kube_, std::move(options));
+  nodes_->start();
+  nodes_->on_connected("edge-1");
+  report("edge-1", {{"zone", "a"}});
+  wait(5);
+  EXPECT_EQ(node("edge-1"), nullptr);
+
+  may = true;  // it was no deletion
+  wait(2);
+  EXPECT_NE(node("edge-1"), nullptr);
+}
+
 TEST_F(NodeControllerTest, WritesOnlyWhatDiffers) {
   nodes_->on_connected("edge-1");
   report("edge-1", {{"zone", "a"}});

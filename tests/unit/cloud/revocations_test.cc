@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "cloud/ca.h"
@@ -126,6 +127,40 @@ TEST_F(RevocationsTest, AReplacementEndsWhatWasIssuedBefore) {
   EXPECT_FALSE(list_->check("a", first));
   EXPECT_TRUE(list_->check("a", second));
   EXPECT_EQ(told_, 1);
+}
+
+TEST_F(RevocationsTest, ANameThatWasGivenAwayTwiceInASecondEndsWithItsNode) {
+  const int64_t last = issued_now() + 2;
+  node("a", last - 2);
+  node("a", last);
+  erase("a");
+  EXPECT_FALSE(list_->check("a", last));
+}
+
+TEST_F(RevocationsTest, WhatANodeWritesOnItselfNeitherBringsBackNorBlocksCertificates) {
+  const int64_t first = issued_now();
+  node("a", first);
+  node("a", first + 10);  // given to another machine
+  node("a", 1);
+  EXPECT_FALSE(list_->check("a", first));
+  node("a", std::numeric_limits<int64_t>::max());
+  EXPECT_LE(list_->not_before_floor("a", true), now() + 1);
+  erase("a");
+  EXPECT_LE(list_->not_before_floor("a", false), now() + 1);
+}
+
+TEST_F(RevocationsTest, OnlyNodesThatNeverWereAreMade) {
+  node("a", issued_now());
+  EXPECT_TRUE(list_->may_create("b"));
+  EXPECT_FALSE(list_->may_create("a")) << "it is thought to be there";
+  erase("a");
+  EXPECT_FALSE(list_->may_create("a")) << "it was deleted";
+  node("b", issued_now());
+  list_.reset();
+  kube_->erase(kube::kNodes, "", "b");
+  auto made = Revocations::open(*loop_, *kube_, options(), registry_);
+  ASSERT_TRUE(made);
+  EXPECT_FALSE((*made)->may_create("c")) << "the nodes are not known yet";
 }
 
 TEST_F(RevocationsTest, AllIsKnownAfterARestart) {
