@@ -19,13 +19,17 @@ constexpr std::string_view kNodePrefix = "system:node:";
 
 class StandardAuthenticator final : public Authenticator {
  public:
-  explicit StandardAuthenticator(std::map<std::string, ApiUser> tokens)
-      : tokens_(std::move(tokens)) {}
+  StandardAuthenticator(std::map<std::string, ApiUser> tokens, NodeCertificateCheck check)
+      : tokens_(std::move(tokens)), check_(std::move(check)) {}
 
   std::optional<ApiUser> authenticate(const http::Request& request) const override {
     if (request.peer != nullptr && !request.peer->expired && !request.peer->common_name.empty()) {
       ApiUser user;
       user.name = request.peer->common_name;
+      if (check_ && user.name.starts_with(kNodePrefix) &&
+          !check_(user.name.substr(kNodePrefix.size()), request.peer->not_before)) {
+        return std::nullopt;
+      }
       user.groups = request.peer->organizations;
       const std::string& first = request.peer->organization;
       if (!first.empty() && !user.in_group(first)) user.groups.push_back(first);
@@ -50,6 +54,7 @@ class StandardAuthenticator final : public Authenticator {
 
  private:
   std::map<std::string, ApiUser> tokens_;
+  NodeCertificateCheck check_;
 };
 
 bool reads(const ApiAttributes& what) {
@@ -93,8 +98,9 @@ class StandardAuthorizer final : public Authorizer {
 
 }  // namespace
 
-std::shared_ptr<Authenticator> make_authenticator(std::map<std::string, ApiUser> tokens) {
-  return std::make_shared<StandardAuthenticator>(std::move(tokens));
+std::shared_ptr<Authenticator> make_authenticator(std::map<std::string, ApiUser> tokens,
+                                                  NodeCertificateCheck check) {
+  return std::make_shared<StandardAuthenticator>(std::move(tokens), std::move(check));
 }
 
 std::shared_ptr<Authorizer> make_authorizer() {

@@ -2,6 +2,7 @@
 // Threads: the API's loop.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -9,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/base/result.h"
 #include "core/http/message.h"
 
 namespace edgemesh::cloud {
@@ -26,8 +28,13 @@ class Authenticator {
   virtual std::optional<ApiUser> authenticate(const http::Request& request) const = 0;
 };
 
-// A verified client certificate (CN the user, each O a group), or a bearer token out of `tokens`.
-std::shared_ptr<Authenticator> make_authenticator(std::map<std::string, ApiUser> tokens = {});
+// Whether a certificate of the node with this notBefore still counts, as Revocations::check.
+using NodeCertificateCheck = std::function<Result<>(const std::string& node, int64_t not_before)>;
+
+// A verified client certificate (CN the user, each O a group), or a bearer token out of `tokens`. A node's
+// certificate that `check` refuses is none; `check` may be empty.
+std::shared_ptr<Authenticator> make_authenticator(std::map<std::string, ApiUser> tokens = {},
+                                                  NodeCertificateCheck check = {});
 
 // What is asked. For other paths than resources `resource` is empty and `path` is set.
 struct ApiAttributes {

@@ -87,6 +87,9 @@ Result<> App::open() {
                                   {.path = config_.state_dir + "/revoked-certificates",
                                    .lifetime = config_.node_certificate_lifetime},
                                   registry_));
+  backend_->check_certificates([this](const std::string& node, int64_t not_before) {
+    return revocations_->check(node, not_before);
+  });
   EM_TRY_VOID(open_hub(server));
   EM_TRY_VOID(open_controllers());
   EM_TRY_VOID(open_bootstrap(server));
@@ -135,7 +138,8 @@ Result<> App::open_controllers() {
   mesh_ = std::make_unique<cloud::MeshController>(loop_, client, *hub_, std::move(mesh), registry_);
   cloud::NodeOptions nodes;
   if (!backend_->embedded()) nodes.lease_interval = kLeaseInterval;
-  nodes_ = std::make_unique<cloud::NodeController>(loop_, client, nodes);
+  nodes.may_create = [this](const std::string& node) { return revocations_->may_create(node); };
+  nodes_ = std::make_unique<cloud::NodeController>(loop_, client, std::move(nodes));
   rendezvous_ =
       std::make_unique<cloud::Rendezvous>(loop_, *hub_, cloud::RendezvousOptions{}, registry_);
   upstream_ = std::make_unique<cloud::Upstream>(client, *hub_);

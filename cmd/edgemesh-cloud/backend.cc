@@ -17,6 +17,10 @@ class Embedded final : public Backend {
     options.core.service_cidrs = config.service_cidrs;
     auto self = std::make_unique<Embedded>();
     self->ca_pem_ = ca.cert_pem();
+    options.server.authenticator =
+        cloud::make_authenticator({}, [raw = self.get()](const std::string& node, int64_t not_before) {
+          return raw->check_ ? raw->check_(node, not_before) : Result<>();
+        });
     EM_TRY(self->api_, cloud::EmbeddedApi::open(loop, std::move(options)));
     tls::ContextOptions tls;
     tls.cert_pem = server.cert_pem;
@@ -49,9 +53,11 @@ class Embedded final : public Backend {
     api_->server().drain();
     for (const auto& server : servers_) server->drain();
   }
+  void check_certificates(cloud::NodeCertificateCheck check) override { check_ = std::move(check); }
 
  private:
   std::string ca_pem_;
+  cloud::NodeCertificateCheck check_;
   std::unique_ptr<cloud::EmbeddedApi> api_;
   std::vector<std::unique_ptr<http::Server>> servers_;
 };
@@ -72,6 +78,7 @@ class External final : public Backend {
   std::string description() const override { return "kube-apiserver " + server_; }
   bool embedded() const override { return false; }
   void drain() override {}
+  void check_certificates(cloud::NodeCertificateCheck) override {}
 
  private:
   std::string ca_pem_, server_;

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "cloud/api/auth.h"
 #include "cloud/ca.h"
 #include "cloud/cloud_config.h"
 #include "core/io/loop.h"
@@ -20,6 +21,8 @@ class Backend {
   virtual std::string description() const = 0;
   virtual bool embedded() const = 0;
   virtual void drain() = 0;
+  // The embedded API asks it about the certificates of nodes; a real kube-apiserver does not know our CA.
+  virtual void check_certificates(cloud::NodeCertificateCheck check) = 0;
 
   // `server` is the API's certificate.
   static Result<std::unique_ptr<Backend>> create(io::Loop& loop, const cloud::CloudConfig& config,

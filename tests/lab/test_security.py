@@ -226,6 +226,10 @@ def put_out(mesh, what, act):
 def refused_everywhere(mesh, old):
     answer = hub(mesh, *old, "node-b")
     assert " 403 " in answer, f"the hub lets the old certificate in: {answer}"
+    argv = ["curl", "-sk", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "--cert", old[0], "--key", old[1],
+            f"https://{CLOUD_IP}:6443/api/v1/nodes/node-b"]
+    answer = run(mesh.agent("a").node.ns.wrap(argv), check=False, timeout=20).stdout
+    assert answer == "401", f"the API lets the old certificate in: {answer}"
     for source, target in (("a", "b"), ("b", "a")):
         result = mesh.client(source, "hello", target, "20", check=False)
         assert not result["ok"], f"a new connection from {source} to {target} was served: {result}"
