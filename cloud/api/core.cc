@@ -153,11 +153,11 @@ void ApiCore::expire_events() {
 }
 
 void ApiCore::on_change(const ResourceInfo& resource, const Change& change) {
-  if (resource.type.kind == "Event" && change.type != kube::EventType::kDeleted) {
+  if (resource.is("Event") && change.type != kube::EventType::kDeleted) {
     note_event(*change.object);
     if (events_.size() > 2 * kMaxEvents) expire_events();
   }
-  if (resource.type.kind == "Service") {
+  if (resource.is("Service")) {
     if (change.previous != nullptr) {
       if (auto old = kube::parse_json(change.previous->text)) addresses_.forget(*old);
     }
@@ -217,7 +217,7 @@ ApiResult<void> ApiCore::prepare_new(const ResourceInfo& resource, std::string_v
         ApiError::simple(405, "MethodNotAllowed",
                          "create not allowed while custom resource definition is terminating"));
   }
-  if (resource.has_status && resource.type.kind != "Node") body->erase("status");
+  if (resource.has_status && !resource.is("Node")) body->erase("status");
   if (has_generation(resource)) (*body)["metadata"]["generation"] = 1;
   (*body)["metadata"]["uid"] = new_uid();  // a job's labels have it
   FieldErrors errors = complete(resource, body);
@@ -245,7 +245,7 @@ void ApiCore::store_new(const ResourceInfo& resource, json body, bool dry_run, D
     return done(refuse(ApiError::already_exists(resource, name)));
   }
   ServiceAddresses::Taken taken;
-  if (resource.type.kind == "Service") {
+  if (resource.is("Service")) {
     FieldErrors errors;
     addresses_.assign(&body, nullptr, &errors, &taken);
     if (!errors.empty()) {
@@ -365,7 +365,7 @@ void ApiCore::store_change(const ResourceInfo& resource, const ObjectPtr& previo
                            const json& before, json body, const kube::WriteOptions& options,
                            Done done) {
   ServiceAddresses::Taken taken;
-  if (resource.type.kind == "Service" && options.subresource.empty()) {
+  if (resource.is("Service") && options.subresource.empty()) {
     FieldErrors errors;
     addresses_.assign(&body, &before, &errors, &taken);
     if (!errors.empty()) {
@@ -381,9 +381,9 @@ void ApiCore::store_change(const ResourceInfo& resource, const ObjectPtr& previo
       return done(Written{shown_version(body, *previous), false, false});
     }
   }
-  const bool is_namespace = resource.type.kind == "Namespace" && !resource.custom;
+  const bool is_namespace = resource.is("Namespace");
   if (is_deleting(body) && !has_finalizers(body) && !is_namespace) {
-    bool waits_for_node = resource.type.kind == "Pod" && has_grace(body);
+    bool waits_for_node = resource.is("Pod") && has_grace(body);
     if (!waits_for_node) {
       addresses_.release(taken);
       return erase(resource, previous, std::move(done));

@@ -27,14 +27,14 @@ std::string success_status(const ResourceInfo& resource, const StoredObject& obj
 }
 
 bool is_protected(const ResourceInfo& resource, std::string_view name) {
-  return resource.type.kind == "Namespace" && (name == "default" || name == "kube-system" ||
-                                               name == "kube-public" || name == "kube-node-lease");
+  return resource.is("Namespace") && (name == "default" || name == "kube-system" ||
+                                      name == "kube-public" || name == "kube-node-lease");
 }
 
 // Seconds to wait before the object really goes; 0: at once.
 int grace_of(const ResourceInfo& resource, const json& object, int wanted) {
   // Only a pod that runs somewhere has something to end.
-  if (resource.type.kind != "Pod" || kube::text_at(object, "spec", "nodeName").empty()) return 0;
+  if (!resource.is("Pod") || kube::text_at(object, "spec", "nodeName").empty()) return 0;
   std::string phase = kube::text_at(object, "status", "phase");
   if (phase == "Succeeded" || phase == "Failed") return 0;
   if (wanted >= 0) return wanted;
@@ -87,8 +87,7 @@ void ApiCore::remove(const ResourceInfo& resource, std::string_view ns, std::str
   int grace = grace_of(resource, *object, deletion.grace_s);
   json finalizers = finalizers_for(*object, deletion.propagation);
   bool is_definition = !resource.custom && resource.type.kind == "CustomResourceDefinition";
-  bool stays =
-      !finalizers.empty() || grace > 0 || resource.type.kind == "Namespace" || is_definition;
+  bool stays = !finalizers.empty() || grace > 0 || resource.is("Namespace") || is_definition;
   if (stays) return mark_deleted(resource, previous, grace, std::move(finalizers), std::move(done));
   erase(resource, previous, std::move(done));
 }
@@ -98,7 +97,7 @@ void ApiCore::mark_deleted(const ResourceInfo& resource, const ObjectPtr& previo
   auto object = kube::parse_json(previous->text);
   if (!object) return done(refuse(ApiError::simple(500, "InternalError", object.error().message)));
   bool was_marked = is_deleting(*object);
-  bool is_namespace = resource.type.kind == "Namespace";
+  bool is_namespace = resource.is("Namespace");
   json before = *object;
   json& meta = (*object)["metadata"];
   bool is_definition = !resource.custom && resource.type.kind == "CustomResourceDefinition";

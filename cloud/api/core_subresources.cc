@@ -77,7 +77,7 @@ void ApiCore::create_below(const ResourceInfo& resource, std::string_view ns, st
   ObjectPtr previous = store_.latest(resource, ns, name);
   if (previous == nullptr) return done(refuse(ApiError::not_found(resource, name)));
   if (!body.is_object()) return done(refuse(ApiError::bad_request("want a JSON object")));
-  bool pod = resource.type.kind == "Pod" && !resource.custom;
+  bool pod = resource.is("Pod");
   if (pod && options.subresource == "binding") {
     return bind_pod(resource, previous, body, options, std::move(done));
   }

@@ -47,7 +47,7 @@ struct ResourceInfo {
 
   // Of a CustomResourceDefinition.
   bool custom = false;
-  bool served = true;  // a version that is only stored is not found by requests
+  bool served = true;        // a version that is only stored is not found by requests
   bool terminating = false;  // its definition is being deleted: no new objects
   std::shared_ptr<const nlohmann::json> schema;  // openAPIV3Schema; null: anything goes
   std::vector<PrinterColumn> columns;
@@ -59,6 +59,8 @@ struct ResourceInfo {
     if (stored_as != nullptr) return stored_as->storage();
     return type.group.empty() ? type.plural : type.plural + "." + type.group;
   }
+  // A kind of core/v1: other groups may have kinds of the same name.
+  bool is(std::string_view core_kind) const { return type.group.empty() && type.kind == core_kind; }
   const ResourceInfo& stored() const { return stored_as != nullptr ? *stored_as : *this; }
   std::string list_kind_name() const { return list_kind.empty() ? type.kind + "List" : list_kind; }
   const Subresource* find_subresource(std::string_view name) const;

@@ -185,6 +185,19 @@ TEST_F(ApiCustomTest, ADefinitionThatEndsTakesNoNewObjects) {
   settle([&] { return store_->get(info(kCrds), "", "gadgets.example.com") == nullptr; });
 }
 
+TEST_F(ApiCustomTest, AKindNamedLikeABuiltInOneIsNone) {
+  json body = definition();
+  body["metadata"]["name"] = "services.example.com";
+  body["spec"]["names"] = {{"plural", "services"}, {"kind", "Service"}};
+  ASSERT_TRUE(create(kCrds, "", body));
+  settle([&] { return registry_.find("example.com", "v1", "services") != nullptr; });
+  const kube::ResourceType type{"example.com", "v1", "services", "Service", true};
+  auto done =
+      create(type, "default", json::parse(R"({"metadata":{"name":"a"},"spec":{"size":1}})"));
+  ASSERT_TRUE(done) << done.error().message;
+  EXPECT_FALSE(json::parse(done->text)["spec"].contains("clusterIP"));
+}
+
 TEST_F(ApiCustomTest, RefusesBadDefinitions) {
   json wrong = definition();
   wrong["metadata"]["name"] = "other.example.com";
