@@ -14,6 +14,8 @@ constexpr Duration kConnectTimeout = std::chrono::seconds(3);
 // The peer is gone, or one of us has another address: TCP itself would try for a quarter of an hour.
 constexpr Duration kMaxSilence = std::chrono::seconds(6);
 constexpr Duration kHandshakeTimeout = std::chrono::seconds(5);
+// How long a peer whose certificate was revoked is told so, for each stream that it opens.
+constexpr Duration kTellRefused = std::chrono::seconds(1);
 }  // namespace
 
 Result<DirectContexts> DirectContexts::create(const std::string& cert_pem, const std::string& key_pem,
@@ -220,7 +222,7 @@ struct DirectListener::Impl {
 };
 
 struct DirectListener::Connection final : io::Stream::Handler, http::H2Session::Handler {
-  explicit Connection(Impl& o) : owner(o) {}
+  explicit Connection(Impl& o) : owner(o), refused_until(o.loop, [this] { owner.drop(this); }) {}
 
   void on_connected() override {
     node = node_of(tls->peer(), owner.trust.domain);
@@ -231,11 +233,14 @@ struct DirectListener::Connection final : io::Stream::Handler, http::H2Session::
     not_before = tls->peer()->not_before;
     if (auto ok = owner.trust.check(node, not_before); !ok) {
       EM_LOG(kWarn, "p2p", "direct path: a peer was refused: {}", ok.error().message);
-      return owner.drop(this);
+      refusal = ok.error().message;
+      refused_until.start(kTellRefused);
     }
     auto made = http::H2Session::server(owner.loop, std::move(tls), this, http::H2Options{});
     if (!made) return owner.drop(this);
     session = std::move(*made);
+    if (!refusal.empty()) return;
+    counted = true;
     owner.count(node, true);
   }
   void on_readable() override {}
@@ -245,6 +250,7 @@ struct DirectListener::Connection final : io::Stream::Handler, http::H2Session::
     owner.drop(this);
   }
   void on_connect(std::unique_ptr<http::H2Connect> connect) override {
+    if (!refusal.empty()) return connect->reject(403, refusal);
     const http::ExtendedConnect* extended = connect->extended();
     std::optional<SockAddr> target;
     if (extended == nullptr) {
@@ -265,6 +271,9 @@ struct DirectListener::Connection final : io::Stream::Handler, http::H2Session::
   std::unique_ptr<http::H2Session> session;
   std::string node;
   int64_t not_before = 0;
+  bool counted = false;
+  std::string refusal;  // not empty: opens nothing, and is told why until the timer ends it
+  io::Timer refused_until;
 };
 
 void DirectListener::Impl::on_accept(io::Fd fd) {
@@ -284,7 +293,7 @@ void DirectListener::Impl::drop(Connection* connection) {
   auto it = std::find_if(connections.begin(), connections.end(),
                          [&](const auto& c) { return c.get() == connection; });
   if (it == connections.end()) return;
-  if (connection->session != nullptr) count(connection->node, false);
+  if (connection->counted) count(connection->node, false);
   loop.defer([gone = std::shared_ptr<Connection>(std::move(*it))] {});
   connections.erase(it);
 }
@@ -325,7 +334,7 @@ void DirectListener::set_context(std::shared_ptr<tls::Context> context) {
 void DirectListener::close_revoked() {
   std::vector<Connection*> gone;
   for (const auto& c : impl_->connections)
-    if (c->session != nullptr && !impl_->trust.check(c->node, c->not_before)) gone.push_back(c.get());
+    if (c->counted && !impl_->trust.check(c->node, c->not_before)) gone.push_back(c.get());
   for (Connection* c : gone) {
     EM_LOG(kWarn, "p2p", "direct path: the certificate of node {} was revoked, its connection ends", c->node);
     impl_->drop(c);

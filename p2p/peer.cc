@@ -231,6 +231,9 @@ void Peer::direct_closed(const Error& error) {
     EM_LOG(kWarn, "p2p", "node {}: direct path refused: {}", node_, error.message);
   if (!live()) last_reason_ = fmt::format("direct path: {}", error.message);
   note_kind();
+  // No other way is being tried: whoever waits may turn to another node at once.
+  if (error.code == ErrorCode::kUnauthenticated && !live() && pending_ == nullptr)
+    fail_waiting(error.with_context("direct path"));
 }
 
 void Peer::on_tunnel_connect(std::unique_ptr<IncomingConnect> connect) {

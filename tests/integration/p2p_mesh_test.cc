@@ -335,5 +335,30 @@ TEST_F(MeshTest, ARevokedPeerIsCutOffTheDirectPath) {
   EXPECT_EQ(out->received + in->received, 0U);
 }
 
+TEST_F(MeshTest, WhoIsRefusedOnTheDirectPathLearnsItAtOnce) {
+  auto& a = add("a", false, true);
+  auto& b = add("b", false, true);
+  drop_signals = true;
+  a.mesh->known_peers({{"b", b.mesh->direct_addresses()}});
+  b.mesh->known_peers({{"a", a.mesh->direct_addresses()}});
+  a.mesh->set_revoked({{"b", from_now_on()}});
+  until([] { return false; }, 20ms);
+
+  auto out = open(a, "b", 1);
+  EXPECT_TRUE(until([&] { return out->failed; }, 2s));
+  EXPECT_EQ(out->error.code, ErrorCode::kUnauthenticated);
+  EXPECT_NE(out->error.message.find("revoked"), std::string::npos) << out->error.message;
+
+  for (int i = 0; i < 3; ++i) {
+    auto in = open(b, "a", 1);
+    EXPECT_TRUE(until([&] { return in->failed; }, 2s)) << i;
+    EXPECT_EQ(in->error.code, ErrorCode::kPermissionDenied);
+    EXPECT_NE(in->error.message.find("node b was revoked"), std::string::npos) << in->error.message;
+    EXPECT_TRUE(in->stream->nothing_delivered());
+  }
+  EXPECT_TRUE(a.acceptor.peers.empty());
+  EXPECT_TRUE(until([&] { return b.mesh->dialer().path_kind("a") == PathKind::kNone; }, 3s));
+}
+
 }  // namespace
 }  // namespace edgemesh::p2p
