@@ -120,6 +120,12 @@ Result<Identity> make_identity(std::string cert_pem, std::string key_pem, std::s
 }
 
 Result<Identity> load_identity(const std::string& state_dir) {
+  const auto read = [](const std::string& path) {
+    auto text = read_file(path);
+    if (!text && text.error().code == ErrorCode::kPermissionDenied)
+      text.error().message += ": run this as root, or as the user whose file it is";
+    return text;
+  };
   EM_TRY_VOID(recover(state_dir));
   const std::string cert_file = state_dir + "/node.crt";
   if (::access(cert_file.c_str(), F_OK) != 0 && errno == ENOENT) {
@@ -128,9 +134,9 @@ Result<Identity> load_identity(const std::string& state_dir) {
                 "HOST:PORT --token T'",
                 cert_file);
   }
-  EM_TRY(std::string cert, read_file(cert_file));
-  EM_TRY(std::string key, read_file(state_dir + "/node.key"));
-  EM_TRY(std::string ca, read_file(state_dir + "/ca.crt"));
+  EM_TRY(std::string cert, read(cert_file));
+  EM_TRY(std::string key, read(state_dir + "/node.key"));
+  EM_TRY(std::string ca, read(state_dir + "/ca.crt"));
   auto identity = make_identity(std::move(cert), std::move(key), std::move(ca));
   if (!identity) {
     return fail(identity.error().with_context(

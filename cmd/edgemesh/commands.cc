@@ -43,7 +43,11 @@ bool is_state_file(const std::string& name) {
 
 }  // namespace
 
-Result<> join(const JoinFlags& flags, const Common& common) {
+Result<> join(JoinFlags flags, const Common& common) {
+  // The agent starts from another folder.
+  std::error_code ec;
+  flags.state_dir = std::filesystem::absolute(flags.state_dir, ec).lexically_normal().string();
+  flags.config = std::filesystem::absolute(flags.config, ec).lexically_normal().string();
   agent::AgentConfig config;
   config.node_name = flags.node;
   if (config.node_name.empty()) {

@@ -28,7 +28,7 @@ struct ResetFlags {
   bool purge = false;
 };
 
-Result<> join(const JoinFlags& flags, const Common& common);
+Result<> join(JoinFlags flags, const Common& common);
 Result<> reset(const ResetFlags& flags, const Common& common);
 Result<> status(const Common& common);
 Result<> netcheck(const Common& common);

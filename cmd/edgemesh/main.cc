@@ -66,7 +66,18 @@ int main(int argc, char** argv) {
   top_command->add_flag("--once", top.once, "print one interval and end");
   add_common(top_command, common);
 
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::RequiredError& e) {
+    // A word that is no command counts as none for the parser.
+    if (const auto words = app.remaining(); app.get_subcommands().empty() && !words.empty()) {
+      std::fprintf(stderr, "edgemesh: '%s' is no command; 'edgemesh --help' lists them\n", words[0].c_str());
+      return 2;
+    }
+    return app.exit(e);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e);
+  }
   signal(SIGPIPE, SIG_IGN);
   edgemesh::log::set_level(edgemesh::log::Level::kWarn);
   Result<> result;

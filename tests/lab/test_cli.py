@@ -54,6 +54,8 @@ def reset_removes_all():
         assert down.returncode == 1 and "no agent answers" in down.stderr, down.stderr
         again = agent.cli("join", "--cloud", "203.0.113.10", "--token", "nonsense", "--state-dir", agent.state, check=False)
         assert again.returncode == 1 and len(again.stderr.strip().splitlines()) == 1, again.stderr
+        typo = agent.cli("stauts", check=False)
+        assert typo.returncode == 2 and "'stauts'" in typo.stderr and len(typo.stderr.splitlines()) == 1, typo.stderr
         bad = agent.node.run([program("edgemesh-agent"), "--config", "/nonexistent.yaml"], check=False, env=clean_env())
         assert bad.returncode == 2 and "nonexistent" in bad.stderr, bad.stderr
         return "rules, routes and addresses are gone"
