@@ -235,32 +235,44 @@ def refused_everywhere(mesh, old):
         assert not result["ok"], f"a new connection from {source} to {target} was served: {result}"
 
 
-def deleted_node(*boxes):
+def restart_both(mesh, old):
+    """Both remember it: the cloud over a restart, and an agent that starts with no cloud in reach."""
+    a = mesh.agent("a")
+    mesh.cloud.process.kill()
+    a.process.kill()
+    a.start()
+    result = mesh.client("b", "hello", "a", "20", check=False)
+    assert not result["ok"], f"after a restart without the cloud: {result}"
+    mesh.cloud.start()
+    wait_for(a.connected, 40, "node-a is back")
+    assert " 403 " in hub(mesh, *old, "node-b"), "the cloud has forgotten it"
+
+
+def deleted_node(*boxes, restarts=True):
     with Mesh(*boxes) as mesh:
         a, b = mesh.agent("a"), mesh.agent("b")
         old, cut = put_out(mesh, "deleted", lambda: mesh.cloud.kubectl("delete", "node", "node-b"))
         refused_everywhere(mesh, old)
         assert "revoked" in b.process.log(), f"node-b is not told why: {b.process.log_tail(10)}"
-        # Both remember it: the cloud over a restart, and an agent that starts with no cloud in reach.
-        mesh.cloud.process.kill()
-        a.process.kill()
-        a.start()
-        result = mesh.client("b", "hello", "a", "20", check=False)
-        assert not result["ok"], f"after a restart without the cloud: {result}"
-        mesh.cloud.start()
-        wait_for(a.connected, 40, "node-a is back")
-        assert " 403 " in hub(mesh, *old, "node-b"), "the cloud has forgotten it"
+        if restarts:
+            restart_both(mesh, old)
         b.process.stop(15)
         b.join("--force").start()
         wait_for(lambda: mesh.client("a", "hello", "b", "20", check=False)["ok"], 20, "node-b is reached again")
         wait_for(lambda: mesh.client("b", "hello", "a", "20", check=False)["ok"], 20, "node-b reaches node-a again")
         assert " 403 " in hub(mesh, *old, "node-b"), "the old certificate is good again"
-        return f"cut within {cut:.1f} s, refused after restarts, back with a token"
+        return f"cut within {cut:.1f} s, refused{' after restarts' if restarts else ''}, back with a token"
 
 
 @case(quick=True)
 def deleted_nodes_are_put_out():
     """kubectl delete node: its channel and connections end, its certificate opens nothing; a token brings it back."""
+    return deleted_node("prc", "prc", restarts=False)
+
+
+@case()
+def deletions_are_remembered():
+    """The same, and the cloud and the other node start again in between."""
     return deleted_node("prc", "prc")
 
 
