@@ -20,6 +20,7 @@ constexpr size_t kMaxFile = 64 << 20;
 constexpr Duration kSaveDelay = std::chrono::seconds(1);
 constexpr Duration kTellDelay = std::chrono::milliseconds(50);
 constexpr Duration kClean = std::chrono::hours(1);
+constexpr int64_t kReplaceMargin = 60;  // seconds; much less than kBackdateSeconds
 
 int64_t whole(const Json& object, const char* key) {
   const Json* value = kube::find(object, key);
@@ -194,8 +195,10 @@ Result<> Revocations::check(const std::string& node, int64_t not_before) const {
 int64_t Revocations::not_before_floor(const std::string& node, bool replaces) const {
   const auto entry = revoked_.find(node);
   int64_t floor = entry == revoked_.end() ? 0 : entry->second.before;
-  if (const auto it = known_.find(node); replaces && it != known_.end()) floor = std::max(floor, it->second + 1);
-  return floor;
+  if (!replaces) return floor;
+  if (const auto it = known_.find(node); it != known_.end()) floor = std::max(floor, it->second + 1);
+  // The old holder may renew until we hear that the name is another's: what it gets begins before.
+  return std::max(floor, now() - kBackdateSeconds + kReplaceMargin);
 }
 
 bool Revocations::may_create(const std::string& node) const {

@@ -163,6 +163,18 @@ TEST_F(RevocationsTest, OnlyNodesThatNeverWereAreMade) {
   EXPECT_FALSE((*made)->may_create("c")) << "the nodes are not known yet";
 }
 
+TEST_F(RevocationsTest, WhoRenewsWhileItIsReplacedGainsNothing) {
+  node("a", issued_now() - 1000);
+  const int64_t second = std::max(issued_now(), list_->not_before_floor("a", true));
+  clock_.advance(seconds(2));
+  const int64_t renewed = std::max(issued_now(), list_->not_before_floor("a", false));
+  EXPECT_TRUE(list_->check("a", renewed)) << "the replacement is not heard of yet";
+  node("a", second);
+  EXPECT_FALSE(list_->check("a", renewed));
+  EXPECT_TRUE(list_->check("a", second));
+  EXPECT_TRUE(list_->check("a", list_->not_before_floor("a", false))) << "the new one may renew at once";
+}
+
 TEST_F(RevocationsTest, AllIsKnownAfterARestart) {
   const int64_t issued = issued_now();
   node("a", issued);
