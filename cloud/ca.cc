@@ -120,6 +120,11 @@ Result<std::unique_ptr<Ca>> Ca::open(CaOptions options, const Clock& clock) {
   const std::string dir = options.state_dir + "/ca";
   const std::string cert_path = dir + "/ca.crt";
   const std::string key_path = dir + "/ca.key";
+  const auto none = [&dir] {
+    return fail(ErrorCode::kNotFound,
+                "there is no CA in {}: start edgemesh-cloud once, or name its folder by --state-dir", dir);
+  };
+  if (options.must_exist && ::access(dir.c_str(), F_OK) != 0 && errno == ENOENT) return none();
   EM_TRY_VOID(make_dirs(dir));
   EM_TRY(auto lock, FileLock::acquire(dir + "/.lock"));
   EM_TRY_VOID(finish_pair(dir));
@@ -138,6 +143,7 @@ Result<std::unique_ptr<Ca>> Ca::open(CaOptions options, const Clock& clock) {
     if (auto ok = ca->load_derived(); !ok) return fail(ok.error().with_context(cert_path));
     return ca;
   }
+  if (options.must_exist) return none();
   std::unique_ptr<Ca> ca(new Ca(std::move(options), clock, {}));
   const int64_t begin = ca->now() - kBackdateSeconds;
   EM_TRY(ca->pair_, tls::self_signed_ca({.common_name = "KubeEdge"}, begin, begin + kCaLifetime));

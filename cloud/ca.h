@@ -24,6 +24,7 @@ struct CaOptions {
   std::string state_dir;
   std::string trust_domain = "edgemesh.local";
   std::chrono::seconds node_lifetime = std::chrono::hours(24 * 365);
+  bool must_exist = false;  // none there: an error, and none is made
 };
 
 class Ca {

@@ -58,6 +58,10 @@ Result<> App::open() {
   EM_TRY_VOID(cloud::make_dirs(config_.state_dir));
   auto lock = cloud::FileLock::try_acquire(config_.state_dir + "/lock");
   if (!lock) {
+    if (lock.error().code == ErrorCode::kPermissionDenied) {
+      return fail(lock.error().code, "{}: run edgemesh-cloud as the owner of {}, mostly root, or choose another --state-dir",
+                  lock.error().message, config_.state_dir);
+    }
     if (lock.error().code != ErrorCode::kUnavailable) return fail(lock.error());
     return fail(ErrorCode::kUnavailable,
                 "another edgemesh-cloud uses {}; stop it or choose another --state-dir",
@@ -121,7 +125,9 @@ Result<> App::open_controllers() {
   for (const auto& server : config_.stun) mesh.stun.push_back(server.to_string());
   mesh.log_path = config_.state_dir + "/mesh-log";
   if (!config_.turn_server.empty()) {
-    EM_TRY(std::string secret, cloud::read_file(config_.turn_secret_file, 4096));
+    auto read = cloud::read_file(config_.turn_secret_file, 4096);
+    if (!read) return fail(read.error().with_context("mesh.turn.secretFile (--turn-secret-file)"));
+    std::string secret = std::move(*read);
     while (!secret.empty() && std::isspace(static_cast<unsigned char>(secret.back())) != 0) {
       secret.pop_back();
     }

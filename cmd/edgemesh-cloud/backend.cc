@@ -34,11 +34,11 @@ class Embedded final : public Backend {
     cloud::ApiServer* handler = &self->api_->server();
     for (const SockAddr& address : config.api_listen) {
       listen.listen = address;
-      EM_TRY(auto server,
+      EM_TRY(auto listener,
              http::Server::create(loop, listen, [handler](http::Request request, auto writer) {
                handler->handle(std::move(request), std::move(writer));
              }));
-      self->servers_.push_back(std::move(server));
+      self->servers_.push_back(std::move(listener));
     }
     return std::unique_ptr<Backend>(std::move(self));
   }

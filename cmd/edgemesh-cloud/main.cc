@@ -146,7 +146,7 @@ Result<> create_token(const cloud::CloudConfig& config, const Flags& flags) {
     lifetime = std::chrono::duration_cast<std::chrono::seconds>(*wanted);
   }
   EM_TRY(const auto ca,
-         cloud::Ca::open({.state_dir = config.state_dir, .trust_domain = config.trust_domain}));
+         cloud::Ca::open({.state_dir = config.state_dir, .trust_domain = config.trust_domain, .must_exist = true}));
   fmt::print("{}\n", ca->new_token(lifetime, {flags.token_node, flags.token_replace}));
   return {};
 }

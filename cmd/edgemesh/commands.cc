@@ -70,9 +70,9 @@ Result<> join(JoinFlags flags, const Common& common) {
   json answer{{"node", identity.node}, {"config", flags.config}, {"stateDir", flags.state_dir},
               {"certificateExpires", identity.not_after}};
   show(common, answer,
-       fmt::format("Joined as node '{}'. Configuration: {}\nStart the agent: systemctl start edgemesh-agent "
+       fmt::format("Joined as node '{}'. Configuration: {}\nStart the agent: systemctl {} edgemesh-agent "
                    "(or edgemesh-agent --config {})\n",
-                   identity.node, flags.config, flags.config));
+                   identity.node, flags.config, flags.force ? "restart" : "start", flags.config));
   return {};
 }
 

@@ -372,6 +372,17 @@ void Exchange::complete() {
   finish({});
 }
 
+// The first line of an answer's body, for a person: ": reason", or nothing.
+static std::string why_not(std::string_view body) {
+  constexpr size_t kMaxReason = 300;
+  std::string out;
+  for (char c : body.substr(0, kMaxReason)) {
+    if (c < ' ' || c > '~') break;
+    out += c;
+  }
+  return out.empty() ? out : ": " + out;
+}
+
 void Exchange::finish(Result<> result) {
   if (phase_ == Phase::kDone) return;
   auto self = shared_from_this();
@@ -391,8 +402,8 @@ void Exchange::finish(Result<> result) {
       whole(fail(std::move(result).error()));
   } else if (upgraded) {
     if (result)
-      upgraded(fail(ErrorCode::kProtocol, "{}: the server answered {} {}, not 101", where(),
-                    response.status, reason_phrase(response.status)));
+      upgraded(fail(ErrorCode::kProtocol, "{}: the server answered {} {}, not 101{}", where(),
+                    response.status, reason_phrase(response.status), why_not(response.body)));
     else
       upgraded(fail(std::move(result).error()));
   }

@@ -372,6 +372,7 @@ TEST_F(HubTest, TheCertificateOfADeletedNodeCountsNoMore) {
   EXPECT_NE(deleted->close_reason.find("revoked"), std::string::npos) << deleted->close_reason;
   EXPECT_FALSE(deleted->connect(cloud()));
   EXPECT_NE(deleted->error.find("403"), std::string::npos) << deleted->error;
+  EXPECT_NE(deleted->error.find("join again"), std::string::npos) << deleted->error;
   EXPECT_EQ(deleted->renew(cloud()), 401);
   EXPECT_NE(deleted->error.find("revoked"), std::string::npos) << deleted->error;
   // The others are told, at once and when they connect.

@@ -39,6 +39,15 @@ TEST_F(CaTest, IsMadeOnceAndKeptForTheOwnerOnly) {
   EXPECT_EQ(st.st_mode & 0777, 0600U);
 }
 
+TEST_F(CaTest, IsNotMadeWhereItMustExist) {
+  const auto ca = Ca::open({.state_dir = dir_.path() + "/elsewhere", .must_exist = true}, clock_);
+  ASSERT_FALSE(ca);
+  EXPECT_NE(ca.error().message.find("--state-dir"), std::string::npos) << ca.error().message;
+  EXPECT_NE(::access((dir_.path() + "/elsewhere").c_str(), F_OK), 0);
+  open();
+  EXPECT_TRUE(Ca::open({.state_dir = dir_.path(), .must_exist = true}, clock_));
+}
+
 TEST_F(CaTest, RefusesHalfACa) {
   open();
   ASSERT_EQ(::unlink((dir_.path() + "/ca/ca.key").c_str()), 0);
