@@ -87,6 +87,7 @@ class Server final : public ApiServer {
 
   void handle(http::Request request, Writer writer) override;
   void drain() override;
+  void end_refused() override;
   size_t watches() const override { return watches_.size(); }
 
  private:
@@ -113,7 +114,11 @@ class Server final : public ApiServer {
   ApiServerOptions options_;
   std::minstd_rand random_;
   bool draining_ = false;
-  std::unordered_map<HttpWatch*, std::unique_ptr<HttpWatch>> watches_;
+  struct OpenWatch {
+    std::unique_ptr<HttpWatch> watch;
+    std::shared_ptr<const tls::PeerIdentity> peer;  // null: it came with a token
+  };
+  std::unordered_map<HttpWatch*, OpenWatch> watches_;
 };
 
 void Server::handle(http::Request request, Writer writer) {
@@ -308,14 +313,14 @@ void Server::watch(const Call& call) {
                                   [this](HttpWatch* ended) {
                                     auto it = watches_.find(ended);
                                     if (it == watches_.end()) return;
-                                    loop_.defer([owned = std::move(it->second)] {});
+                                    loop_.defer([owned = std::move(it->second.watch)] {});
                                     watches_.erase(it);
                                   });
   if (!started) {
     return send_error(call.writer, ApiError::from_error(started.error(), *call.resource, ""));
   }
   HttpWatch* raw = started->get();
-  watches_[raw] = std::move(*started);
+  watches_[raw] = {std::move(*started), call.request.peer};
 }
 
 bool Server::check_fields(Call* call, const json& body) {
@@ -406,6 +411,17 @@ void Server::drain() {
   std::vector<HttpWatch*> all;
   for (const auto& [watch, owned] : watches_) all.push_back(watch);
   for (HttpWatch* watch : all) watch->finish();
+}
+
+void Server::end_refused() {
+  std::vector<HttpWatch*> gone;
+  for (const auto& [watch, open] : watches_) {
+    if (open.peer == nullptr) continue;
+    http::Request request;
+    request.peer = open.peer;
+    if (!options_.authenticator->authenticate(request)) gone.push_back(watch);
+  }
+  for (HttpWatch* watch : gone) watch->finish();
 }
 
 }  // namespace

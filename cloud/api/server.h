@@ -36,6 +36,8 @@ class ApiServer {
   virtual ~ApiServer() = default;  // ends the watches
   virtual void handle(http::Request request, std::shared_ptr<http::ResponseWriter> writer) = 0;
   virtual void drain() = 0;  // ends the watches in order, refuses new ones
+  // Ends the watches of those whose client certificate the authenticator takes no more.
+  virtual void end_refused() = 0;
   virtual size_t watches() const = 0;
 };
 

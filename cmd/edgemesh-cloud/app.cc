@@ -159,6 +159,7 @@ Result<> App::open_controllers() {
   mesh_->set_revoked(revocations_->list());
   revocations_->set_on_change([this] {
     hub_->close_refused();
+    backend_->end_refused();
     mesh_->set_revoked(revocations_->list());
   });
   return {};

@@ -54,6 +54,7 @@ class Embedded final : public Backend {
     for (const auto& server : servers_) server->drain();
   }
   void check_certificates(cloud::NodeCertificateCheck check) override { check_ = std::move(check); }
+  void end_refused() override { api_->server().end_refused(); }
 
  private:
   std::string ca_pem_;
@@ -79,6 +80,7 @@ class External final : public Backend {
   bool embedded() const override { return false; }
   void drain() override {}
   void check_certificates(cloud::NodeCertificateCheck) override {}
+  void end_refused() override {}
 
  private:
   std::string ca_pem_, server_;

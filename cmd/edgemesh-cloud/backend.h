@@ -23,6 +23,7 @@ class Backend {
   virtual void drain() = 0;
   // The embedded API asks it about the certificates of nodes; a real kube-apiserver does not know our CA.
   virtual void check_certificates(cloud::NodeCertificateCheck check) = 0;
+  virtual void end_refused() = 0;  // as ApiServer::end_refused, when the check answers otherwise than before
 
   // `server` is the API's certificate.
   static Result<std::unique_ptr<Backend>> create(io::Loop& loop, const cloud::CloudConfig& config,

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/tls/context.h"
+#include "tests/unit/cloud/api_server_fixture.h"
 
 namespace edgemesh::cloud {
 namespace {
@@ -29,6 +30,40 @@ TEST(ApiAuthTest, ARevokedNodeCertificateIsNone) {
   EXPECT_TRUE(make_authenticator()->authenticate(request)) << "nobody asked for a check";
   peer.common_name = "admin";
   EXPECT_TRUE(auth->authenticate(request)) << "no node";
+}
+
+TEST_F(ApiServerTest, AWatchEndsWithItsCertificate) {
+  bool good = true;
+  auto peer = std::make_shared<tls::PeerIdentity>();
+  peer->common_name = "system:node:n1";
+  peer->organizations = {"system:nodes"};
+  const auto check = [&good](const std::string&, int64_t) -> Result<> {
+    if (!good) return fail(ErrorCode::kPermissionDenied, "revoked");
+    return {};
+  };
+  auto fresh = ApiServer::create(*loop_, api_->core(), {.authenticator = make_authenticator({}, check)});
+  http::ServerOptions options;
+  options.listen = *SockAddr::parse("127.0.0.1:0");
+  auto made = http::Server::create(*loop_, options, [&](http::Request request, auto writer) {
+    request.peer = peer;
+    fresh->handle(std::move(request), std::move(writer));
+  });
+  ASSERT_TRUE(made) << made.error().message;
+  server_ = std::move(*made);
+  watch("/api/v1/services?watch=1");
+  ASSERT_EQ(watch_status_, 200);
+  fresh->end_refused();
+  EXPECT_EQ(fresh->watches(), 1U);
+
+  good = false;
+  fresh->end_refused();
+
+  settle([&] { return watch_ended_; });
+  EXPECT_EQ(fresh->watches(), 0U);
+  EXPECT_EQ(send("GET", "/api/v1/services").status, 401);
+  call_.reset();
+  http_.reset();
+  server_.reset();
 }
 
 }  // namespace
