@@ -1,0 +1,60 @@
+#include "cloud/controllers/controllers.h"
+
+#include <optional>
+
+#include "cloud/controllers/deployment.h"
+#include "cloud/controllers/endpoint_slices.h"
+#include "cloud/controllers/garbage_collector.h"
+#include "cloud/controllers/replica_set.h"
+#include "cloud/controllers/scheduler.h"
+#include "cloud/controllers/types.h"
+
+namespace edgemesh::cloud::controllers {
+
+struct Controllers::Parts {
+  Parts(io::Loop& loop, kube::Client& client, const ControllerOptions& options)
+      : cluster(loop, client) {
+    // In this order they hear of a change: who owns is told before who is owned.
+    if (options.deployment) {
+      deployment.emplace(cluster);
+      replica_set.emplace(cluster);
+    }
+    if (options.scheduler) scheduler.emplace(cluster);
+    if (options.endpoint_slice) endpoint_slices.emplace(cluster);
+    if (options.garbage_collector) {
+      garbage.emplace(
+          cluster, std::vector<const kube::ResourceType*>{
+                       &kDeployments, &kReplicaSets, &kDaemonSets, &kube::kPods, &kube::kServices,
+                       &kube::kEndpointSlices, &kube::kConfigMaps, &kube::kSecrets});
+    }
+  }
+  void begin() {
+    if (deployment) deployment->start();
+    if (replica_set) replica_set->start();
+    if (scheduler) scheduler->start();
+    if (endpoint_slices) endpoint_slices->start();
+    if (garbage) garbage->start();
+  }
+
+  Cluster cluster;
+  std::optional<DeploymentController> deployment;
+  std::optional<ReplicaSetController> replica_set;
+  std::optional<Scheduler> scheduler;
+  std::optional<EndpointSliceController> endpoint_slices;
+  std::optional<GarbageCollector> garbage;
+};
+
+Controllers::Controllers(io::Loop& loop, kube::Client& client, const ControllerOptions& options)
+    : parts_(std::make_unique<Parts>(loop, client, options)) {}
+
+Controllers::~Controllers() = default;
+
+void Controllers::start() {
+  parts_->cluster.start([this] { parts_->begin(); });
+}
+
+bool Controllers::ready() const {
+  return parts_->cluster.synced();
+}
+
+}  // namespace edgemesh::cloud::controllers

@@ -1,0 +1,32 @@
+// Controllers: what a cluster without Kubernetes needs so that a Deployment becomes pods on nodes
+// and a service finds them: deployments, replica sets, scheduler, endpoint slices, garbage
+// collector. For the embedded API; a real one has its own. Each can be switched off. Threads: the
+// loop given.
+#pragma once
+
+#include <memory>
+
+#include "cloud/controllers/cluster.h"
+
+namespace edgemesh::cloud::controllers {
+
+struct ControllerOptions {
+  bool deployment = true;  // with replica sets
+  bool scheduler = true;
+  bool endpoint_slice = true;
+  bool garbage_collector = true;
+};
+
+class Controllers {
+ public:
+  Controllers(io::Loop& loop, kube::Client& client, const ControllerOptions& options);
+  ~Controllers();
+  void start();
+  bool ready() const;
+
+ private:
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace edgemesh::cloud::controllers

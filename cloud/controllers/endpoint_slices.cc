@@ -1,0 +1,221 @@
+#include "cloud/controllers/endpoint_slices.h"
+
+#include <nlohmann/json.hpp>
+
+#include "cloud/controllers/batch.h"
+#include "cloud/controllers/pods.h"
+#include "core/base/net_addr.h"
+#include "kube/json_util.h"
+
+namespace edgemesh::cloud::controllers {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr size_t kMaxParallel = 8;
+constexpr const char* kServiceLabel = "kubernetes.io/service-name";
+constexpr const char* kManagedLabel = "endpointslice.kubernetes.io/managed-by";
+constexpr const char* kManager = "endpointslice-controller.k8s.io";
+
+Json selector_of(const ClusterObject& service) {
+  const Json* selector = kube::find(service.json(), "spec", "selector");
+  return selector == nullptr ? Json() : Json{{"matchLabels", *selector}};
+}
+
+bool takes(const ClusterObject& service, const ClusterObject& pod) {
+  const Json selector = selector_of(service);
+  return !selector.is_null() && selects(&selector, kube::find(pod.json(), "metadata", "labels"));
+}
+
+// The number that a service's port has in a pod; 0: the pod has no port of that name.
+int64_t target_port(const Json& port, const ClusterObject& pod) {
+  const Json* target = kube::find(port, "targetPort");
+  if (target == nullptr) return int_at(port, {"port"}, 0);
+  if (target->is_number_integer())
+    return target->get<int64_t>() != 0 ? target->get<int64_t>() : int_at(port, {"port"}, 0);
+  const std::string protocol = kube::text_at(port, "protocol");
+  const Json* containers = kube::find(pod.json(), "spec", "containers");
+  for (size_t i = 0; containers != nullptr && i < containers->size(); ++i) {
+    const Json* ports = kube::find((*containers)[i], "ports");
+    for (size_t k = 0; ports != nullptr && k < ports->size(); ++k) {
+      const Json& one = (*ports)[k];
+      const std::string spoken = kube::text_at(one, "protocol");
+      const bool same = (spoken.empty() ? "TCP" : spoken) == (protocol.empty() ? "TCP" : protocol);
+      if (same && kube::find(one, "name") != nullptr && one["name"] == *target)
+        return int_at(one, {"containerPort"}, 0);
+    }
+  }
+  return 0;
+}
+
+Json ports_of(const ClusterObject& service, const ClusterObject& pod) {
+  Json out = Json::array();
+  const Json* ports = kube::find(service.json(), "spec", "ports");
+  for (size_t i = 0; ports != nullptr && i < ports->size(); ++i) {
+    const Json& port = (*ports)[i];
+    const int64_t number = target_port(port, pod);
+    if (number == 0) continue;
+    const std::string protocol = kube::text_at(port, "protocol");
+    Json one{{"name", kube::text_at(port, "name")},
+             {"port", number},
+             {"protocol", protocol.empty() ? "TCP" : protocol}};
+    if (const Json* app = kube::find(port, "appProtocol")) one["appProtocol"] = *app;
+    out.push_back(std::move(one));
+  }
+  return out;
+}
+
+std::vector<std::string> addresses_of(const ClusterObject& pod) {
+  std::vector<std::string> out;
+  const Json* ips = kube::find(pod.json(), "status", "podIPs");
+  for (size_t i = 0; ips != nullptr && ips->is_array() && i < ips->size(); ++i) {
+    if (std::string ip = kube::text_at((*ips)[i], "ip"); !ip.empty()) out.push_back(std::move(ip));
+  }
+  const std::string single = kube::text_at(pod.json(), "status", "podIP");
+  if (out.empty() && !single.empty()) out.push_back(single);
+  return out;
+}
+
+// What decides about endpoints: anything else of a pod does not wake its services.
+Json essence(const SharedObject& pod) {
+  if (pod == nullptr) return Json();
+  const Json* labels = kube::find(pod->json(), "metadata", "labels");
+  return {labels == nullptr ? Json() : *labels,
+          addresses_of(*pod),
+          pod_is_ready(*pod),
+          pod->deleting(),
+          pod_is_active(*pod),
+          kube::text_at(pod->json(), "spec", "nodeName")};
+}
+
+bool same_slice(const Json& wanted, const ClusterObject& have) {
+  for (const char* part : {"addressType", "endpoints", "ports"}) {
+    const Json* value = kube::find(have.json(), part);
+    const bool empty = wanted[part].empty() && wanted[part].is_array();
+    if (value == nullptr ? !empty : *value != wanted[part]) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+EndpointSliceController::EndpointSliceController(Cluster& cluster)
+    : cluster_(cluster),
+      queue_(cluster.loop(), "endpointslice", kMaxParallel,
+             [this](const std::string& key, WorkQueue::Done done) {
+               reconcile(key, std::move(done));
+             }) {
+  cluster.on_change(kube::kServices, [this](const SharedObject& before, const SharedObject& after) {
+    queue_.add((after != nullptr ? after : before)->key());
+  });
+  cluster.on_change(kube::kPods, [this](const SharedObject& before, const SharedObject& after) {
+    if (essence(before) == essence(after)) return;
+    if (before != nullptr) on_pod(before);
+    if (after != nullptr) on_pod(after);
+  });
+  cluster.on_change(kube::kEndpointSlices, [this](const SharedObject& before,
+                                                  const SharedObject& after) {
+    const SharedObject& slice = after != nullptr ? after : before;
+    const std::string service = kube::text_at(slice->json(), "metadata", "labels", kServiceLabel);
+    if (!service.empty()) queue_.add(kube::object_key(slice->ns, service));
+  });
+}
+
+void EndpointSliceController::on_pod(const SharedObject& pod) {
+  cluster_.each(kube::kServices, pod->ns, [&](const SharedObject& service) {
+    if (takes(*service, *pod)) queue_.add(service->key());
+  });
+}
+
+Json EndpointSliceController::endpoint_of(const SharedObject& pod,
+                                          const std::string& address) const {
+  const bool serving = pod_is_ready(*pod);
+  Json out{{"addresses", {address}},
+           {"conditions",
+            {{"ready", serving && !pod->deleting()},
+             {"serving", serving},
+             {"terminating", pod->deleting()}}},
+           {"targetRef",
+            {{"kind", "Pod"}, {"namespace", pod->ns}, {"name", pod->name}, {"uid", pod->uid}}}};
+  const std::string node = kube::text_at(pod->json(), "spec", "nodeName");
+  if (node.empty()) return out;
+  out["nodeName"] = node;
+  const SharedObject object = cluster_.find(kube::kNodes, "", node);
+  const std::string zone = object == nullptr ? ""
+                                             : kube::text_at(object->json(), "metadata", "labels",
+                                                             "topology.kubernetes.io/zone");
+  if (!zone.empty()) out["zone"] = zone;
+  return out;
+}
+
+std::vector<Json> EndpointSliceController::wanted(const SharedObject& service) const {
+  // By address type and ports: pods may resolve a named port differently.
+  std::map<std::pair<std::string, std::string>, Json> groups;
+  cluster_.each(kube::kPods, service->ns, [&](const SharedObject& pod) {
+    const std::string phase = kube::text_at(pod->json(), "status", "phase");
+    if (phase == "Succeeded" || phase == "Failed" || !takes(*service, *pod)) return;
+    const Json ports = ports_of(*service, *pod);
+    for (const std::string& address : addresses_of(*pod)) {
+      const auto ip = IpAddr::parse(address);
+      if (!ip) continue;
+      Json& endpoints = groups[{ip->is_v6() ? "IPv6" : "IPv4", kube::to_text(ports)}];
+      endpoints.push_back(endpoint_of(pod, address));
+    }
+  });
+  std::vector<Json> out;
+  for (const auto& [kind, endpoints] : groups) {
+    for (size_t from = 0; from < endpoints.size(); from += kMaxEndpoints) {
+      Json some = Json::array();
+      for (size_t i = from; i < std::min(endpoints.size(), from + kMaxEndpoints); ++i)
+        some.push_back(endpoints[i]);
+      out.push_back({{"addressType", kind.first},
+                     {"ports", Json::parse(kind.second, nullptr, false)},
+                     {"endpoints", some}});
+    }
+  }
+  return out;
+}
+
+void EndpointSliceController::reconcile(const std::string& key, WorkQueue::Done done) {
+  const SharedObject service = cluster_.find(kube::kServices, key);
+  std::vector<SharedObject> mine;
+  const size_t slash = key.find('/');
+  cluster_.each(kube::kEndpointSlices, key.substr(0, slash), [&](const SharedObject& slice) {
+    const Json* labels = kube::find(slice->json(), "metadata", "labels");
+    if (labels != nullptr && !slice->deleting() &&
+        kube::text_at(*labels, kServiceLabel) == key.substr(slash + 1) &&
+        kube::text_at(*labels, kManagedLabel) == kManager) {
+      mine.push_back(slice);
+    }
+  });
+  std::vector<Json> want;
+  // Without a selector someone else says who the endpoints are.
+  const bool selects_pods =
+      service != nullptr && !service->deleting() && !selector_of(*service).is_null();
+  if (selects_pods) want = wanted(service);
+  const size_t steps = std::max(want.size(), mine.size());
+  auto batch = Batch::make(steps, std::move(done));
+  for (size_t i = 0; i < steps; ++i) {
+    if (i >= want.size()) {
+      cluster_.remove(mine[i], batch->part());
+    } else if (i < mine.size() &&
+               mine[i]->json().value("addressType", "") == want[i]["addressType"]) {
+      if (same_slice(want[i], *mine[i]))
+        batch->part()(SharedObject());
+      else
+        cluster_.patch(mine[i], want[i], batch->part());
+    } else {
+      if (i < mine.size()) cluster_.remove(mine[i], [](Result<SharedObject>) {});  // another family
+      Json slice = want[i];
+      slice["apiVersion"] = "discovery.k8s.io/v1";
+      slice["kind"] = "EndpointSlice";
+      slice["metadata"] = {{"generateName", service->name + "-"},
+                           {"namespace", service->ns},
+                           {"labels", {{kServiceLabel, service->name}, {kManagedLabel, kManager}}},
+                           {"ownerReferences", Json::array({controller_reference(*service)})}};
+      cluster_.create(kube::kEndpointSlices, service->ns, slice, batch->part());
+    }
+  }
+}
+
+}  // namespace edgemesh::cloud::controllers

@@ -1,0 +1,12 @@
+// The resources that controllers work on, beyond kube/types.h.
+#pragma once
+
+#include "kube/types.h"
+
+namespace edgemesh::cloud::controllers {
+
+inline const kube::ResourceType kReplicaSets{"apps", "v1", "replicasets", "ReplicaSet", true};
+inline const kube::ResourceType kDeployments{"apps", "v1", "deployments", "Deployment", true};
+inline const kube::ResourceType kDaemonSets{"apps", "v1", "daemonsets", "DaemonSet", true};
+
+}  // namespace edgemesh::cloud::controllers

@@ -1,0 +1,273 @@
+// The controllers on the embedded API, with nodes that run what is bound to them.
+#include "cloud/controllers/controllers.h"
+
+#include "cloud/api/embedded_client.h"
+#include "cloud/controllers/types.h"
+#include "tests/unit/cloud/api_fixture.h"
+
+namespace edgemesh::cloud::controllers {
+namespace {
+
+class ControllersTest : public ApiFixture {
+ protected:
+  void SetUp() override {
+    ApiFixture::SetUp();
+    client_ = make_embedded_client(*core_);
+    controllers_ = std::make_unique<Controllers>(*loop_, *client_, ControllerOptions{});
+    controllers_->start();
+    settle([&] { return controllers_->ready(); });
+  }
+  void TearDown() override {
+    controllers_.reset();
+    client_.reset();
+    ApiFixture::TearDown();
+  }
+  json get(const kube::ResourceType& type, const std::string& name) {
+    auto out = std::make_shared<std::optional<Result<std::string>>>();
+    client_->get(type, type.namespaced ? "default" : "", name,
+                 [out](Result<std::string> result) { *out = std::move(result); });
+    settle([&] { return out->has_value(); });
+    return **out ? json::parse(***out) : json();
+  }
+  std::vector<json> list(const kube::ResourceType& type) {
+    auto out = std::make_shared<std::optional<Result<std::string>>>();
+    client_->list(type, "default", {},
+                  [out](Result<std::string> result) { *out = std::move(result); });
+    settle([&] { return out->has_value(); });
+    EXPECT_TRUE(**out);
+    return json::parse(***out)["items"].get<std::vector<json>>();
+  }
+  void wait(const std::function<bool()>& what) {
+    for (int i = 0; i < 300; ++i) {
+      run_pods();
+      if (what()) return;
+      for (int turn = 0; turn < 10; ++turn) turn_once();
+    }
+    FAIL() << "did not come to be";
+  }
+  void turn_once() {
+    bool ran = false;
+    loop_->post([&] { ran = true; });
+    settle([&] { return ran; });
+  }
+  void add_node(const std::string& name, const json& labels = json::object(), int pods = 110) {
+    create(kube::kNodes, "", {{"metadata", {{"name", name}, {"labels", labels}}}});
+    kube::WriteOptions status;
+    status.subresource = "status";
+    patch(kube::kNodes, "", name, kube::PatchKind::kMerge,
+          {{"status",
+            {{"allocatable", {{"cpu", "2"}, {"memory", "1Gi"}, {"pods", std::to_string(pods)}}},
+             {"conditions", {{{"type", "Ready"}, {"status", "True"}}}}}}},
+          status);
+  }
+  // Plays every node's agent: what is bound runs at once, what is deleted goes.
+  void run_pods() {
+    for (const json& pod : list(kube::kPods)) {
+      const std::string name = pod["metadata"]["name"];
+      if (pod["metadata"].contains("deletionTimestamp")) {
+        ApiCore::Deletion now;
+        now.grace_s = 0;
+        remove(kube::kPods, "default", name, now);
+        continue;
+      }
+      if (!run_ || kube::text_at(pod, "spec", "nodeName").empty() ||
+          kube::text_at(pod, "status", "phase") == "Running") {
+        continue;
+      }
+      if (kube::text_at(pod["spec"]["containers"][0], "image") == "broken") continue;
+      kube::WriteOptions status;
+      status.subresource = "status";
+      const std::string ip = "10.0.0." + std::to_string(++ips_);
+      patch(kube::kPods, "default", name, kube::PatchKind::kMerge,
+            {{"status",
+              {{"phase", "Running"},
+               {"podIP", ip},
+               {"podIPs", {{{"ip", ip}}}},
+               {"conditions",
+                {{{"type", "Ready"},
+                  {"status", "True"},
+                  {"lastTransitionTime", "2026-01-01T00:00:00Z"}}}}}}},
+            status);
+    }
+  }
+  static json deployment(int replicas, const std::string& image) {
+    return {{"apiVersion", "apps/v1"},
+            {"kind", "Deployment"},
+            {"metadata", {{"name", "web"}, {"namespace", "default"}}},
+            {"spec",
+             {{"replicas", replicas},
+              {"selector", {{"matchLabels", {{"app", "web"}}}}},
+              {"template",
+               {{"metadata", {{"labels", {{"app", "web"}}}}},
+                {"spec",
+                 {{"containers",
+                   {{{"name", "web"},
+                     {"image", image},
+                     {"ports", {{{"name", "http"}, {"containerPort", 8080}}}}}}}}}}}}}};
+  }
+  int64_t status(const json& object, const char* field) {
+    return int_at(object, {"status", field}, 0);
+  }
+
+  bool run_ = true;
+  int ips_ = 0;
+  std::unique_ptr<kube::Client> client_;
+  std::unique_ptr<Controllers> controllers_;
+};
+
+TEST_F(ControllersTest, ADeploymentBecomesPodsOnNodes) {
+  add_node("edge-1");
+  add_node("edge-2");
+  ASSERT_TRUE(create(kDeployments, "default", deployment(4, "v1")));
+  wait([&] { return status(get(kDeployments, "web"), "availableReplicas") == 4; });
+  const auto pods = list(kube::kPods);
+  ASSERT_EQ(pods.size(), 4U);
+  std::map<std::string, int> by_node;
+  for (const json& pod : pods) {
+    ++by_node[pod["spec"]["nodeName"]];
+    EXPECT_TRUE(pod["metadata"]["name"].get<std::string>().starts_with("web-"));
+  }
+  EXPECT_EQ(by_node["edge-1"], 2) << "pods of one owner are spread";
+  EXPECT_EQ(by_node["edge-2"], 2);
+  const json web = get(kDeployments, "web");
+  EXPECT_EQ(status(web, "observedGeneration"), 1);
+  EXPECT_EQ(condition(web, "Available"), "True");
+  EXPECT_EQ(web["metadata"]["annotations"]["deployment.kubernetes.io/revision"], "1");
+}
+
+TEST_F(ControllersTest, ScalesUpAndDown) {
+  add_node("edge-1");
+  ASSERT_TRUE(create(kDeployments, "default", deployment(1, "v1")));
+  wait([&] { return status(get(kDeployments, "web"), "availableReplicas") == 1; });
+  const std::string first = list(kube::kPods)[0]["metadata"]["name"];
+  patch(kDeployments, "default", "web", kube::PatchKind::kMerge, {{"spec", {{"replicas", 3}}}});
+  wait([&] { return status(get(kDeployments, "web"), "availableReplicas") == 3; });
+  patch(kDeployments, "default", "web", kube::PatchKind::kMerge, {{"spec", {{"replicas", 0}}}});
+  wait([&] { return list(kube::kPods).empty(); });
+  EXPECT_EQ(list(kReplicaSets).size(), 1U);
+}
+
+TEST_F(ControllersTest, RollsToANewVersionAndBack) {
+  add_node("edge-1");
+  ASSERT_TRUE(create(kDeployments, "default", deployment(3, "v1")));
+  wait([&] { return status(get(kDeployments, "web"), "availableReplicas") == 3; });
+  const json spec_v1 = get(kDeployments, "web")["spec"]["template"];
+  auto all_run = [&](const std::string& image) {
+    const auto pods = list(kube::kPods);
+    return pods.size() == 3 && std::all_of(pods.begin(), pods.end(), [&](const json& pod) {
+             return pod["spec"]["containers"][0]["image"] == image;
+           });
+  };
+  json next = spec_v1;
+  next["spec"]["containers"][0]["image"] = "v2";
+  patch(kDeployments, "default", "web", kube::PatchKind::kMerge, {{"spec", {{"template", next}}}});
+  wait([&] { return all_run("v2") && status(get(kDeployments, "web"), "updatedReplicas") == 3; });
+  EXPECT_EQ(list(kReplicaSets).size(), 2U);
+  EXPECT_EQ(
+      get(kDeployments, "web")["metadata"]["annotations"]["deployment.kubernetes.io/revision"],
+      "2");
+  // kubectl rollout undo puts the old template back.
+  patch(kDeployments, "default", "web", kube::PatchKind::kMerge,
+        {{"spec", {{"template", spec_v1}}}});
+  wait([&] { return all_run("v1"); });
+  EXPECT_EQ(list(kReplicaSets).size(), 2U) << "the old set is taken again";
+  wait([&] {
+    return get(kDeployments,
+               "web")["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "3";
+  });
+}
+
+TEST_F(ControllersTest, AVersionThatDoesNotStartTakesNothingDown) {
+  add_node("edge-1");
+  ASSERT_TRUE(create(kDeployments, "default", deployment(4, "v1")));
+  wait([&] { return status(get(kDeployments, "web"), "availableReplicas") == 4; });
+  json next = get(kDeployments, "web")["spec"]["template"];
+  next["spec"]["containers"][0]["image"] = "broken";
+  patch(kDeployments, "default", "web", kube::PatchKind::kMerge, {{"spec", {{"template", next}}}});
+  wait([&] { return status(get(kDeployments, "web"), "updatedReplicas") > 0; });
+  for (int i = 0; i < 30; ++i) {
+    run_pods();
+    turn_once();
+    EXPECT_GE(status(get(kDeployments, "web"), "availableReplicas"), 3);
+  }
+}
+
+TEST_F(ControllersTest, APodThatFitsNowhereSaysWhyAndWaitsForANode) {
+  add_node("edge-1", {{"zone", "a"}});
+  json pod{
+      {"metadata", {{"name", "picky"}, {"namespace", "default"}}},
+      {"spec",
+       {{"nodeSelector", {{"zone", "b"}}}, {"containers", {{{"name", "c"}, {"image", "v1"}}}}}}};
+  ASSERT_TRUE(create(kube::kPods, "default", pod));
+  wait([&] { return condition(get(kube::kPods, "picky"), "PodScheduled") == "False"; });
+  const json conditions = get(kube::kPods, "picky")["status"]["conditions"];
+  EXPECT_EQ(conditions[0]["message"],
+            "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.");
+  add_node("edge-2", {{"zone", "b"}});
+  wait([&] { return kube::text_at(get(kube::kPods, "picky"), "spec", "nodeName") == "edge-2"; });
+}
+
+TEST_F(ControllersTest, ANodeTakesNoMoreThanItHas) {
+  add_node("edge-1", json::object(), 2);
+  ASSERT_TRUE(create(kDeployments, "default", deployment(3, "v1")));
+  wait([&] { return status(get(kDeployments, "web"), "availableReplicas") == 2; });
+  for (int i = 0; i < 20; ++i) turn_once();
+  int bound = 0;
+  for (const json& pod : list(kube::kPods))
+    bound += kube::text_at(pod, "spec", "nodeName").empty() ? 0 : 1;
+  EXPECT_EQ(bound, 2);
+  patch(kDeployments, "default", "web", kube::PatchKind::kMerge, {{"spec", {{"replicas", 2}}}});
+  wait([&] { return list(kube::kPods).size() == 2; });
+}
+
+TEST_F(ControllersTest, ServicesFindTheirPods) {
+  add_node("edge-1", {{"topology.kubernetes.io/zone", "hall"}});
+  ASSERT_TRUE(create(
+      kube::kServices, "default",
+      {{"metadata", {{"name", "web"}, {"namespace", "default"}}},
+       {"spec",
+        {{"selector", {{"app", "web"}}}, {"ports", {{{"port", 80}, {"targetPort", "http"}}}}}}}));
+  ASSERT_TRUE(create(kDeployments, "default", deployment(2, "v1")));
+  auto endpoints = [&]() -> json {
+    const auto slices = list(kube::kEndpointSlices);
+    return slices.size() == 1 ? slices[0] : json();
+  };
+  wait([&] { return endpoints().is_object() && endpoints()["endpoints"].size() == 2; });
+  wait([&] { return endpoints()["endpoints"][0]["conditions"]["ready"] == true; });
+  const json slice = endpoints();
+  EXPECT_EQ(slice["ports"][0]["port"], 8080);
+  EXPECT_EQ(slice["endpoints"][0]["nodeName"], "edge-1");
+  EXPECT_EQ(slice["endpoints"][0]["zone"], "hall");
+  EXPECT_EQ(slice["metadata"]["labels"]["kubernetes.io/service-name"], "web");
+  patch(kDeployments, "default", "web", kube::PatchKind::kMerge, {{"spec", {{"replicas", 1}}}});
+  wait([&] { return endpoints().is_object() && endpoints()["endpoints"].size() == 1; });
+  remove(kube::kServices, "default", "web");
+  wait([&] { return list(kube::kEndpointSlices).empty(); });
+}
+
+TEST_F(ControllersTest, WhatADeletedOwnerOwnedGoesToo) {
+  add_node("edge-1");
+  ASSERT_TRUE(create(kDeployments, "default", deployment(2, "v1")));
+  wait([&] { return status(get(kDeployments, "web"), "availableReplicas") == 2; });
+  ApiCore::Deletion deletion;
+  deletion.propagation = "Foreground";
+  remove(kDeployments, "default", "web", deletion);
+  wait([&] { return get(kDeployments, "web").is_null(); });
+  EXPECT_TRUE(list(kReplicaSets).empty());
+  wait([&] { return list(kube::kPods).empty(); });
+}
+
+TEST_F(ControllersTest, OrphansStay) {
+  add_node("edge-1");
+  ASSERT_TRUE(create(kDeployments, "default", deployment(1, "v1")));
+  wait([&] { return status(get(kDeployments, "web"), "availableReplicas") == 1; });
+  ApiCore::Deletion deletion;
+  deletion.propagation = "Orphan";
+  remove(kDeployments, "default", "web", deletion);
+  wait([&] { return get(kDeployments, "web").is_null(); });
+  EXPECT_EQ(list(kReplicaSets).size(), 1U);
+  EXPECT_EQ(list(kube::kPods).size(), 1U);
+}
+
+}  // namespace
+}  // namespace edgemesh::cloud::controllers
