@@ -153,7 +153,7 @@ Result<AgentConfig> read_all(config::Document& document, bool needs_cloud) {
 }  // namespace
 
 std::vector<std::string> module_names() {
-  return {"edgehub", "mesh"};
+  return {"edgehub", "mesh", "metamanager"};
 }
 
 std::vector<IpAddr> AgentConfig::Dns::addresses() const {

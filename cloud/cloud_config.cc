@@ -77,6 +77,11 @@ Result<CloudConfig> read(Document& document) {
     out.api_listen = {listen};
   }
   kubernetes.read("kubeconfig", &out.kubeconfig);
+  Reader controllers = kubernetes.section("controllers");
+  controllers.read("deployment", &out.controllers.deployment);
+  controllers.read("scheduler", &out.controllers.scheduler);
+  controllers.read("endpointSlice", &out.controllers.endpoint_slice);
+  controllers.read("garbageCollector", &out.controllers.garbage_collector);
   read_mesh(root.section("mesh"), out);
   EM_TRY_VOID(document.finish());
   if (auto ok = validate(out); !ok) return fail(ok.error().with_context(document.name()));

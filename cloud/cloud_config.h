@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cloud/controllers/controllers.h"
 #include "core/base/log.h"
 #include "core/base/net_addr.h"
 #include "core/config/reader.h"
@@ -34,6 +35,7 @@ struct CloudConfig {
 
   std::vector<SockAddr> api_listen;  // of the embedded Kubernetes API, port 6443; empty: as hub_listen
   std::string kubeconfig;            // set: a real kube-apiserver instead
+  controllers::ControllerOptions controllers;  // of the embedded API; a real one has its own
 
   std::string trust_domain = "edgemesh.local";
   std::string cluster_domain = "cluster.local";

@@ -149,6 +149,8 @@ Result<> App::make_channel() {
       loop_, agent::MeshModule::Options{.node = config_.node_name}, *metastore_, sink, metrics_);
   bus_ = std::make_unique<bus::Bus>(loop_);
   if (config_.module_enabled(agent::kMeshModule)) EM_TRY_VOID(bus_->add(*mesh_module_));
+  meta_module_ = std::make_unique<agent::MetaModule>(loop_, *metastore_, metrics_);
+  if (config_.module_enabled(agent::kMetaModule)) EM_TRY_VOID(bus_->add(*meta_module_));
   if (config_.module_enabled(agent::kHubModule)) EM_TRY_VOID(bus_->add(*hub_));
   return {};
 }

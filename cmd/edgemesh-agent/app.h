@@ -11,6 +11,7 @@
 #include "agent/config.h"
 #include "agent/hub_client.h"
 #include "agent/mesh_module.h"
+#include "agent/meta/meta_module.h"
 #include "agent/metastore.h"
 #include "cmd/edgemesh-agent/admin.h"
 #include "core/bus/bus.h"
@@ -101,6 +102,7 @@ class App final : private agent::MeshSink {
   std::unique_ptr<agent::Metastore> metastore_;
   std::unique_ptr<agent::HubClient> hub_;
   std::unique_ptr<agent::MeshModule> mesh_module_;
+  std::unique_ptr<agent::MetaModule> meta_module_;
   std::unique_ptr<bus::Bus> bus_;
   std::unique_ptr<agent::Renewal> renewal_;
   std::shared_ptr<const proxy::model::Config> http_config_;  // as read at the start

@@ -156,6 +156,9 @@ Result<> App::open_controllers() {
                                backend_->ca_pem(), edge_.get()},
       registry_);
   hub_->set_events(dispatcher_.get());
+  if (backend_->embedded()) {
+    controllers_ = std::make_unique<cloud::controllers::Controllers>(loop_, client, config_.controllers);
+  }
   mesh_->set_revoked(revocations_->list());
   revocations_->set_on_change([this] {
     hub_->close_refused();
@@ -233,6 +236,7 @@ Result<> App::run() {
   mesh_->start();
   nodes_->start();
   edge_->start();
+  if (controllers_ != nullptr) controllers_->start();
   revocations_->start();
   // A token in the file is always good for most of its life.
   token_timer_.start_repeating(std::chrono::duration_cast<Duration>(config_.token_lifetime) / 4);

@@ -87,7 +87,7 @@ TEST(AgentConfigTest, MistakesAreNamed) {
   EXPECT_NE(error_of("dns: {listenAddress: 0.0.0.0}\n").find("wildcard"), std::string::npos);
   EXPECT_EQ(error_of("log: {components: {p2p: loud}}\n"),
             "agent.yaml:1: log.components.p2p: 'loud' is not allowed (want one of error, warn, info, debug, trace)");
-  EXPECT_NE(error_of("modules: {edged: {enable: true}}\n").find("(allowed here: edgehub, mesh)"), std::string::npos);
+  EXPECT_NE(error_of("modules: {edged: {enable: true}}\n").find("(allowed here: edgehub, mesh, metamanager)"), std::string::npos);
 }
 
 TEST(AgentConfigTest, WhatJoinWritesIsRead) {
