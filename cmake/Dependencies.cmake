@@ -7,6 +7,7 @@ find_package(nlohmann_json REQUIRED)
 find_package(tl-expected REQUIRED)
 find_package(yaml-cpp REQUIRED)
 find_package(GTest REQUIRED)
+find_package(Protobuf REQUIRED)
 
 foreach(lib IN ITEMS
     uv:libuv nghttp2:libnghttp2 cares:libcares sqlite3:sqlite3 wslay:libwslay mnl:libmnl
