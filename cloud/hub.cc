@@ -224,6 +224,11 @@ void Hub::tick() {
   }
 }
 
+std::optional<int64_t> Hub::not_before(const std::string& node) const {
+  const auto it = sessions_.find(node);
+  return it == sessions_.end() ? std::nullopt : std::optional(it->second->not_before());
+}
+
 void Hub::close_refused() {
   if (!options_.check_certificate) return;
   std::vector<std::pair<HubSession*, std::string>> gone;

@@ -17,6 +17,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -70,6 +71,8 @@ class Hub final : public NodeLink {
   SockAddr local_addr() const { return servers_.front()->local_addr(); }
   // Tells every node to go (close code 1001) and takes no new ones.
   void drain();
+  // Of the certificate of a node that is connected, Unix seconds.
+  std::optional<int64_t> not_before(const std::string& node) const;
   // Ends the sessions whose certificate check_certificate refuses by now.
   void close_refused();
   size_t sessions() const { return sessions_.size(); }

@@ -20,6 +20,7 @@ constexpr size_t kMaxFile = 64 << 20;
 constexpr Duration kSaveDelay = std::chrono::seconds(1);
 constexpr Duration kTellDelay = std::chrono::milliseconds(50);
 constexpr Duration kClean = std::chrono::hours(1);
+constexpr Duration kAskAgain = std::chrono::seconds(1);
 constexpr int64_t kReplaceMargin = 60;  // seconds; much less than kBackdateSeconds
 
 int64_t whole(const Json& object, const char* key) {
@@ -41,6 +42,7 @@ int64_t counts_from(const Json& object) {
 Revocations::Revocations(io::Loop& loop, kube::Client& client, RevocationOptions options,
                          obs::Registry& registry)
     : loop_(loop),
+      client_(client),
       options_(std::move(options)),
       save_timer_(loop, [this] { save(); }),
       tell_timer_(loop,
@@ -48,6 +50,7 @@ Revocations::Revocations(io::Loop& loop, kube::Client& client, RevocationOptions
                     if (on_change_) on_change_();
                   }),
       clean_timer_(loop, [this] { drop_old(); }),
+      ask_timer_(loop, [this] { ask_cluster(); }),
       entries_(registry.gauge("edgemesh_revoked_nodes", "Nodes with certificates that were revoked.")) {
   kube::Informer::Options watch;
   watch.type = kube::kNodes;
@@ -63,6 +66,7 @@ Revocations::Revocations(io::Loop& loop, kube::Client& client, RevocationOptions
 }
 
 Revocations::~Revocations() {
+  *alive_ = false;
   if (save_timer_.active()) save();
 }
 
@@ -74,9 +78,32 @@ Result<std::unique_ptr<Revocations>> Revocations::open(io::Loop& loop, kube::Cli
 }
 
 void Revocations::start() {
-  nodes_->start();
+  ask_cluster();
   drop_old();
   clean_timer_.start_repeating(kClean);
+}
+
+void Revocations::ask_cluster() {
+  client_.get(kube::kNamespaces, "", "kube-system", [this, alive = alive_](Result<std::string> object) {
+    if (*alive) on_cluster(object);
+  });
+}
+
+void Revocations::on_cluster(const Result<std::string>& object) {
+  std::string uid;
+  if (object) uid = kube::text_at(Json::parse(*object, nullptr, false), "metadata", "uid");
+  const bool tells_nothing = !object && (object.error().code == ErrorCode::kNotFound ||
+                                         object.error().code == ErrorCode::kPermissionDenied);
+  if (!object && !tells_nothing) return ask_timer_.start(kAskAgain);
+  if (!uid.empty() && uid != cluster_) {
+    if (!cluster_.empty()) {
+      EM_LOG(kWarn, "ca", "another Kubernetes API than before: nodes that it does not have are not taken for deleted");
+      known_.clear();
+    }
+    cluster_ = uid;
+    save();
+  }
+  nodes_->start();
 }
 
 int64_t Revocations::now() const {
@@ -92,6 +119,7 @@ Result<> Revocations::load() {
   if (known == nullptr || !known->is_object() || revoked == nullptr || !revoked->is_object()) {
     return fail(ErrorCode::kInvalidArgument, "not a list of revoked certificates: put back a good copy");
   }
+  cluster_ = kube::text_at(json, "cluster");
   for (const auto& [node, from] : known->items()) {
     if (from.is_number_integer()) known_[node] = from.get<int64_t>();
   }
@@ -110,7 +138,7 @@ void Revocations::save() {
   for (const auto& [node, entry] : revoked_) {
     revoked[node] = {{"before", entry.before}, {"until", entry.until}};
   }
-  const Json out{{"known", std::move(known)}, {"revoked", std::move(revoked)}};
+  const Json out{{"cluster", cluster_}, {"known", std::move(known)}, {"revoked", std::move(revoked)}};
   if (auto ok = write_file(options_.path, out.dump(), 0600); !ok) {
     EM_LOG(kError, "ca", "revoked certificates are not on disk: {}", ok.error().message);
     save_timer_.start(kSaveDelay);
@@ -201,8 +229,8 @@ int64_t Revocations::not_before_floor(const std::string& node, bool replaces) co
   return std::max(floor, now() - kBackdateSeconds + kReplaceMargin);
 }
 
-bool Revocations::may_create(const std::string& node) const {
-  return synced_ && !known_.contains(node) && !revoked_.contains(node);
+bool Revocations::may_create(const std::string& node, int64_t not_before) const {
+  return synced_ && !known_.contains(node) && check(node, not_before).has_value();
 }
 
 std::vector<RevokedNode> Revocations::list() const {

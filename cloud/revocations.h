@@ -8,7 +8,9 @@
 // from when on its certificates count ("notBefore"): several clouds of one mesh agree.
 //
 // Kept in a file of the state directory, with the names of the nodes that have certificates: who was deleted
-// while the cloud was down is found when it is back. An entry goes when the last certificate that it could be
+// while the cloud was down is found when it is back. With another API than before (an empty store, another cluster:
+// told by the uid of the namespace kube-system) all nodes would seem deleted: those names are forgotten instead, what
+// is revoked stays so. An entry goes when the last certificate that it could be
 // about has run out and can no longer be renewed; agents need not know it for that long.
 // Threads: one loop.
 #pragma once
@@ -51,9 +53,10 @@ class Revocations {
   Result<> check(const std::string& node, int64_t not_before) const;
   // What a new certificate's notBefore must be at least. `replaces`: those issued so far shall end.
   int64_t not_before_floor(const std::string& node, bool replaces) const;
-  // Whether a Node that is absent may be made for a node that is connected. False while the nodes were not
-  // listed yet, and for one that is thought to be there or was deleted: to make it would undo the deletion.
-  bool may_create(const std::string& node) const;
+  // Whether a Node that is absent may be made for a node that is connected by a certificate with this notBefore.
+  // False while the nodes were not listed yet, and for one that is thought to be there, or whose certificate ended
+  // with its Node: to make it would undo the deletion.
+  bool may_create(const std::string& node, int64_t not_before) const;
   // What agents must know, by name.
   std::vector<RevokedNode> list() const;
 
@@ -65,6 +68,8 @@ class Revocations {
   Revocations(io::Loop& loop, kube::Client& client, RevocationOptions options, obs::Registry& registry);
   Result<> load();
   void save();
+  void ask_cluster();
+  void on_cluster(const Result<std::string>& object);
   void on_node(const kube::Informer::Object& object);
   void on_deleted(const std::string& node);
   void on_synced();
@@ -74,7 +79,9 @@ class Revocations {
   int64_t now() const;
 
   io::Loop& loop_;
+  kube::Client& client_;
   RevocationOptions options_;
+  std::string cluster_;  // which API it is; empty: not known
   std::unordered_map<std::string, int64_t> known_;  // nodes with certificates; from when on they count, 0: unknown
   std::unordered_map<std::string, Entry> revoked_;
   std::function<void()> on_change_;
@@ -82,8 +89,10 @@ class Revocations {
   io::Timer save_timer_;
   io::Timer tell_timer_;
   io::Timer clean_timer_;
+  io::Timer ask_timer_;
   obs::Gauge& entries_;
   std::unique_ptr<kube::Informer> nodes_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace edgemesh::cloud

@@ -144,7 +144,10 @@ Result<> App::open_controllers() {
   mesh_ = std::make_unique<cloud::MeshController>(loop_, client, *hub_, std::move(mesh), registry_);
   cloud::NodeOptions nodes;
   if (!backend_->embedded()) nodes.lease_interval = kLeaseInterval;
-  nodes.may_create = [this](const std::string& node) { return revocations_->may_create(node); };
+  nodes.may_create = [this](const std::string& node) {
+    const auto not_before = hub_->not_before(node);
+    return not_before && revocations_->may_create(node, *not_before);
+  };
   nodes_ = std::make_unique<cloud::NodeController>(loop_, client, std::move(nodes));
   rendezvous_ =
       std::make_unique<cloud::Rendezvous>(loop_, *hub_, cloud::RendezvousOptions{}, registry_);

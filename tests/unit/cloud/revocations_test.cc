@@ -149,18 +149,20 @@ TEST_F(RevocationsTest, WhatANodeWritesOnItselfNeitherBringsBackNorBlocksCertifi
   EXPECT_LE(list_->not_before_floor("a", false), now() + 1);
 }
 
-TEST_F(RevocationsTest, OnlyNodesThatNeverWereAreMade) {
-  node("a", issued_now());
-  EXPECT_TRUE(list_->may_create("b"));
-  EXPECT_FALSE(list_->may_create("a")) << "it is thought to be there";
+TEST_F(RevocationsTest, OnlyNodesWithoutADeletionAreMade) {
+  const int64_t issued = issued_now();
+  node("a", issued);
+  EXPECT_TRUE(list_->may_create("b", issued));
+  EXPECT_FALSE(list_->may_create("a", issued)) << "it is thought to be there";
   erase("a");
-  EXPECT_FALSE(list_->may_create("a")) << "it was deleted";
+  EXPECT_FALSE(list_->may_create("a", issued)) << "it was deleted";
+  EXPECT_TRUE(list_->may_create("a", issued + 10)) << "its certificate is a new one";
   node("b", issued_now());
   list_.reset();
   kube_->erase(kube::kNodes, "", "b");
   auto made = Revocations::open(*loop_, *kube_, options(), registry_);
   ASSERT_TRUE(made);
-  EXPECT_FALSE((*made)->may_create("c")) << "the nodes are not known yet";
+  EXPECT_FALSE((*made)->may_create("c", issued)) << "the nodes are not known yet";
 }
 
 TEST_F(RevocationsTest, WhoRenewsWhileItIsReplacedGainsNothing) {
@@ -185,6 +187,30 @@ TEST_F(RevocationsTest, AllIsKnownAfterARestart) {
   open();
   EXPECT_FALSE(list_->check("a", issued));
   EXPECT_FALSE(list_->check("b", issued));
+}
+
+TEST_F(RevocationsTest, NodesThatAnotherApiDoesNotHaveAreNotTakenForDeleted) {
+  const auto cluster = [this](const std::string& uid) {
+    kube_->put(kube::kNamespaces, {{"metadata", {{"name", "kube-system"}, {"uid", uid}}}});
+  };
+  cluster("one");
+  open();
+  const int64_t issued = issued_now();
+  node("a", issued);
+  node("b", issued);
+  erase("a");
+  list_.reset();
+  kube_->erase(kube::kNodes, "", "b");
+  cluster("two");
+  open();
+  EXPECT_TRUE(list_->check("b", issued));
+  EXPECT_TRUE(list_->may_create("b", issued)) << "its next report makes its Node";
+  EXPECT_FALSE(list_->check("a", issued)) << "what was revoked stays so";
+  node("c", issued);
+  list_.reset();
+  kube_->erase(kube::kNodes, "", "c");
+  open();
+  EXPECT_FALSE(list_->check("c", issued)) << "the same API as before";
 }
 
 TEST_F(RevocationsTest, AListThatCannotBeReadStopsTheStart) {
