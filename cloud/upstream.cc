@@ -228,6 +228,7 @@ void Upstream::on_node(const RequestPtr& r) {
     if (!own || !r->content.is_object() || text_at(at(r->content, "metadata"), "name") != r->name) {
       return refuse(*r, true);
     }
+    if (options_.may_create && !options_.may_create(r->node)) return refuse(*r, true);
     Json object = r->content;
     object["apiVersion"] = "v1";
     object["kind"] = "Node";
@@ -269,6 +270,7 @@ void Upstream::on_node_status(const RequestPtr& r) {
   if (r->operation() == "insert") {
     Json object = r->content;
     if (!has_metadata(object)) return refuse(*r, false);
+    if (options_.may_create && !options_.may_create(r->node)) return refuse(*r, false);
     object["apiVersion"] = "v1";
     object["kind"] = "Node";
     object["metadata"]["name"] = r->name;

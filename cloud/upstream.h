@@ -7,6 +7,7 @@
 // Threads: one loop.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -20,6 +21,8 @@ namespace edgemesh::cloud {
 
 struct UpstreamOptions {
   size_t max_in_flight = 64;  // a node
+  // Whether a Node that is absent may be made, as Revocations::may_create; empty: always.
+  std::function<bool(const std::string& node)> may_create;
 };
 
 class Upstream {

@@ -107,6 +107,10 @@ void add_cluster(All* all) {
                                {"get", "patch", "update"}});
   add(all, kube::kLeases, {}, {}, false, {});
   add(all, kube::kEndpointSlices, {}, {}, false, {});
+  // KubeEdge's: what nodes have confirmed (cloud/edge).
+  add(all, {"reliablesyncs.kubeedge.io", "v1alpha1", "objectsyncs", "ObjectSync", true}, {}, {}, true, {});
+  add(all, {"reliablesyncs.kubeedge.io", "v1alpha1", "clusterobjectsyncs", "ClusterObjectSync", false}, {},
+      {}, true, {});
   const std::string kNetworking = "networking.k8s.io";
   add(all, {kNetworking, "v1", "ingressclasses", "IngressClass", false}, {}, {}, false, {});
   add(all, {kNetworking, "v1", "ingresses", "Ingress", true}, {"ing"}, {}, true, {});

@@ -95,7 +95,8 @@ void ReliableSender::put(const std::string& node, const ObjectRef& ref, const st
   if (it == nodes_.end()) return;  // it gets what it lacks when it connects
   const auto [at, fresh] = it->second.items.try_emplace(ref.uid);
   Item& item = at->second;
-  if (fresh) item.ref = ref;
+  // Always: what a node said that it holds may have named it otherwise.
+  item.ref = ref;
   item.version = version;
   item.deletion = deletion;
   if (fresh) {

@@ -144,14 +144,17 @@ Result<> App::open_controllers() {
   mesh_ = std::make_unique<cloud::MeshController>(loop_, client, *hub_, std::move(mesh), registry_);
   cloud::NodeOptions nodes;
   if (!backend_->embedded()) nodes.lease_interval = kLeaseInterval;
-  nodes.may_create = [this](const std::string& node) {
+  const auto nodes_may_create = [this](const std::string& node) {
     const auto not_before = hub_->not_before(node);
     return not_before && revocations_->may_create(node, *not_before);
   };
+  nodes.may_create = nodes_may_create;
   nodes_ = std::make_unique<cloud::NodeController>(loop_, client, std::move(nodes));
   rendezvous_ =
       std::make_unique<cloud::Rendezvous>(loop_, *hub_, cloud::RendezvousOptions{}, registry_);
-  upstream_ = std::make_unique<cloud::Upstream>(client, *hub_);
+  cloud::UpstreamOptions upstream;
+  upstream.may_create = nodes_may_create;
+  upstream_ = std::make_unique<cloud::Upstream>(client, *hub_, std::move(upstream));
   edge_ = std::make_unique<cloud::EdgeController>(loop_, client, *hub_,
                                                   cloud::EdgeController::Options{}, registry_);
   dispatcher_ = std::make_unique<cloud::Dispatcher>(

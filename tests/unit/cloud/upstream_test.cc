@@ -80,6 +80,22 @@ class UpstreamTest : public ::testing::Test {
   int asked_ = 0;
 };
 
+TEST_F(UpstreamTest, ANodeThatWasDeletedDoesNotMakeItselfAgain) {
+  bool may = false;
+  UpstreamOptions options;
+  options.may_create = [&](const std::string&) { return may; };
+  upstream_ = std::make_unique<Upstream>(*kube_, link_, options);
+  dispatcher_ = std::make_unique<Dispatcher>(
+      Dispatcher::Parts{link_, *mesh_, *nodes_, *rendezvous_, *upstream_, "CA PEM"}, registry_);
+  const Json node{{"metadata", {{"name", "edge-1"}}}};
+  EXPECT_EQ(answer("insert", "null/node/edge-1", node)["Err"]["ErrStatus"]["code"], 403);
+  EXPECT_EQ(answer("insert", "default/nodestatus/edge-1", node)["ErrStatus"]["code"], 403);
+  EXPECT_EQ(kube_->find(kube::kNodes, "", "edge-1"), nullptr);
+  may = true;
+  EXPECT_TRUE(answer("insert", "null/node/edge-1", node)["Err"].is_null());
+  EXPECT_NE(kube_->find(kube::kNodes, "", "edge-1"), nullptr);
+}
+
 TEST_F(UpstreamTest, InsertsQueriesAndUpdatesItsNode) {
   const Json node{{"metadata", {{"name", "edge-1"}, {"labels", {{"a", "b"}}}}},
                   {"status", Json::object()}};
