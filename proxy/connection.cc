@@ -87,51 +87,32 @@ void Connection::tell_service(std::string_view ns, std::string_view name, uint16
   const auto* service = telemetry->service(ns, name, port, node);
   if (service == nullptr) return;
   scope_ = service->scope;
-  stats_destination_ = service->destination;
-  inbound_ = !peer.empty();
-  stats_source_ = inbound_ ? telemetry->source_node(peer) : telemetry->source_of(nullptr, true);
+  const bool inbound = !peer.empty();
+  tally_.destination = service->destination;
+  tally_.source = inbound ? telemetry->source_node(peer) : telemetry->source_of(nullptr, true);
+  tally_.reporter = inbound ? StatsReporter::kDestination : StatsReporter::kSource;
+  tally_.security = inbound ? StatsSecurity::kMutualTls : StatsSecurity::kUnknown;
   auto& timer = worker_.progress_timer_;
   if (timer == nullptr)
     timer = std::make_unique<io::Timer>(worker_.loop, [w = &worker_] { w->tell_progress(); });
   if (!timer->active()) timer->start(kProgressEvery);
 }
 
+// The other node's side of it counts as traffic of the service; on the inbound side it would count
+// twice.
+TrafficScope* Connection::own_scope() const {
+  return tally_.reporter == StatsReporter::kSource ? scope_.get() : nullptr;
+}
+
 void Connection::tell_progress() {
   if (scope_ == nullptr) return;
-  TrafficScope::Bytes bytes;
-  bytes.received = bytes_to_upstream() - told_received_;
-  bytes.sent = bytes_to_client() - told_sent_;
-  bytes.opened = told_open_ ? 0 : 1;
-  if (told_open_ && bytes.received == 0 && bytes.sent == 0) return;
-  told_open_ = true;
-  told_received_ += bytes.received;
-  told_sent_ += bytes.sent;
-  TcpRecord record;
-  record.source = stats_source_;
-  record.destination = stats_destination_;
-  record.reporter = inbound_ ? StatsReporter::kDestination : StatsReporter::kSource;
-  record.security = inbound_ ? StatsSecurity::kMutualTls : StatsSecurity::kUnknown;
-  record.opened = bytes.opened;
-  record.sent = bytes.sent;
-  record.received = bytes.received;
-  worker_.telemetry->requests()->record(record);
-  // The other node's side of it counts as traffic of the service; here it would count twice.
-  if (!inbound_) scope_->record(worker_.telemetry->index(), bytes);
+  tally_.progress(*worker_.telemetry, bytes_to_upstream(), bytes_to_client(), {own_scope()});
 }
 
 void Connection::tell_end(EndReason reason) {
   if (scope_ == nullptr) return;
   tell_progress();
-  TcpRecord record;
-  record.source = stats_source_;
-  record.destination = stats_destination_;
-  record.reporter = inbound_ ? StatsReporter::kDestination : StatsReporter::kSource;
-  record.security = inbound_ ? StatsSecurity::kMutualTls : StatsSecurity::kUnknown;
-  record.flags = flags_of_end(reason);
-  record.closed = 1;
-  worker_.telemetry->requests()->record(record);
-  if (!inbound_)
-    scope_->record(worker_.telemetry->index(), TrafficScope::Bytes{.closed = 1});
+  tally_.end(*worker_.telemetry, flags_of_end(reason), {own_scope()});
 }
 
 bool Connection::logs() const {

@@ -12,7 +12,7 @@
 #include "p2p/mesh.h"
 #include "proxy/l4_pump.h"
 #include "proxy/options.h"
-#include "proxy/telemetry/telemetry.h"
+#include "proxy/telemetry/tcp_tally.h"
 #include "proxy/worker_metrics.h"
 
 namespace edgemesh::proxy {
@@ -24,7 +24,7 @@ struct Handover {
   io::Fd fd;
   SockAddr source;
   SockAddr destination;
-  std::string early;  // what the client had sent
+  std::string early;                          // what the client had sent
   std::vector<discovery::EndpointKey> tried;  // endpoints that failed
   Error last;                                 // of the last of them
   TimePoint opened{};
@@ -50,7 +50,7 @@ struct WorkerContext : PumpContext {
   std::function<void(Handover)> hand_over;
   // Offered each captured connection first; true: it was taken. Null: all are forwarded as bytes.
   std::function<bool(io::Fd& fd, const SockAddr& peer, const SockAddr& destination)> take_http;
-  std::function<void()> on_empty;  // while draining: the last connection ended
+  std::function<void()> on_empty;        // while draining: the last connection ended
   WorkerTelemetry* telemetry = nullptr;  // null: nothing is told
 
   size_t connections = 0;
@@ -106,6 +106,7 @@ class Connection : public Pump {
   // To the metrics: what was moved since the last time; the end.
   void tell_progress();
   void tell_end(EndReason reason);
+  TrafficScope* own_scope() const;
 
   WorkerContext& worker_;
   Connection* previous_ = nullptr;
@@ -114,9 +115,7 @@ class Connection : public Pump {
   SockAddr destination_;
   TimePoint opened_;
   int32_t connect_us_ = -1;
-  bool told_open_ = false, inbound_ = false;
-  LabelSetId stats_source_ = kUnknownPeer, stats_destination_ = kUnknownPeer;
-  uint64_t told_received_ = 0, told_sent_ = 0;
+  TcpTally tally_;
   TrafficScopePtr scope_;  // null: nothing is told
   io::Timer timer_;
 };

@@ -40,8 +40,11 @@ void TcpConnection::begin() {
   facts_.tls = start_.client.tls;
   facts_.random = listener_.worker().l7.random().next();
   if (WorkerTelemetry* telemetry = listener_.worker().l7.telemetry()) {
-    const bool inbound = reporter_of(start_.runtime->spec->direction) == StatsReporter::kDestination;
-    source_ = telemetry->source_of(facts_.identity, !inbound);
+    const auto direction = start_.runtime->spec->direction;
+    tally_.reporter = reporter_of(direction);
+    tally_.security = security_of(direction, facts_.identity);
+    tally_.source =
+        telemetry->source_of(facts_.identity, tally_.reporter == StatsReporter::kSource);
   }
   if (start_.chain->rbac != nullptr && !start_.chain->rbac->check(facts_).allowed) {
     listener_.worker().l7.stats().rbac_denied.add();
@@ -90,8 +93,9 @@ void TcpConnection::try_next() {
   }
   host_ = HostRef(host);
   tried_.push_back(host);
-  if (auto* telemetry = worker.telemetry(); telemetry != nullptr && telemetry->requests() != nullptr)
-    destination_ = destination_of(*telemetry, *host);
+  if (auto* telemetry = worker.telemetry();
+      telemetry != nullptr && telemetry->requests() != nullptr)
+    tally_.destination = destination_of(*telemetry, *host);
   ticket_ = RequestTicket();
   ticket_ = RequestTicket::take(*host, model::RequestPriority::kDefault);
   if (!ticket_) return on_pump_end(EndReason::kTooMany, nullptr);
@@ -121,7 +125,7 @@ void TcpConnection::on_upstream_connected() {
   timer_.stop();
   if (idle > Duration::zero() || whole > Duration::zero())
     timer_.start(idle > Duration::zero() && (whole <= Duration::zero() || idle < whole) ? idle
-                                                                                      : whole);
+                                                                                        : whole);
   std::unique_ptr<Buffer> early;
   if (!start_.early.empty()) {
     early = context_.buffers.take(start_.early.size());
@@ -134,8 +138,7 @@ void TcpConnection::on_upstream_connected() {
 
 void TcpConnection::on_timer() {
   L7Worker& worker = listener_.worker().l7;
-  if (!pumping())
-    return fail_attempt(Error{ErrorCode::kTimeout, "no connection in time", 0});
+  if (!pumping()) return fail_attempt(Error{ErrorCode::kTimeout, "no connection in time", 0});
   const TimePoint now = worker.loop().now();
   const Duration idle = spec().idle_timeout, whole = spec().max_duration;
   if (idle > Duration::zero() && now - last_active() >= idle)
@@ -151,46 +154,20 @@ void TcpConnection::on_timer() {
 void TcpConnection::tell_progress() {
   WorkerTelemetry* telemetry = listener_.worker().l7.telemetry();
   if (telemetry == nullptr || telemetry->requests() == nullptr) return;
-  TrafficScope::Bytes bytes;
-  bytes.received = bytes_to_upstream() - told_received_;
-  bytes.sent = bytes_to_client() - told_sent_;
-  bytes.opened = told_open_ ? 0 : 1;
-  if (told_open_ && bytes.received == 0 && bytes.sent == 0) return;
-  told_open_ = true;
-  told_received_ += bytes.received;
-  told_sent_ += bytes.sent;
-  TcpRecord record;
-  record.source = source_;
-  record.destination = destination_;
-  record.reporter = reporter_of(start_.runtime->spec->direction);
-  record.security = security_of(start_.runtime->spec->direction, facts_.identity);
-  record.opened = bytes.opened;
-  record.sent = bytes.sent;
-  record.received = bytes.received;
-  telemetry->requests()->record(record);
-  if (cluster_) telemetry_of(*telemetry, *cluster_).scope->record(telemetry->index(), bytes);
-  if (start_.chain->told.listener != nullptr)
-    start_.chain->told.listener->record(telemetry->index(), bytes);
+  tally_.progress(*telemetry, bytes_to_upstream(), bytes_to_client(),
+                  {cluster_scope(*telemetry), start_.chain->told.listener.get()});
+}
+
+TrafficScope* TcpConnection::cluster_scope(WorkerTelemetry& telemetry) const {
+  return cluster_ ? telemetry_of(telemetry, *cluster_).scope.get() : nullptr;
 }
 
 void TcpConnection::tell_end(EndReason reason, const Error* error) {
   WorkerTelemetry& telemetry = *listener_.worker().l7.telemetry();
   const uint32_t flags = flags_of_end(reason);
   tell_progress();
-  if (telemetry.requests() != nullptr) {
-    TcpRecord record;
-    record.source = source_;
-    record.destination = destination_;
-    record.reporter = reporter_of(start_.runtime->spec->direction);
-    record.security = security_of(start_.runtime->spec->direction, facts_.identity);
-    record.flags = flags;
-    record.closed = 1;
-    telemetry.requests()->record(record);
-    const TrafficScope::Bytes closed{.closed = 1};
-    if (cluster_) telemetry_of(telemetry, *cluster_).scope->record(telemetry.index(), closed);
-    if (start_.chain->told.listener != nullptr)
-      start_.chain->told.listener->record(telemetry.index(), closed);
-  }
+  if (telemetry.requests() != nullptr)
+    tally_.end(telemetry, flags, {cluster_scope(telemetry), start_.chain->told.listener.get()});
   if (start_.chain->told.log == nullptr) return;
   const auto took = listener_.worker().l7.loop().now() - opened_;
   LogFacts log;

@@ -11,7 +11,7 @@
 #include "proxy/l4_pump.h"
 #include "proxy/listener/worker_listener.h"
 #include "proxy/route/facts.h"
-#include "proxy/telemetry/telemetry.h"
+#include "proxy/telemetry/tcp_tally.h"
 #include "proxy/upstream/outlier.h"
 
 namespace edgemesh::proxy {
@@ -43,6 +43,7 @@ class TcpConnection final : public Pump, public ListNode<TcpConnection> {
   void fail_attempt(const Error& error);
   void on_timer();
   void tell_end(EndReason reason, const Error* error);
+  TrafficScope* cluster_scope(WorkerTelemetry& telemetry) const;
   const model::TcpChain& spec() const {
     return std::get<model::TcpChain>(start_.chain->chain->network);
   }
@@ -56,9 +57,7 @@ class TcpConnection final : public Pump, public ListNode<TcpConnection> {
   const model::WeightedCluster* choice_ = nullptr;
   std::vector<const Host*> tried_;
   bool has_connection_ = false;  // of the cluster's limit
-  LabelSetId source_ = kUnknownPeer, destination_ = kUnknownPeer;
-  uint64_t told_received_ = 0, told_sent_ = 0;
-  bool told_open_ = false;
+  TcpTally tally_;
   TimePoint opened_;
   io::Timer timer_;
 };
