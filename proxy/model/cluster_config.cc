@@ -2,11 +2,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <fstream>
-#include <sstream>
 
 #include "core/config/reader.h"
 #include "proxy/model/cluster.h"
+#include "proxy/model/config_read.h"
 
 namespace edgemesh::proxy::model {
 
@@ -19,7 +18,6 @@ using std::chrono::seconds;
 
 constexpr Duration kMaxTime = hours(24 * 365);
 constexpr uint32_t kMaxLimit = UINT32_MAX;
-constexpr std::streamoff kMaxPemBytes = 1 << 20;
 
 void read_real(Reader& reader, std::string_view key, double* out, double min, double max) {
   std::string text;
@@ -285,27 +283,11 @@ void read_check(Reader reader, HealthCheck& out) {
   reader.read("expect", &out.expect);
 }
 
-void read_pem(Reader& reader, std::string_view inline_key, std::string_view file_key,
-              std::string* pem, std::string* file) {
-  reader.read(inline_key, pem);
-  reader.read(file_key, file);
-  if (file->empty()) return;
-  if (!pem->empty())
-    return reader.reject(file_key, fmt::format("and {} are both given", inline_key));
-  std::ifstream in(*file, std::ios::binary | std::ios::ate);
-  if (!in || in.tellg() > kMaxPemBytes)
-    return reader.reject(file_key, fmt::format("cannot read {} (or more than 1 MiB)", *file));
-  in.seekg(0);
-  std::ostringstream text;
-  text << in.rdbuf();
-  *pem = text.str();
-}
-
 void read_tls(Reader reader, TlsOrigination& out) {
   reader.read("sni", &out.sni);
-  read_pem(reader, "ca", "caFile", &out.ca_pem, &out.ca_file);
-  read_pem(reader, "cert", "certFile", &out.cert_pem, &out.cert_file);
-  read_pem(reader, "key", "keyFile", &out.key_pem, &out.key_file);
+  read_text_or_file(reader, "ca", "caFile", &out.ca_pem, &out.ca_file);
+  read_text_or_file(reader, "cert", "certFile", &out.cert_pem, &out.cert_file);
+  read_text_or_file(reader, "key", "keyFile", &out.key_pem, &out.key_file);
   if (out.cert_pem.empty() != out.key_pem.empty())
     reader.reject(out.cert_pem.empty() ? "key" : "cert", "certificate and key go together");
   reader.read("alpn", &out.alpn);
