@@ -47,7 +47,8 @@ Result<AccessLogger::Log> AccessLogger::make_log(const model::AccessLog& spec,
   size_t names = 0;
   for (const auto& [name, format] : spec.json) {
     Member member;
-    member.before = log.members.empty() ? "{\"" : ",\"";
+    member.before += log.members.empty() ? '{' : ',';
+    member.before += '"';
     append_json(name, &member.before);
     member.before += "\":";
     EM_TRY(member.format, Format::make(format));

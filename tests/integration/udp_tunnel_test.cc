@@ -222,7 +222,7 @@ TEST_P(UdpTunnelTest, AnUnreachablePortIsLeftForTheNextEndpoint) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Paths, UdpTunnelTest, ::testing::Values("direct", "punched"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& path) { return std::string(path.param); });
 
 }  // namespace
 }  // namespace edgemesh::proxy::testing_parts

@@ -45,7 +45,8 @@ std::span<const uint8_t> bytes(const std::string& text) {
 
 std::string sample(size_t size) {
   std::string text;
-  for (size_t i = 0; text.size() < size; ++i) text += "line " + std::to_string(i * 7919 % 1000) + "\n";
+  for (size_t i = 0; text.size() < size; ++i)
+    text += "line " + std::to_string(i * 7919 % 1000) + "\n";
   text.resize(size);
   return text;
 }
@@ -77,8 +78,9 @@ TEST_P(Encoding, AnEncoderIsUsedAgain) {
     const std::string text = sample(200'000 + static_cast<size_t>(round));
     std::vector<uint8_t> coded;
     // One that was given back in the middle of a body starts anew.
-    if (round == 1) ASSERT_TRUE(encoder->encode(bytes(sample(500)), false, &coded));
-    if (round != 1) {
+    if (round == 1) {
+      ASSERT_TRUE(encoder->encode(bytes(sample(500)), false, &coded));
+    } else {
       ASSERT_TRUE(encoder->encode(bytes(text), true, &coded));
       EXPECT_EQ(decode(GetParam(), coded), text);
     }
