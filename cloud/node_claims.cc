@@ -5,6 +5,7 @@
 #include "cloud/node_controller.h"
 #include "core/base/log.h"
 #include "kube/json_util.h"
+#include "kube/time.h"
 
 namespace edgemesh::cloud {
 namespace {
@@ -14,11 +15,13 @@ using Json = nlohmann::json;
 constexpr int kMaxTries = 5;  // against others who write the same Node, its kubelet for one
 
 Error taken(const std::string& node) {
-  return {.code = ErrorCode::kAlreadyExists,
-          .message = fmt::format(
-              "node '{0}' has joined already. If it is gone for good or lost its certificate: 'kubectl "
-              "delete node {0}', or join with a token of 'edgemesh-cloud token create --node {0} --replace'",
-              node)};
+  return {
+      .code = ErrorCode::kAlreadyExists,
+      .message = fmt::format(
+          "node '{0}' has joined already. If it is gone for good or lost its certificate: 'kubectl "
+          "delete node {0}', or join with a token of 'edgemesh-cloud token create --node {0} "
+          "--replace'",
+          node)};
 }
 
 }  // namespace
@@ -37,7 +40,7 @@ NodeClaims::~NodeClaims() {
 }
 
 std::string NodeClaims::annotation(const NodeClaim& claim) const {
-  Json out{{"key", claim.key_hash}, {"issued", rfc3339(clock_.wall_now())}};
+  Json out{{"key", claim.key_hash}, {"issued", kube::rfc3339(clock_.wall_now())}};
   if (claim.not_before > 0) out["notBefore"] = claim.not_before;
   return out.dump();
 }
@@ -53,7 +56,8 @@ void NodeClaims::claim(NodeClaim claim, Done done) {
 
 void NodeClaims::look(std::shared_ptr<Attempt> attempt) {
   if (++attempt->tries > kMaxTries) {
-    return attempt->done(fail(ErrorCode::kUnavailable, "node '{}' is being changed by others; try again",
+    return attempt->done(fail(ErrorCode::kUnavailable,
+                              "node '{}' is being changed by others; try again",
                               attempt->claim.node));
   }
   const std::string node = attempt->claim.node;
@@ -97,7 +101,8 @@ void NodeClaims::on_node(std::shared_ptr<Attempt> attempt, Result<std::string> o
 void NodeClaims::on_written(std::shared_ptr<Attempt> attempt, Result<std::string> result) {
   if (result) return attempt->done({});
   const ErrorCode code = result.error().code;
-  if (code == ErrorCode::kAlreadyExists || code == ErrorCode::kConflict || code == ErrorCode::kNotFound) {
+  if (code == ErrorCode::kAlreadyExists || code == ErrorCode::kConflict ||
+      code == ErrorCode::kNotFound) {
     return look(std::move(attempt));
   }
   attempt->done(fail(result.error()));

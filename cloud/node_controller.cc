@@ -1,11 +1,11 @@
 #include "cloud/node_controller.h"
 
 #include <algorithm>
-#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "core/base/log.h"
 #include "core/base/net_addr.h"
+#include "kube/time.h"
 
 namespace edgemesh::cloud {
 namespace {
@@ -50,24 +50,11 @@ Json ready_condition(const Json& object) {
 // Whether another program keeps the condition. What says Unknown is nobody's: its keeper is gone.
 bool kept_by_another(const Json& ready) {
   const Json reason = at(ready, "reason");
-  return ready.is_object() && at(ready, "status") != "Unknown" && reason.is_string() && reason != Json("") &&
-         reason != kConnectedReason && reason != kGoneReason;
+  return ready.is_object() && at(ready, "status") != "Unknown" && reason.is_string() &&
+         reason != Json("") && reason != kConnectedReason && reason != kGoneReason;
 }
 
 }  // namespace
-
-std::string rfc3339(std::chrono::system_clock::time_point time, bool micros) {
-  const auto us =
-      std::chrono::duration_cast<std::chrono::microseconds>(time.time_since_epoch()).count();
-  const std::time_t seconds = us / 1'000'000;
-  std::tm tm{};
-  ::gmtime_r(&seconds, &tm);
-  char text[32];
-  const size_t n = std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
-  std::string out(text, n);
-  if (micros) out += fmt::format(".{:06}", us % 1'000'000);
-  return out + "Z";
-}
 
 NodeController::NodeController(io::Loop& loop, kube::Client& client, NodeOptions options)
     : loop_(loop),
@@ -76,8 +63,8 @@ NodeController::NodeController(io::Loop& loop, kube::Client& client, NodeOptions
       tick_timer_(loop, [this] { tick(); }),
       lease_timer_(loop, [this] { renew_leases(); }) {
   if (options_.lease_interval > Duration::zero()) {
-    leases_ = std::make_unique<NodeLeases>(loop, client,
-                                           NodeLeases::Options{.lifetime = 4 * options_.lease_interval});
+    leases_ = std::make_unique<NodeLeases>(
+        loop, client, NodeLeases::Options{.lifetime = 4 * options_.lease_interval});
   }
 }
 
@@ -222,7 +209,7 @@ Json NodeController::wanted_meta(const std::string& node, const State& state) co
 }
 
 Json NodeController::wanted_status(const State& state) const {
-  const std::string now = rfc3339(loop_.clock().wall_now());
+  const std::string now = kube::rfc3339(loop_.clock().wall_now());
   Json condition{{"type", "Ready"},
                  {"status", state.connected ? "True" : "Unknown"},
                  {"reason", state.connected ? kConnectedReason : kGoneReason},

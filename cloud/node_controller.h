@@ -42,7 +42,8 @@ class NodeController {
  public:
   NodeController(io::Loop& loop, kube::Client& client, NodeOptions options);
   ~NodeController();
-  // Also finds nodes that an earlier run, or another cloud, left as Ready and that do not come back.
+  // Also finds nodes that an earlier run, or another cloud, left as Ready and that do not come
+  // back.
   void start();
   void on_connected(const std::string& node);
   void on_disconnected(const std::string& node);
@@ -92,8 +93,5 @@ class NodeController {
   io::Timer lease_timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
-
-// "2026-11-23T05:00:00Z", and with microseconds for MicroTime fields.
-std::string rfc3339(std::chrono::system_clock::time_point time, bool micros = false);
 
 }  // namespace edgemesh::cloud

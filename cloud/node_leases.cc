@@ -1,11 +1,11 @@
 #include "cloud/node_leases.h"
 
-#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "cloud/node_controller.h"
 #include "core/base/log.h"
 #include "kube/json_util.h"
+#include "kube/time.h"
 
 namespace edgemesh::cloud {
 namespace {
@@ -17,9 +17,8 @@ constexpr Duration kSayEvery = std::chrono::minutes(1);
 
 // Unix seconds of an RFC 3339 time in UTC, as Kubernetes writes them; 0: unreadable.
 int64_t seconds_of(const std::string& text) {
-  std::tm parts{};
-  if (::strptime(text.c_str(), "%Y-%m-%dT%H:%M:%S", &parts) == nullptr) return 0;
-  return ::timegm(&parts);
+  const auto time = kube::parse_rfc3339(text);
+  return time ? std::chrono::system_clock::to_time_t(*time) : 0;
 }
 
 }  // namespace
@@ -51,7 +50,7 @@ void NodeLeases::send(const std::string& node) {
   const auto lifetime = std::chrono::duration_cast<std::chrono::seconds>(options_.lifetime).count();
   const Json spec{{"holderIdentity", node},
                   {"leaseDurationSeconds", lifetime},
-                  {"renewTime", rfc3339(loop_.clock().wall_now(), true)}};
+                  {"renewTime", kube::rfc3339(loop_.clock().wall_now(), true)}};
   auto renewed = [this, alive = alive_, node, spec](Result<std::string> result) {
     if (!*alive) return;
     if (result || result.error().code != ErrorCode::kNotFound) return finish(node, result);
@@ -66,8 +65,8 @@ void NodeLeases::send(const std::string& node) {
                      if (*alive) finish(node, there ? Result<std::string>("") : made);
                    });
   };
-  client_.patch(kube::kLeases, kNamespace, node, kube::PatchKind::kMerge, Json{{"spec", spec}}.dump(),
-                {}, std::move(renewed));
+  client_.patch(kube::kLeases, kNamespace, node, kube::PatchKind::kMerge,
+                Json{{"spec", spec}}.dump(), {}, std::move(renewed));
 }
 
 void NodeLeases::finish(const std::string& node, const Result<std::string>& result) {
@@ -94,9 +93,9 @@ NodeLeases::Sign NodeLeases::judge(const std::string& node, const Result<std::st
   const auto it = seen_.find(node);
   const bool asked_before = it != seen_.end();
   const bool moved = asked_before && it->second != renewed;
-  const auto now = std::chrono::duration_cast<std::chrono::seconds>(
-                       loop_.clock().wall_now().time_since_epoch())
-                       .count();
+  const auto now =
+      std::chrono::duration_cast<std::chrono::seconds>(loop_.clock().wall_now().time_since_epoch())
+          .count();
   const auto lifetime = std::chrono::duration_cast<std::chrono::seconds>(options_.lifetime).count();
   const int64_t age = now - seconds_of(renewed);
   if (moved || (!asked_before && age >= -lifetime && age < lifetime)) {
@@ -112,14 +111,15 @@ NodeLeases::Sign NodeLeases::judge(const std::string& node, const Result<std::st
 }
 
 void NodeLeases::ask(const std::string& node, UniqueFunction<void(Result<Sign>)> done) {
-  client_.get(kube::kLeases, kNamespace, node,
-              [this, alive = alive_, node, done = std::move(done)](Result<std::string> lease) mutable {
-                if (!*alive) return;
-                if (!lease && lease.error().code != ErrorCode::kNotFound) {
-                  return done(fail(lease.error()));
-                }
-                done(judge(node, lease));
-              });
+  client_.get(
+      kube::kLeases, kNamespace, node,
+      [this, alive = alive_, node, done = std::move(done)](Result<std::string> lease) mutable {
+        if (!*alive) return;
+        if (!lease && lease.error().code != ErrorCode::kNotFound) {
+          return done(fail(lease.error()));
+        }
+        done(judge(node, lease));
+      });
 }
 
 }  // namespace edgemesh::cloud

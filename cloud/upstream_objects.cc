@@ -1,6 +1,8 @@
 // Shapes of replies and checks on objects, for Upstream.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "cloud/edge/pod_view.h"
 #include "cloud/upstream.h"
 
 namespace edgemesh::cloud {
@@ -41,29 +43,6 @@ std::string lower(std::string text) {
   return text;
 }
 
-// Where a pod's spec names other objects: {"configMap": {"name": ...}} and so on, at any depth.
-bool refers(const Json& value, const std::vector<std::pair<std::string, std::string>>& places,
-            std::string_view name, int depth) {
-  if (depth > 32) return false;
-  if (value.is_array()) {
-    for (const Json& item : value) {
-      if (refers(item, places, name, depth + 1)) return true;
-    }
-    return false;
-  }
-  if (!value.is_object()) return false;
-  for (const auto& [key, item] : value.items()) {
-    for (const auto& [parent, field] : places) {
-      if (key != parent) continue;
-      for (const Json& one : item.is_array() ? item : Json::array({item})) {
-        if (one.is_object() && one.contains(field) && one[field] == name) return true;
-      }
-    }
-    if (refers(item, places, name, depth + 1)) return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 Json error_status(const Error& error, const kube::ResourceType& type, std::string_view name) {
@@ -84,16 +63,10 @@ Json error_status(const Error& error, const kube::ResourceType& type, std::strin
 }
 
 bool pod_refers_to(const Json& pod, const kube::ResourceType& type, std::string_view name) {
-  static const std::vector<std::pair<std::string, std::string>> kConfigMapPlaces{
-      {"configMap", "name"}, {"configMapRef", "name"}, {"configMapKeyRef", "name"}};
-  static const std::vector<std::pair<std::string, std::string>> kSecretPlaces{
-      {"secret", "secretName"},
-      {"secret", "name"},
-      {"secretRef", "name"},
-      {"secretKeyRef", "name"},
-      {"imagePullSecrets", "name"}};
-  if (!pod.is_object() || !pod.contains("spec")) return false;
-  return refers(pod["spec"], type == kube::kConfigMaps ? kConfigMapPlaces : kSecretPlaces, name, 0);
+  const std::vector<PodReference> all = pod_references(pod);
+  return std::any_of(all.begin(), all.end(), [&](const PodReference& reference) {
+    return *reference.type == type && reference.name == name;
+  });
 }
 
 }  // namespace edgemesh::cloud

@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "kube/json_util.h"
 #include "kube/types.h"
@@ -206,10 +207,23 @@ std::string to_text(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
-uint64_t resource_version_number(std::string_view text) {
+namespace {
+std::optional<uint64_t> whole_number(std::string_view text) {
   uint64_t value = 0;
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size() ? value : 0;
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+}  // namespace
+
+uint64_t resource_version_number(std::string_view text) {
+  return whole_number(text).value_or(0);
+}
+
+bool version_at_least(std::string_view a, std::string_view b) {
+  const auto left = whole_number(a);
+  const auto right = whole_number(b);
+  return left && right ? *left >= *right : a == b;
 }
 
 Result<Meta> parse_meta(const json& object) {

@@ -31,6 +31,9 @@ Result<Meta> parse_meta(std::string_view json_text);
 
 // metadata.resourceVersion as a number; 0 for none.
 uint64_t resource_version_number(std::string_view text);
+// Versions are opaque, but KubeEdge and we compare them as the numbers that they are. True when `a`
+// is not older than `b`; two that are no numbers only when they are the same.
+bool version_at_least(std::string_view a, std::string_view b);
 
 struct ServicePort {
   std::string name;

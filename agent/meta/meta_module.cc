@@ -1,11 +1,11 @@
 #include "agent/meta/meta_module.h"
 
-#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "agent/hub_client.h"
 #include "core/base/log.h"
 #include "kube/json_util.h"
+#include "kube/objects.h"
 
 namespace edgemesh::agent {
 namespace {
@@ -22,31 +22,7 @@ bool is_kind(std::string_view word) {
   return false;
 }
 
-// Is `have` newer than `got`? Versions that are no numbers cannot be compared: what came last
-// counts.
-bool newer(std::string_view have, std::string_view got) {
-  uint64_t left = 0, right = 0;
-  const auto a = std::from_chars(have.data(), have.data() + have.size(), left);
-  const auto b = std::from_chars(got.data(), got.data() + got.size(), right);
-  return a.ec == std::errc() && b.ec == std::errc() && left > right;
-}
-
 }  // namespace
-
-std::string MetaKey::resource() const {
-  return fmt::format("{}/{}/{}", ns.empty() ? "null" : ns, kind, name);
-}
-
-bool MetaKey::parse(std::string_view resource, MetaKey* out) {
-  const size_t first = resource.find('/');
-  const size_t second = first == std::string_view::npos ? first : resource.find('/', first + 1);
-  if (second == std::string_view::npos || first == 0) return false;
-  out->ns = resource.substr(0, first);
-  out->kind = resource.substr(first + 1, second - first - 1);
-  out->name = resource.substr(second + 1);
-  if (out->ns == "null") out->ns.clear();
-  return !out->name.empty() && out->name.find('/') == std::string::npos;
-}
 
 MetaModule::MetaModule(io::Loop& loop, Metastore& store, obs::Registry& registry)
     : loop_(loop),
@@ -112,7 +88,7 @@ void MetaModule::send_inventory() {
   Json objects = Json::array();
   for (const auto& [key, entry] : index_) {
     objects.push_back(
-        {{"resource", key.resource()}, {"uid", entry.uid}, {"resourceVersion", entry.version}});
+        {{"resource", key.text()}, {"uid", entry.uid}, {"resourceVersion", entry.version}});
   }
   auto sent = bus_->send(kHubModule, bus::make_message(kMetaModule, "mesh", "get", "objects",
                                                        kube::to_text({{"objects", objects}})));
@@ -160,7 +136,7 @@ void MetaModule::on_change(bus::Message message, MetaKey key) {
 // Puts it into the store and the index, when it is news. False: it does not fit.
 bool MetaModule::take(Arrived& arrived) {
   const auto known = index_.find(arrived.key);
-  const std::string resource = arrived.key.resource();
+  const std::string resource = arrived.key.text();
   if (arrived.deletion) {
     // Without a uid it means whatever is there. Another uid: the object was made anew since.
     const std::string& uid = arrived.entry.uid;
@@ -172,8 +148,7 @@ bool MetaModule::take(Arrived& arrived) {
     return true;
   }
   const bool same = known != index_.end() && known->second.uid == arrived.entry.uid;
-  arrived.changes = !same || !(known->second.version == arrived.entry.version ||
-                               newer(known->second.version, arrived.entry.version));
+  arrived.changes = !same || !kube::version_at_least(known->second.version, arrived.entry.version);
   if (!arrived.changes) return true;
   if (!store_.put(resource, arrived.key.kind, arrived.message.content)) return false;
   index_[arrived.key] = arrived.entry;
@@ -231,7 +206,7 @@ Result<std::string> MetaModule::get(const MetaKey& key) {
   if (!index_.contains(key)) {
     return fail(ErrorCode::kNotFound, "{} \"{}\" is not on this node", key.kind, key.name);
   }
-  EM_TRY(std::string value, store_.get(key.resource()));
+  EM_TRY(std::string value, store_.get(key.text()));
   if (value.empty())
     return fail(ErrorCode::kNotFound, "{} \"{}\" is not on disk yet", key.kind, key.name);
   return value;

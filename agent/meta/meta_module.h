@@ -24,19 +24,15 @@
 
 #include "agent/metastore.h"
 #include "core/bus/bus.h"
+#include "core/channel/resource.h"
 #include "core/obs/metrics.h"
 
 namespace edgemesh::agent {
 
 inline constexpr const char* kMetaModule = "metamanager";
 
-// Of a stored object. `kind` is the word on the wire: "pod", "configmap", "secret", "node".
-struct MetaKey {
-  std::string kind, ns, name;  // ns empty: cluster-wide
-  friend auto operator<=>(const MetaKey&, const MetaKey&) = default;
-  std::string resource() const;  // "default/pod/web", "null/node/edge-1"
-  static bool parse(std::string_view resource, MetaKey* out);
-};
+// Of a stored object; `kind` is "pod", "configmap", "secret" or "node".
+using MetaKey = channel::ResourceName;
 
 class MetaSink {
  public:

@@ -5,6 +5,7 @@
 #include "cloud/api/fields.h"
 #include "cloud/api/store.h"
 #include "kube/json_util.h"
+#include "kube/time.h"
 
 namespace edgemesh::cloud {
 
@@ -127,7 +128,7 @@ json new_entry(const ResourceInfo& resource, const kube::WriteOptions& options,
   json entry = {{"manager", options.field_manager},
                 {"operation", operation},
                 {"apiVersion", resource.type.api_version()},
-                {"time", timestamp(now)},
+                {"time", kube::rfc3339(now)},
                 {"fieldsType", "FieldsV1"},
                 {"fieldsV1", std::move(set)}};
   if (!options.subresource.empty()) entry["subresource"] = options.subresource;

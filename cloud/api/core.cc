@@ -13,6 +13,7 @@
 #include "kube/json_util.h"
 #include "kube/objects.h"
 #include "kube/patch.h"
+#include "kube/time.h"
 
 namespace edgemesh::cloud {
 
@@ -256,7 +257,7 @@ void ApiCore::store_new(const ResourceInfo& resource, json body, bool dry_run, D
   if (dry_run) {
     addresses_.release(taken);
     body["metadata"]["uid"] = new_uid();
-    body["metadata"]["creationTimestamp"] = timestamp(loop_.clock().wall_now());
+    body["metadata"]["creationTimestamp"] = kube::rfc3339(loop_.clock().wall_now());
     return done(Written{kube::to_text(body), true, false});
   }
   store_.create(resource, std::move(body),

@@ -7,6 +7,7 @@
 #include "core/base/log.h"
 #include "kube/json_util.h"
 #include "kube/objects.h"
+#include "kube/time.h"
 
 namespace edgemesh::cloud {
 
@@ -34,7 +35,7 @@ void ApiCore::check_custom(const std::string& name) {
   if (previous == nullptr) return;
   auto object = kube::parse_json(previous->text);
   if (!object) return;
-  std::string now = timestamp(loop_.clock().wall_now());
+  std::string now = kube::rfc3339(loop_.clock().wall_now());
   bool changed = set_definition_status(names_taken(*object, registry_), now, &*object);
   if (is_deleting(*object)) return empty_custom(name);
   if (!changed) return;

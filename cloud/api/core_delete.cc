@@ -6,6 +6,7 @@
 #include "core/base/log.h"
 #include "kube/json_util.h"
 #include "kube/objects.h"
+#include "kube/time.h"
 
 namespace edgemesh::cloud {
 
@@ -105,7 +106,8 @@ void ApiCore::mark_deleted(const ResourceInfo& resource, const ObjectPtr& previo
   // The time that is left can only be made shorter.
   if (!was_marked ||
       (grace != nullptr && grace->is_number_integer() && grace->get<int>() > grace_s)) {
-    meta["deletionTimestamp"] = timestamp(loop_.clock().wall_now() + std::chrono::seconds(grace_s));
+    meta["deletionTimestamp"] =
+        kube::rfc3339(loop_.clock().wall_now() + std::chrono::seconds(grace_s));
     meta["deletionGracePeriodSeconds"] = grace_s;
   }
   if (finalizers.empty()) {

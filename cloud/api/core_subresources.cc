@@ -7,6 +7,7 @@
 #include "kube/json_util.h"
 #include "kube/objects.h"
 #include "kube/selector.h"
+#include "kube/time.h"
 
 namespace edgemesh::cloud {
 
@@ -129,7 +130,7 @@ void ApiCore::bind_pod(const ResourceInfo& resource, const ObjectPtr& previous, 
   kept.push_back({{"type", "PodScheduled"},
                   {"status", "True"},
                   {"lastProbeTime", nullptr},
-                  {"lastTransitionTime", timestamp(loop_.clock().wall_now())}});
+                  {"lastTransitionTime", kube::rfc3339(loop_.clock().wall_now())}});
   conditions = std::move(kept);
   store_change(resource, previous, *before, std::move(changed), options,
                [done = std::move(done)](ApiResult<Written> written) {

@@ -7,6 +7,7 @@
 #include "core/base/log.h"
 #include "kube/json_util.h"
 #include "kube/objects.h"
+#include "kube/time.h"
 
 namespace edgemesh::cloud {
 
@@ -159,7 +160,7 @@ void ApiStore::create(const ResourceInfo& resource, json object, Done done) {
   }
   if (!meta.contains("uid")) meta["uid"] = new_uid();
   if (!meta.contains("creationTimestamp")) {
-    meta["creationTimestamp"] = timestamp(loop_.clock().wall_now());
+    meta["creationTimestamp"] = kube::rfc3339(loop_.clock().wall_now());
   }
   Change change;
   change.type = EventType::kAdded;

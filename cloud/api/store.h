@@ -194,7 +194,5 @@ class ApiStore {
 
 // Random UUID (version 4) and "2026-11-23T06:00:00Z".
 std::string new_uid();
-std::string timestamp(std::chrono::system_clock::time_point at);
-std::string micro_timestamp(std::chrono::system_clock::time_point at);
 
 }  // namespace edgemesh::cloud

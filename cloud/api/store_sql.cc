@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "core/base/log.h"
@@ -214,22 +213,6 @@ std::string new_uid() {
     out += kHex[b[i] & 15];
   }
   return out;
-}
-
-std::string timestamp(std::chrono::system_clock::time_point at) {
-  std::time_t seconds = std::chrono::system_clock::to_time_t(at);
-  std::tm parts{};
-  gmtime_r(&seconds, &parts);
-  char text[32];
-  size_t n = std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return std::string(text, n);
-}
-
-std::string micro_timestamp(std::chrono::system_clock::time_point at) {
-  auto micros = std::chrono::duration_cast<std::chrono::microseconds>(at.time_since_epoch());
-  std::string out = timestamp(at);
-  out.pop_back();
-  return fmt::format("{}.{:06}Z", out, micros.count() % 1'000'000);
 }
 
 }  // namespace edgemesh::cloud

@@ -1,12 +1,12 @@
 #include "cloud/api/table.h"
 
-#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "cloud/api/json_path.h"
 #include "cloud/api/table_columns.h"
 #include "kube/json_util.h"
 #include "kube/objects.h"
+#include "kube/time.h"
 
 namespace edgemesh::cloud {
 
@@ -126,26 +126,15 @@ std::string short_duration(std::chrono::seconds age) {
   return fmt::format("{}y", s / kYear);
 }
 
-namespace {
-bool parse_stamp(const std::string& stamp, std::chrono::system_clock::time_point* out) {
-  std::tm parts{};
-  if (stamp.size() < 19 || strptime(stamp.c_str(), "%Y-%m-%dT%H:%M:%S", &parts) == nullptr) {
-    return false;
-  }
-  *out = std::chrono::system_clock::from_time_t(timegm(&parts));
-  return true;
-}
-}  // namespace
-
 std::string age_of(const std::string& stamp, std::chrono::system_clock::time_point now) {
-  std::chrono::system_clock::time_point then;
-  if (!parse_stamp(stamp, &then)) return "<unknown>";
-  return short_duration(std::chrono::duration_cast<std::chrono::seconds>(now - then));
+  const auto then = kube::parse_rfc3339(stamp);
+  if (!then) return "<unknown>";
+  return short_duration(std::chrono::duration_cast<std::chrono::seconds>(now - *then));
 }
 
 std::string between(const std::string& from, const std::string& to) {
-  std::chrono::system_clock::time_point end;
-  return parse_stamp(to, &end) ? age_of(from, end) : "<unknown>";
+  const auto end = kube::parse_rfc3339(to);
+  return end ? age_of(from, *end) : "<unknown>";
 }
 
 std::string table_text(const ResourceInfo& resource, const std::vector<ObjectPtr>& objects,

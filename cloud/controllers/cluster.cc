@@ -1,22 +1,16 @@
 #include "cloud/controllers/cluster.h"
 
 #include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "core/base/log.h"
 #include "kube/json_util.h"
+#include "kube/objects.h"
 
 namespace edgemesh::cloud::controllers {
 namespace {
 
 using Json = nlohmann::json;
-
-uint64_t number(std::string_view text) {
-  uint64_t value = 0;
-  std::from_chars(text.data(), text.data() + text.size(), value);
-  return value;
-}
 
 SharedObject make_object(const kube::ResourceType& type, Json json) {
   auto object = std::make_shared<ClusterObject>();
@@ -114,7 +108,7 @@ void Cluster::apply(const kube::ResourceType& type, Json json) {
   const std::string key = object->key();
   const auto it = of->objects.find(key);
   SharedObject before = it == of->objects.end() ? nullptr : it->second;
-  if (before != nullptr && number(before->version) >= number(object->version)) return;
+  if (before != nullptr && kube::version_at_least(before->version, object->version)) return;
   if (before != nullptr && before->uid != object->uid) {
     erase(*of, key, before->version);
     before = nullptr;
@@ -140,7 +134,7 @@ void Cluster::erase(Kind& kind, std::string_view key, std::string_view version) 
   const auto it = kind.objects.find(key);
   if (it == kind.objects.end()) return;
   // Made anew since.
-  if (!version.empty() && number(it->second->version) > number(version)) return;
+  if (!version.empty() && !kube::version_at_least(version, it->second->version)) return;
   const SharedObject before = it->second;
   index(before, false);
   kind.objects.erase(it);

@@ -7,6 +7,7 @@
 #include "cloud/controllers/pods.h"
 #include "cloud/controllers/types.h"
 #include "kube/json_util.h"
+#include "kube/time.h"
 
 namespace edgemesh::cloud::controllers {
 namespace {
@@ -202,7 +203,7 @@ void DeploymentController::scale(const View& view, WorkQueue::Done done) {
 }
 
 Json DeploymentController::status_of(const View& view) const {
-  const std::string now = timestamp(cluster_.loop().clock().wall_now());
+  const std::string now = kube::rfc3339(cluster_.loop().clock().wall_now());
   int64_t replicas = 0, ready = 0, available = 0;
   std::vector<SharedObject> all = view.old;
   if (view.fresh != nullptr) all.push_back(view.fresh);

@@ -1,9 +1,9 @@
 #include "cloud/controllers/pods.h"
 
-#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "kube/json_util.h"
+#include "kube/time.h"
 
 namespace edgemesh::cloud::controllers {
 namespace {
@@ -17,12 +17,6 @@ const Json* ready_condition(const ClusterObject& pod) {
     if (kube::text_at(one, "type") == "Ready") return &one;
   }
   return nullptr;
-}
-
-std::chrono::system_clock::time_point parse_time(const std::string& text) {
-  std::tm tm{};
-  if (strptime(text.c_str(), "%Y-%m-%dT%H:%M:%S", &tm) == nullptr) return {};
-  return std::chrono::system_clock::from_time_t(timegm(&tm));
 }
 
 }  // namespace
@@ -41,8 +35,9 @@ bool pod_is_available(const ClusterObject& pod, int64_t min_ready_s,
                       std::chrono::system_clock::time_point now, Duration* wait) {
   if (!pod_is_ready(pod)) return false;
   if (min_ready_s <= 0) return true;
-  const auto since = parse_time(kube::text_at(*ready_condition(pod), "lastTransitionTime"));
-  const auto until = since + std::chrono::seconds(min_ready_s);
+  const auto since =
+      kube::parse_rfc3339(kube::text_at(*ready_condition(pod), "lastTransitionTime"));
+  const auto until = since.value_or(now) + std::chrono::seconds(min_ready_s);
   if (now >= until) return true;
   *wait = std::chrono::duration_cast<Duration>(until - now);
   return false;
@@ -71,15 +66,6 @@ std::string template_hash(const Json& pod_template) {
   std::string out;
   for (int i = 0; i < 10; ++i, hash /= kLetters.size()) out += kLetters[hash % kLetters.size()];
   return out;
-}
-
-std::string timestamp(std::chrono::system_clock::time_point time) {
-  const std::time_t seconds = std::chrono::system_clock::to_time_t(time);
-  std::tm tm{};
-  gmtime_r(&seconds, &tm);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
-  return text;
 }
 
 }  // namespace edgemesh::cloud::controllers

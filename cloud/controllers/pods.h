@@ -23,7 +23,4 @@ nlohmann::json pod_of_template(const ClusterObject& owner, const nlohmann::json&
 // templates.
 std::string template_hash(const nlohmann::json& pod_template);
 
-// "2026-11-23T05:00:00Z"
-std::string timestamp(std::chrono::system_clock::time_point time);
-
 }  // namespace edgemesh::cloud::controllers

@@ -4,6 +4,7 @@
 
 #include "cloud/controllers/pods.h"
 #include "kube/json_util.h"
+#include "kube/time.h"
 
 namespace edgemesh::cloud::controllers {
 namespace {
@@ -176,7 +177,7 @@ void Scheduler::say_unschedulable(const SharedObject& pod, const Choice& choice,
   message += choice.nodes == 0 ? ": no node has joined." : ".";
   const Json* old = kube::find(pod->json(), "status", "conditions");
   Json conditions = old == nullptr ? Json::array() : *old;
-  const std::string now = timestamp(cluster_.loop().clock().wall_now());
+  const std::string now = kube::rfc3339(cluster_.loop().clock().wall_now());
   if (!set_condition(conditions, "PodScheduled", "False", "Unschedulable", message, now))
     return done({});
   cluster_.patch(

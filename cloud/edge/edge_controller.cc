@@ -4,7 +4,9 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/log.h"
+#include "core/channel/resource.h"
 #include "kube/json_util.h"
+#include "kube/objects.h"
 
 namespace edgemesh::cloud {
 namespace {
@@ -208,7 +210,8 @@ void EdgeController::want(const std::string& node, const ObjectRef& ref, const s
   if (wanted != nullptr) wanted->insert(ref.uid);
   if (!ready_ || !connected_.contains(node)) return;
   const SyncBook::Entry* entry = book_.find(node, ref.uid);
-  if (entry != nullptr && entry->version != "0" && at_least(entry->version, version)) return;
+  if (entry != nullptr && entry->version != "0" && kube::version_at_least(entry->version, version))
+    return;
   sender_.want(node, ref, version);
 }
 
@@ -251,21 +254,15 @@ Result<> EdgeController::on_inventory(const std::string& node, const Json& conte
   }
   std::vector<SyncBook::Entry> entries;
   for (const Json& object : *objects) {
-    const std::string resource = kube::text_at(object, "resource");
-    const size_t first = resource.find('/');
-    const size_t second = resource.find('/', first == std::string::npos ? first : first + 1);
-    if (second == std::string::npos) continue;
-    std::string ns = resource.substr(0, first);
-    const kube::ResourceType* type =
-        type_of_word(std::string_view(resource).substr(first + 1, second - first - 1));
+    channel::ResourceName name;
+    if (!channel::ResourceName::parse(kube::text_at(object, "resource"), &name)) continue;
+    const kube::ResourceType* type = type_of_word(name.kind);
     const std::string uid = kube::text_at(object, "uid");
     std::string version = kube::text_at(object, "resourceVersion");
     // A uid with a dot would be read back wrongly from the book's names; no API server makes one.
     if (type == nullptr || uid.empty() || uid.find_first_of("./") != std::string::npos) continue;
-    if (ns == "null") ns.clear();
-    if (version.empty()) version = "0";
-    entries.push_back(
-        {{type, std::move(ns), resource.substr(second + 1), uid}, std::move(version)});
+    if (version.empty()) version += '0';
+    entries.push_back({{type, name.ns, name.name, uid}, std::move(version)});
   }
   if (!connected_.contains(node)) return {};
   if (!book_.loaded()) {

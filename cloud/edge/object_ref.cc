@@ -1,9 +1,8 @@
 #include "cloud/edge/object_ref.h"
 
 #include <array>
-#include <charconv>
-#include <cstdint>
-#include <optional>
+
+#include "core/channel/resource.h"
 
 namespace edgemesh::cloud {
 namespace {
@@ -18,24 +17,13 @@ const std::array<Word, 4> kWords{{{"pod", &kube::kPods},
                                   {"secret", &kube::kSecrets},
                                   {"node", &kube::kNodes}}};
 
-std::optional<uint64_t> number(std::string_view text) {
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
 }  // namespace
 
-std::string wire_resource(const ObjectRef& ref) {
-  std::string out = ref.ns.empty() ? "null" : ref.ns;
-  out += '/';
+std::string ObjectRef::resource() const {
   for (const Word& word : kWords) {
-    if (*word.type == *ref.type) out += word.word;
+    if (*word.type == *type) return channel::ResourceName{std::string(word.word), ns, name}.text();
   }
-  out += '/';
-  out += ref.name;
-  return out;
+  return "";  // none of those that go to nodes
 }
 
 const kube::ResourceType* type_of_word(std::string_view word) {
@@ -50,13 +38,6 @@ const kube::ResourceType* type_of_kind(std::string_view kind) {
     if (known.type->kind == kind) return known.type;
   }
   return nullptr;
-}
-
-bool at_least(std::string_view a, std::string_view b) {
-  const auto left = number(a);
-  const auto right = number(b);
-  if (!left || !right) return a == b;
-  return *left >= *right;
 }
 
 }  // namespace edgemesh::cloud

@@ -5,6 +5,7 @@
 
 #include "core/base/log.h"
 #include "kube/json_util.h"
+#include "kube/objects.h"
 
 namespace edgemesh::cloud {
 namespace {
@@ -22,7 +23,7 @@ channel::Message message_for(const ObjectRef& ref, std::string operation, std::s
   message.source = "edgecontroller";
   message.group = "resource";
   message.operation = std::move(operation);
-  message.resource = wire_resource(ref);
+  message.resource = ref.resource();
   message.content = std::move(content);
   return message;
 }
@@ -191,7 +192,7 @@ void ReliableSender::deliver(const std::string& name, Node& node, Item& item,
     return send_deletion(name, node, item);
   }
   if (!object) {
-    EM_LOG(kDebug, "edge", "reading {} for node {}: {}", wire_resource(item.ref), name,
+    EM_LOG(kDebug, "edge", "reading {} for node {}: {}", item.ref.resource(), name,
            object.error().message);
     return delay(name, node, item);
   }
@@ -203,7 +204,8 @@ void ReliableSender::deliver(const std::string& name, Node& node, Item& item,
 void ReliableSender::send_object(const std::string& name, Node& node, Item& item,
                                  const std::string& object, const std::string& version) {
   const SyncBook::Entry* known = book_.find(name, item.ref.uid);
-  if (known != nullptr && known->version != "0" && at_least(known->version, version)) {
+  if (known != nullptr && known->version != "0" &&
+      kube::version_at_least(known->version, version)) {
     return settle(name, node, item.ref.uid);
   }
   // A secret's first message is an update, too, as KubeEdge's.
@@ -217,7 +219,7 @@ void ReliableSender::send_object(const std::string& name, Node& node, Item& item
                std::make_shared<const std::string>(channel::encode(message))};
   }
   // It was read before the last change of it was known.
-  if (!item.version.empty() && !at_least(version, item.version)) item.again = true;
+  if (!item.version.empty() && !kube::version_at_least(version, item.version)) item.again = true;
   if (known == nullptr) book_.record(name, item.ref, "0");
   transmit(name, node, item, encoded);
 }
@@ -316,8 +318,9 @@ bool ReliableSender::on_answer(const std::string& name, const std::string& paren
     book_.record(name, item.ref, about.version);
   }
   // An answer to an earlier message, while something newer is on its way: that one is waited for.
-  const bool newest = about.deletion == item.deletion && (about.deletion || item.version.empty() ||
-                                                          at_least(about.version, item.version));
+  const bool newest =
+      about.deletion == item.deletion && (about.deletion || item.version.empty() ||
+                                          kube::version_at_least(about.version, item.version));
   if (!newest && item.state != State::kInFlight) return true;
   if (!newest) item.again = true;
   settle(name, node, about.uid);

@@ -4,6 +4,7 @@
 
 #include "core/base/log.h"
 #include "kube/json_util.h"
+#include "kube/objects.h"
 
 namespace edgemesh::cloud {
 namespace {
@@ -111,7 +112,7 @@ void SyncBook::load(const kube::Informer::Object& object) {
   const std::string version = kube::text_at(json, "status", "objectResourceVersion");
   if (type == nullptr) return;
   Entry& entry = nodes_[node][uid];
-  if (!entry.version.empty() && at_least(entry.version, version)) return;
+  if (!entry.version.empty() && kube::version_at_least(entry.version, version)) return;
   entry.ref = {type, object.ns, kube::text_at(json, "spec", "objectName"), uid};
   entry.version = version.empty() ? "0" : version;
 }

@@ -7,11 +7,11 @@ namespace {
 
 struct Sink final : MetaSink {
   void on_object(const MetaKey& key, std::string_view json) override {
-    log.push_back("has " + key.resource());
+    log.push_back("has " + key.text());
     objects[key] = json;
   }
   void on_object_gone(const MetaKey& key, const std::string& uid) override {
-    log.push_back("gone " + key.resource() + " " + uid);
+    log.push_back("gone " + key.text() + " " + uid);
     objects.erase(key);
   }
   void on_objects_loaded() override { log.push_back("loaded"); }

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cloud/edge/object_ref.h"
+#include "kube/objects.h"
 
 namespace edgemesh::cloud {
 namespace {
@@ -66,17 +67,17 @@ TEST(NodeMeaning, IsLabelsAndTaints) {
 }
 
 TEST(ObjectRef, IsSpelledAsKubeEdgeDoes) {
-  EXPECT_EQ(wire_resource({&kube::kPods, "default", "web", "u"}), "default/pod/web");
-  EXPECT_EQ(wire_resource({&kube::kNodes, "", "edge-1", "u"}), "null/node/edge-1");
+  EXPECT_EQ((ObjectRef{&kube::kPods, "default", "web", "u"}.resource()), "default/pod/web");
+  EXPECT_EQ((ObjectRef{&kube::kNodes, "", "edge-1", "u"}.resource()), "null/node/edge-1");
   EXPECT_EQ(type_of_word("configmap"), &kube::kConfigMaps);
   EXPECT_EQ(type_of_word("podlist"), nullptr);
 }
 
 TEST(Versions, AreComparedAsNumbers) {
-  EXPECT_TRUE(at_least("10", "9"));
-  EXPECT_FALSE(at_least("9", "10"));
-  EXPECT_TRUE(at_least("x", "x"));
-  EXPECT_FALSE(at_least("x", "9"));
+  EXPECT_TRUE(kube::version_at_least("10", "9"));
+  EXPECT_FALSE(kube::version_at_least("9", "10"));
+  EXPECT_TRUE(kube::version_at_least("x", "x"));
+  EXPECT_FALSE(kube::version_at_least("x", "9"));
 }
 
 }  // namespace
