@@ -20,7 +20,7 @@ LAYERS = {
     "core/io": 1, "core/store": 1, "core/config": 1, "kube": 1, "proto": 1,
     "core/tls": 2, "core/obs": 2,
     "core/http": 3,
-    "core/bus": 4, "core/channel": 4, "discovery": 4, "p2p": 4,
+    "core/bus": 4, "core/channel": 4, "core/grpc": 4, "discovery": 4, "p2p": 4,
     "proxy": 5, "agent": 5, "cloud": 5,
     "istio-integration": 6,
     "cmd": 7, "bench": 8, "tests": 8,
@@ -39,7 +39,7 @@ OWNERS = {
     r"openssl/ssl": {"core/tls"},
     r"openssl/sha\.h": {"core/tls", "core/http"},  # the WebSocket handshake's digest
     r"openssl/": {"core/tls", "cloud"},  # cloud: the CA; keys and certificates, no connections
-    r"nghttp2/": {"core/http", "proxy"},
+    r"nghttp2/": {"core/http", "core/grpc", "proxy"},
     r"re2/": {"proxy", "cloud"},  # cloud: patterns of custom resources
     r"(zlib|zstd)\.h": {"proxy"},
     r"wslay/": {"core/http"},
