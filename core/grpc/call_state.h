@@ -30,9 +30,9 @@ struct CallState {
   int http_status = 0;
   int grpc_status = -1;
   std::string grpc_message;
-  std::vector<std::string> messages;       // whole, not yet told
+  std::vector<std::string> messages;  // whole, not yet told
   bool got_message = false;
-  std::string problem;                     // what is wrong with the answer
+  std::string problem;  // what is wrong with the answer
   ErrorCode problem_code = ErrorCode::kProtocol;
 
   bool ended = false;  // `result` is set

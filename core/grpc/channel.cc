@@ -52,8 +52,9 @@ class Core final : public std::enable_shared_from_this<Core>, private Connection
 void Core::start(const CallPtr& call, Duration timeout) {
   ++open_;
   if (call->out.size() > options_.max_message + 5) {
-    return fail_call(call, {ErrorCode::kResourceExhausted,
-                            fmt::format("the request is larger than {} bytes", options_.max_message), 0});
+    return fail_call(call,
+                     {ErrorCode::kResourceExhausted,
+                      fmt::format("the request is larger than {} bytes", options_.max_message), 0});
   }
   if (open_ > options_.max_calls)
     return fail_call(call, {ErrorCode::kResourceExhausted,
@@ -76,7 +77,8 @@ Result<> Core::submit(const CallPtr& call) {
   }
   if (!current_) {
     auto opened = Connection::open(loop_, options_, this);
-    // Not the code of the errno: a socket that is not there would read like NOT_FOUND of the server.
+    // Not the code of the errno: a socket that is not there would read like NOT_FOUND of the
+    // server.
     if (!opened)
       return fail(Error{ErrorCode::kUnavailable, opened.error().message, opened.error().sys});
     current_ = std::move(*opened);
@@ -170,7 +172,8 @@ void Core::close() {
 
 class CallImpl final : public Call {
  public:
-  CallImpl(const std::shared_ptr<Core>& core, CallPtr state) : core_(core), state_(std::move(state)) {}
+  CallImpl(const std::shared_ptr<Core>& core, CallPtr state)
+      : core_(core), state_(std::move(state)) {}
   ~CallImpl() override {
     if (auto core = core_.lock()) core->cancel(state_);
   }
@@ -214,12 +217,15 @@ class ChannelImpl final : public Channel {
 
 Error error_of_status(int status, std::string message) {
   static constexpr ErrorCode kCodes[] = {
-      ErrorCode::kInternal,         ErrorCode::kCancelled,        ErrorCode::kUnavailable,
-      ErrorCode::kInvalidArgument,  ErrorCode::kTimeout,          ErrorCode::kNotFound,
-      ErrorCode::kAlreadyExists,    ErrorCode::kPermissionDenied, ErrorCode::kResourceExhausted,
-      ErrorCode::kConflict,         ErrorCode::kConflict,         ErrorCode::kInvalidArgument,
-      ErrorCode::kProtocol,         ErrorCode::kUnavailable,      ErrorCode::kUnavailable,
-      ErrorCode::kIo,               ErrorCode::kUnauthenticated};
+      ErrorCode::kInternal,          ErrorCode::kCancelled,
+      ErrorCode::kUnavailable,       ErrorCode::kInvalidArgument,
+      ErrorCode::kTimeout,           ErrorCode::kNotFound,
+      ErrorCode::kAlreadyExists,     ErrorCode::kPermissionDenied,
+      ErrorCode::kResourceExhausted, ErrorCode::kConflict,
+      ErrorCode::kConflict,          ErrorCode::kInvalidArgument,
+      ErrorCode::kProtocol,          ErrorCode::kUnavailable,
+      ErrorCode::kUnavailable,       ErrorCode::kIo,
+      ErrorCode::kUnauthenticated};
   if (message.empty()) message = fmt::format("gRPC status {}", status);
   if (status < 1 || status > 16) return {ErrorCode::kUnavailable, std::move(message), 0};
   return {kCodes[status], std::move(message), 0};

@@ -1,10 +1,10 @@
-// Channel: a gRPC client (gRPC over HTTP/2, "PROTOCOL-HTTP2") without TLS, to a unix socket or a TCP
-// address. Messages are bytes: callers encode and decode them. Many calls share one connection.
+// Channel: a gRPC client (gRPC over HTTP/2, "PROTOCOL-HTTP2") without TLS, to a unix socket or a
+// TCP address. Messages are bytes: callers encode and decode them. Many calls share one connection.
 //
 // - The connection is opened by the first call, and anew by the first call after it broke. Calls
 //   that were open when it broke fail with kUnavailable and are not repeated: whether the server
-//   worked on them is not known. After GOAWAY the open calls go on, new ones get a new connection; a
-//   call that the server refused unseen (RFC 9113 8.7) is sent once more by itself.
+//   worked on them is not known. After GOAWAY the open calls go on, new ones get a new connection;
+//   a call that the server refused unseen (RFC 9113 8.7) is sent once more by itself.
 // - `done` and `on_end` run exactly once, never from within the call that started them, and never
 //   after the Channel or (streams) the Call is destroyed. Both may be destroyed in any callback.
 // - Errors carry the code that fits the grpc-status (see error_of_status) and the server's message.
@@ -25,7 +25,8 @@
 namespace edgemesh::grpc {
 
 struct ChannelOptions {
-  std::string target;  // "unix:///run/containerd/containerd.sock", "/run/x.sock" or "10.0.0.1:50051"
+  std::string
+      target;  // "unix:///run/containerd/containerd.sock", "/run/x.sock" or "10.0.0.1:50051"
   std::string authority = "localhost";
   size_t max_message = 16 << 20;  // either way
   size_t max_header_bytes = 16 << 10;

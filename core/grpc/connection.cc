@@ -22,7 +22,9 @@ constexpr uint32_t kStreamWindow = 1 << 20;
 constexpr int32_t kConnectionWindow = 4 << 20;
 constexpr size_t kOutLimit = 256 << 10;  // bytes that wait for the socket
 
-std::string_view text(const uint8_t* data, size_t size) { return io::as_text({data, size}); }
+std::string_view text(const uint8_t* data, size_t size) {
+  return io::as_text({data, size});
+}
 
 int number_of(std::string_view digits) {
   int value = -1;
@@ -197,7 +199,9 @@ struct Callbacks {
 Connection::Connection(io::Loop& loop, const ChannelOptions& options, Owner* owner)
     : loop_(loop), options_(options), owner_(owner) {}
 
-Connection::~Connection() { nghttp2_session_del(session_); }
+Connection::~Connection() {
+  nghttp2_session_del(session_);
+}
 
 Result<std::shared_ptr<Connection>> Connection::open(io::Loop& loop, const ChannelOptions& options,
                                                      Owner* owner) {
@@ -215,20 +219,19 @@ void Connection::start_session() {
       {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, kStreamWindow},
       {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, static_cast<uint32_t>(options_.max_header_bytes)},
       {NGHTTP2_SETTINGS_ENABLE_PUSH, 0}};
-  EM_CHECK(nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings, std::size(settings)) == 0);
+  EM_CHECK(nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings, std::size(settings)) ==
+           0);
   EM_CHECK(nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0,
                                                  kConnectionWindow) == 0);
 }
 
 Result<> Connection::submit(const CallPtr& call) {
   std::string timeout;
-  std::array<nghttp2_nv, 8> fields = {field(":method", "POST"),
-                                      field(":scheme", "http"),
-                                      field(":path", call->method),
-                                      field(":authority", options_.authority),
-                                      field("te", "trailers"),
-                                      field("content-type", "application/grpc"),
-                                      field("user-agent", "edgemesh")};
+  std::array<nghttp2_nv, 8> fields = {
+      field(":method", "POST"),       field(":scheme", "http"),
+      field(":path", call->method),   field(":authority", options_.authority),
+      field("te", "trailers"),        field("content-type", "application/grpc"),
+      field("user-agent", "edgemesh")};
   size_t count = 7;
   if (call->deadline != TimePoint{}) {
     timeout = timeout_text(call->deadline - loop_.now());
@@ -259,8 +262,8 @@ void Connection::conclude(const CallPtr& call, uint32_t code) {
   } else if (code == NGHTTP2_REFUSED_STREAM && call->http_status == 0) {
     if (owner_ != nullptr) owner_->on_refused(call);
   } else if (code != NGHTTP2_NO_ERROR && call->grpc_status < 0) {
-    finish(call, fail(ErrorCode::kUnavailable, "the call was reset: {}",
-                      nghttp2_http2_strerror(code)));
+    finish(call,
+           fail(ErrorCode::kUnavailable, "the call was reset: {}", nghttp2_http2_strerror(code)));
   } else if (call->grpc_status < 0) {
     finish(call, fail(call->http_status == 200 ? ErrorCode::kProtocol : ErrorCode::kUnavailable,
                       "HTTP {} without a gRPC status", call->http_status));

@@ -57,7 +57,8 @@ class Connection final : public std::enable_shared_from_this<Connection>,
   std::unique_ptr<io::Stream> below_;
   nghttp2_session* session_ = nullptr;
   bool going_away_ = false;  // the server takes no new calls here
-  // Every stream that nghttp2 knows, also of calls that have ended: it may still read their request.
+  // Every stream that nghttp2 knows, also of calls that have ended: it may still read their
+  // request.
   std::unordered_map<int32_t, CallPtr> calls_;
   std::string out_;
   bool flush_scheduled_ = false;

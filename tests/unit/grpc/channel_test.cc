@@ -14,12 +14,12 @@ namespace edgemesh::grpc {
 namespace {
 
 using namespace std::chrono_literals;
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using test::FakeConnection;
 using test::FakeServer;
 using test::Fields;
 using test::grpc_frame;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using Request = FakeConnection::Request;
 using Answer = std::optional<Result<std::string>>;
 
@@ -109,7 +109,8 @@ TEST_F(ChannelTest, BadlyEncodedMessageIsShownAsItCame) {
 
 TEST_F(ChannelTest, TrailersOnly) {
   server.script = [](FakeConnection& c, const Request& r) {
-    c.headers_only(r.id, {{":status", "200"}, {"grpc-status", "12"}, {"grpc-message", "unknown method"}});
+    c.headers_only(r.id,
+                   {{":status", "200"}, {"grpc-status", "12"}, {"grpc-message", "unknown method"}});
   };
   open();
   auto got = unary();
@@ -139,15 +140,24 @@ TEST_F(ChannelTest, AnswersThatAreNoGrpcAreErrors) {
   std::string compressed = grpc_frame("a");
   compressed[0] = 1;
   const Case cases[] = {
-      {[](auto& c, int32_t id) { c.headers_only(id, {{":status", "503"}}); }, ErrorCode::kUnavailable, "HTTP 503"},
-      {[](auto& c, int32_t id) { c.answer(id, grpc_frame("a"), {}); }, ErrorCode::kProtocol, "without a gRPC status"},
-      {[](auto& c, int32_t id) { c.answer(id, ""); }, ErrorCode::kProtocol, "without a whole message"},
-      {[](auto& c, int32_t id) { c.answer(id, grpc_frame("abc").substr(0, 6)); }, ErrorCode::kProtocol, "whole message"},
+      {[](auto& c, int32_t id) {
+         c.headers_only(id, {{":status", "503"}});
+       },
+       ErrorCode::kUnavailable, "HTTP 503"},
+      {[](auto& c, int32_t id) { c.answer(id, grpc_frame("a"), {}); }, ErrorCode::kProtocol,
+       "without a gRPC status"},
+      {[](auto& c, int32_t id) { c.answer(id, ""); }, ErrorCode::kProtocol,
+       "without a whole message"},
+      {[](auto& c, int32_t id) { c.answer(id, grpc_frame("abc").substr(0, 6)); },
+       ErrorCode::kProtocol, "whole message"},
       {[&](auto& c, int32_t id) { c.answer(id, two); }, ErrorCode::kProtocol, "more than one"},
       {[&](auto& c, int32_t id) { c.answer(id, compressed); }, ErrorCode::kProtocol, "compressed"},
-      {[](auto& c, int32_t id) { c.answer(id, grpc_frame("a"), {{"grpc-status", "x"}}); }, ErrorCode::kProtocol,
-       "without a gRPC status"},
-      {[](auto& c, int32_t id) { c.reset(id, NGHTTP2_INTERNAL_ERROR); }, ErrorCode::kUnavailable, "reset"},
+      {[](auto& c, int32_t id) {
+         c.answer(id, grpc_frame("a"), {{"grpc-status", "x"}});
+       },
+       ErrorCode::kProtocol, "without a gRPC status"},
+      {[](auto& c, int32_t id) { c.reset(id, NGHTTP2_INTERNAL_ERROR); }, ErrorCode::kUnavailable,
+       "reset"},
   };
   size_t at = 0;
   server.script = [&](FakeConnection& c, const Request& r) { cases[at].reply(c, r.id); };
@@ -250,7 +260,8 @@ TEST_F(ChannelTest, ManyCallsShareOneConnection) {
   open();
   std::vector<Answer> answers(50);
   for (Answer& answer : answers) call(&answer);
-  EXPECT_TRUE(until([&] { return std::ranges::all_of(answers, [](auto& a) { return a.has_value(); }); }));
+  EXPECT_TRUE(
+      until([&] { return std::ranges::all_of(answers, [](auto& a) { return a.has_value(); }); }));
   for (size_t i = 0; i < answers.size(); ++i) {
     ASSERT_TRUE(answers[i] && *answers[i]) << i;
     EXPECT_EQ(**answers[i], std::to_string(2 * i + 1));
@@ -336,7 +347,8 @@ TEST_F(ChannelTest, GoawayLetsOpenCallsEndAndNewOnesGoElsewhere) {
   ASSERT_TRUE(until([&] { return slow.has_value(); }));
   ASSERT_TRUE(*slow) << slow->error().message;
   EXPECT_EQ(**slow, "old");
-  EXPECT_TRUE(until([&] { return server.connections[0]->gone; })) << "a drained connection is closed";
+  EXPECT_TRUE(until([&] { return server.connections[0]->gone; }))
+      << "a drained connection is closed";
 }
 
 TEST_F(ChannelTest, CallThatGoawayRefusedIsSentOnceMore) {
@@ -392,19 +404,26 @@ TEST_F(ChannelTest, EmptyServerStreamIsNoError) {
   server.script = [](FakeConnection& c, const Request& r) { c.answer(r.id, ""); };
   open();
   std::optional<Result<>> end;
-  auto stream = channel->server_stream(kMethod, "", [](std::string) { FAIL(); },
-                                       [&](Result<> r) { end.emplace(std::move(r)); });
+  auto stream = channel->server_stream(
+      kMethod, "", [](std::string) { FAIL(); }, [&](Result<> r) { end.emplace(std::move(r)); });
   EXPECT_TRUE(until([&] { return end.has_value(); }));
   EXPECT_TRUE(*end);
 }
 
 TEST_F(ChannelTest, DroppedStreamIsCancelledAndSilent) {
-  server.script = [](FakeConnection& c, const Request& r) { c.begin(r.id, grpc_frame("a") + grpc_frame("b")); };
+  server.script = [](FakeConnection& c, const Request& r) {
+    c.begin(r.id, grpc_frame("a") + grpc_frame("b"));
+  };
   open();
   int told = 0;
   std::unique_ptr<Call> stream;
   stream = channel->server_stream(
-      kMethod, "", [&](std::string) { ++told; stream.reset(); }, [&](Result<>) { told += 100; });
+      kMethod, "",
+      [&](std::string) {
+        ++told;
+        stream.reset();
+      },
+      [&](Result<>) { told += 100; });
   EXPECT_TRUE(until([&] { return !server.connections.empty() && last().closed.contains(1); }));
   EXPECT_EQ(last().closed[1], static_cast<uint32_t>(NGHTTP2_CANCEL));
   EXPECT_EQ(told, 1);
@@ -415,7 +434,10 @@ TEST_F(ChannelTest, ChannelMayGoInItsCallbackAndWithOpenCalls) {
   open();
   int told = 0;
   for (int i = 0; i < 3; ++i)
-    channel->unary(kMethod, "", 5s, [&](Result<std::string>) { ++told; channel.reset(); });
+    channel->unary(kMethod, "", 5s, [&](Result<std::string>) {
+      ++told;
+      channel.reset();
+    });
   EXPECT_TRUE(until([&] { return !server.connections.empty() && last().gone; }));
   EXPECT_EQ(told, 1);
 
@@ -441,7 +463,8 @@ TEST_F(ChannelTest, UnixSocket) {
   open(options);
   auto absent = unary();
   ASSERT_FALSE(absent);
-  EXPECT_EQ(absent.error().code, ErrorCode::kUnavailable) << "not kNotFound, which is the server's to say";
+  EXPECT_EQ(absent.error().code, ErrorCode::kUnavailable)
+      << "not kNotFound, which is the server's to say";
 
   ASSERT_EQ(bind(listener.get(), reinterpret_cast<sockaddr*>(&addr), sizeof(addr)), 0);  // NOLINT
   ASSERT_EQ(listen(listener.get(), 8), 0);

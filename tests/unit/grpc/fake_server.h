@@ -155,8 +155,8 @@ class FakeConnection final : private io::Stream::Handler {
   static int on_header(nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name,
                        size_t name_size, const uint8_t* value, size_t value_size, uint8_t,
                        void* user) {
-    self(user).open_[frame->hd.stream_id].headers.emplace_back(
-        io::as_text({name, name_size}), io::as_text({value, value_size}));
+    self(user).open_[frame->hd.stream_id].headers.emplace_back(io::as_text({name, name_size}),
+                                                               io::as_text({value, value_size}));
     return 0;
   }
   static int on_data(nghttp2_session*, uint8_t, int32_t id, const uint8_t* data, size_t size,
@@ -222,9 +222,10 @@ class FakeServer {
  public:
   explicit FakeServer(io::Loop& loop, FakeConnection::Script script_in = {})
       : script(std::move(script_in)), loop_(loop) {
-    listener_ = io::TcpListener::listen(loop, SockAddr{IpAddr::loopback(), 0},
-                                        [this](io::Fd fd, const SockAddr&) { serve(std::move(fd)); })
-                    .value();
+    listener_ =
+        io::TcpListener::listen(loop, SockAddr{IpAddr::loopback(), 0},
+                                [this](io::Fd fd, const SockAddr&) { serve(std::move(fd)); })
+            .value();
   }
   void serve(io::Fd fd) {
     auto stream = io::TcpStream::adopt(loop_, std::move(fd)).value();
