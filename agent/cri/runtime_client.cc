@@ -17,10 +17,15 @@ int64_t whole_seconds(Duration d) {
   return std::chrono::ceil<std::chrono::seconds>(d).count();
 }
 
+bool complete(const pb::PodSandboxConfig& config) {
+  return config.has_metadata() && !config.metadata().name().empty();
+}
+
 class GrpcRuntimeClient final : public RuntimeClient {
  public:
-  GrpcRuntimeClient(std::unique_ptr<grpc::Channel> channel, const RuntimeOptions& options)
-      : options_(options), channel_(std::move(channel)) {}
+  GrpcRuntimeClient(io::Loop& loop, std::unique_ptr<grpc::Channel> channel,
+                    const RuntimeOptions& options)
+      : loop_(loop), options_(options), channel_(std::move(channel)) {}
 
   void version(Done<pb::VersionResponse> done) override {
     pb::VersionRequest request;
@@ -34,6 +39,7 @@ class GrpcRuntimeClient final : public RuntimeClient {
   }
 
   void run_pod_sandbox(const pb::RunPodSandboxRequest& request, Done<std::string> done) override {
+    if (!complete(request.config())) return refuse("RunPodSandbox", std::move(done));
     pick<pb::RunPodSandboxResponse>(
         kRuntime, "RunPodSandbox", request, options_.sandbox_timeout, std::move(done),
         [](auto& answer) { return std::move(*answer.mutable_pod_sandbox_id()); });
@@ -64,6 +70,9 @@ class GrpcRuntimeClient final : public RuntimeClient {
 
   void create_container(const pb::CreateContainerRequest& request,
                         Done<std::string> done) override {
+    if (!complete(request.sandbox_config()) || !request.config().has_metadata() ||
+        !request.config().has_image())
+      return refuse("CreateContainer", std::move(done));
     pick<pb::CreateContainerResponse>(
         kRuntime, "CreateContainer", request, options_.timeout, std::move(done),
         [](auto& answer) { return std::move(*answer.mutable_container_id()); });
@@ -177,6 +186,12 @@ class GrpcRuntimeClient final : public RuntimeClient {
           done(std::move(answer));
         });
   }
+  void refuse(const char* name, Done<std::string> done) {
+    loop_.post([name, alive = std::weak_ptr(alive_), done = std::move(done)] {
+      if (!alive.expired())
+        done(fail(ErrorCode::kInvalidArgument, "{}: the request has no metadata or image", name));
+    });
+  }
   // One field of the answer.
   template <class Answer, class Request, class T, class Pick>
   void pick(const char* service, const char* name, const Request& request, Duration timeout,
@@ -202,7 +217,9 @@ class GrpcRuntimeClient final : public RuntimeClient {
                  [](auto& answer) { return std::move(*answer.mutable_url()); });
   }
 
+  io::Loop& loop_;
   const RuntimeOptions options_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::unique_ptr<grpc::Channel> channel_;
 };
 
@@ -215,7 +232,7 @@ Result<std::unique_ptr<RuntimeClient>> connect_runtime(io::Loop& loop,
   how.max_message = options.max_message;
   EM_TRY(auto channel, grpc::Channel::create(loop, how));
   return std::unique_ptr<RuntimeClient>(
-      std::make_unique<GrpcRuntimeClient>(std::move(channel), options));
+      std::make_unique<GrpcRuntimeClient>(loop, std::move(channel), options));
 }
 
 }  // namespace edgemesh::cri

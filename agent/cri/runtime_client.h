@@ -6,6 +6,9 @@
 // - Stopping and removing what is gone already succeeds. Asking for its status is kNotFound.
 // - image_status() of an image that is not there succeeds, with no `image` in the answer.
 // - stop_pod_sandbox() stops the containers; remove_pod_sandbox() removes them.
+// - containerd 1.6 dies of a request without the metadata of pod or container: such requests are
+// not
+//   sent, they fail with kInvalidArgument.
 // - exec(), attach() and port_forward() give a URL of the runtime's streaming server, good once,
 //   for about a minute, reachable from the runtime's network namespace.
 // Errors: kUnavailable when the runtime is not there, broke off, or failed for a reason of its own
@@ -47,7 +50,7 @@ class RuntimeClient {
   virtual void list_pod_sandboxes(const pb::PodSandboxFilter& filter,
                                   Done<pb::ListPodSandboxResponse> done) = 0;
 
-  // The answer is the container's id.
+  // The answer is the container's id. `sandbox_config` is the one that the sandbox was made with.
   virtual void create_container(const pb::CreateContainerRequest& request,
                                 Done<std::string> done) = 0;
   virtual void start_container(const std::string& container, Done<void> done) = 0;

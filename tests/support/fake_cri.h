@@ -282,6 +282,8 @@ inline Result<std::string> FakeRuntime::run(const pb::RunPodSandboxRequest& r) {
 }
 
 inline Result<std::string> FakeRuntime::create(const pb::CreateContainerRequest& r) {
+  if (!r.sandbox_config().has_metadata() || !r.config().has_metadata())
+    return fail(ErrorCode::kInvalidArgument, "the request has no metadata");
   auto sandbox = sandboxes.find(r.pod_sandbox_id());
   if (sandbox == sandboxes.end()) return not_found("sandbox", r.pod_sandbox_id());
   if (sandbox->second.status.state() != pb::SANDBOX_READY)

@@ -32,6 +32,7 @@ class FakeRuntimeTest : public ::testing::Test {
     request.set_pod_sandbox_id(sandbox);
     request.mutable_config()->mutable_metadata()->set_name("main");
     request.mutable_config()->mutable_image()->set_image("web:1");
+    request.mutable_sandbox_config()->mutable_metadata()->set_name("web");
     return wait<std::string>(
         [&](auto done) { runtime.create_container(request, std::move(done)); });
   }

@@ -128,6 +128,23 @@ TEST_F(RuntimeClientTest, FieldsOfNewerRuntimesAreSkipped) {
   EXPECT_EQ(got->runtime_name(), "containerd");
 }
 
+TEST_F(RuntimeClientTest, RequestsThatRuntimesDieOfAreNotSent) {
+  pb::CreateContainerRequest create;
+  create.mutable_config()->mutable_metadata()->set_name("main");
+  create.mutable_config()->mutable_image()->set_image("web:1");
+  auto start = [&](auto done) { client->create_container(create, std::move(done)); };
+  auto got = wait<std::string>(start);
+  ASSERT_FALSE(got);
+  EXPECT_EQ(got.error().code, ErrorCode::kInvalidArgument);
+  auto run = wait<std::string>(
+      [&](auto done) { client->run_pod_sandbox(pb::RunPodSandboxRequest(), std::move(done)); });
+  ASSERT_FALSE(run);
+  EXPECT_EQ(run.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_TRUE(server.connections.empty());
+  create.mutable_sandbox_config()->mutable_metadata()->set_name("web");
+  EXPECT_TRUE(wait<std::string>(start));
+}
+
 TEST_F(RuntimeClientTest, EndpointsThatCannotBe) {
   RuntimeOptions options;
   options.endpoint = "containerd";
