@@ -21,9 +21,18 @@ def program(name):
     raise LabError(f"{name} is not built in {build_dir()}: run scripts/build")
 
 
+def test_program(name):
+    """The path of a program of tests/lab/apps, built when it is not there or old."""
+    return _built("tests/lab", name)
+
+
 def tool(name):
     """The path of a helper of bench/tools, built when it is not there or old."""
-    target = os.path.join(build_dir(), "bench", name)
+    return _built("bench", name)
+
+
+def _built(folder, name):
+    target = os.path.join(build_dir(), folder, name)
     if not os.environ.get("EDGEMESH_NO_BUILD") or not os.path.exists(target):
         if not os.path.exists(os.path.join(build_dir(), "build.ninja")):
             raise LabError(f"{build_dir()} is not configured: run scripts/build")
