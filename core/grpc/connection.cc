@@ -312,10 +312,11 @@ void Connection::flush() {
     out_.erase(0, wrote.n);
   }
   if (!below_) return;
-  // nghttp2 has told the server with GOAWAY what it did wrong.
+  // After a GOAWAY: the server's, and the last call has ended; or nghttp2's for what the server
+  // did.
   if (nghttp2_session_want_read(session_) == 0 && nghttp2_session_want_write(session_) == 0)
-    return broken(Error{ErrorCode::kProtocol, "the server broke the rules of HTTP/2", 0});
-  if (going_away_ && calls_.empty()) detach();
+    return broken(
+        Error{ErrorCode::kProtocol, "the connection has ended by the rules of HTTP/2", 0});
 }
 
 void Connection::on_readable() {

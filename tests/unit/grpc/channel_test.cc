@@ -247,6 +247,8 @@ TEST_F(ChannelTest, AnswerBeforeTheRequestWasRead) {
   ASSERT_FALSE(got);
   EXPECT_EQ(got.error().code, ErrorCode::kResourceExhausted);
   EXPECT_THAT(got.error().message, HasSubstr("too large"));
+  EXPECT_TRUE(until([&] { return last().closed.contains(1); })) << "the rest is not sent";
+  EXPECT_EQ(last().closed[1], static_cast<uint32_t>(NGHTTP2_CANCEL));
 }
 
 TEST_F(ChannelTest, ManyCallsShareOneConnection) {
