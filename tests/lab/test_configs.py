@@ -54,6 +54,22 @@ def sample_relay_relays():
 
 
 @case(quick=True)
+def samples_are_accepted():
+    """Every YAML file in configs/ is what its program takes; one that no program takes is a definition of a kind."""
+    programs = {name + ".yaml": "edgemesh-" + name for name in ("agent", "cloud", "proxy")}
+    for folder, _, names in os.walk(CONFIGS):
+        for name in (n for n in names if n.endswith(".yaml")):
+            path = os.path.join(folder, name)
+            if folder == CONFIGS:
+                done = run([program(programs.pop(name)), "--config", path, "--check-config"], check=False)
+                assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
+            else:
+                kind = re.search(r"(?m)^kind: (\S+)$", _sample(os.path.relpath(path, CONFIGS)))
+                assert kind and kind[1] == "CustomResourceDefinition", f"{path} is of no known kind"
+    assert not programs, f"samples are missing: {list(programs)}"
+
+
+@case(quick=True)
 def units_are_right():
     """systemd finds nothing wrong with the units in configs/systemd."""
     with Mesh(relay=False, start=False) as mesh:
