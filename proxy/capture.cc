@@ -42,6 +42,12 @@ bool sysctl_is(const char* path, char wanted) {
   return fd.valid() && read(fd.get(), &value, 1) == 1 && value == wanted;
 }
 
+// What tools say may have several lines.
+std::string one_line(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
+}
+
 void warn_about_settings(CaptureMode mode) {
   if (mode != CaptureMode::kTproxy) return;
   if (sysctl_is("/proc/sys/net/ipv4/conf/all/src_valid_mark", '1'))
@@ -139,6 +145,7 @@ struct Capture::Impl {
   io::Loop& loop;
   std::vector<Cidr> wanted;
   CaptureMode mode = CaptureMode::kTproxy;
+  std::string udp_missing;    // why
   bool silent_tools = false;  // they write what the kernel does not tell of
   std::shared_ptr<CheckState> state;
   std::shared_ptr<bool> alive = std::make_shared<bool>(true);
@@ -163,7 +170,7 @@ Result<> Capture::Impl::install() {
   state->mode = asked == CaptureMode::kRedirect ? CaptureMode::kRedirect : CaptureMode::kTproxy;
   auto done = state->ensure_all();
   if (!done && asked == CaptureMode::kAuto && done.error().code == ErrorCode::kIo) {
-    EM_LOG(kWarn, "capture", "TPROXY cannot be used, trying REDIRECT: {}", done.error().message);
+    udp_missing = "TPROXY cannot be used: " + one_line(done.error().message);
     state->remove_all();
     state->mode = CaptureMode::kRedirect;
     done = state->ensure_all();
@@ -176,6 +183,10 @@ Result<> Capture::Impl::install() {
   for (bool v6 : {false, true}) {
     if (has_family(state->config, v6) && !state->network.tells_of_changes(v6)) silent_tools = true;
   }
+  if (asked == CaptureMode::kRedirect)
+    udp_missing = "capture.mode is redirect, which does not tell where a datagram was sent to";
+  if (!udp_missing.empty())
+    EM_LOG(kWarn, "capture", "UDP to services is not captured, TCP is by REDIRECT: {}", udp_missing);
   warn_about_settings(state->mode);
   EM_LOG(kInfo, "capture", "{}: capturing by {}", *done ? "rules written" : "rules were in place",
          to_string(state->mode));
@@ -255,6 +266,10 @@ Capture::~Capture() {
 
 CaptureMode Capture::mode() const {
   return impl_->mode;
+}
+
+std::string Capture::udp_missing() const {
+  return impl_->udp_missing;
 }
 
 Result<> Capture::update(std::vector<Cidr> service_cidrs) {

@@ -37,6 +37,8 @@ class Capture {
 
   // The mode in use: kTproxy or kRedirect. Never blocks.
   CaptureMode mode() const;
+  // Why UDP is not captured, in one line; empty when it is. It does not change after install().
+  std::string udp_missing() const;
   // New service CIDRs (they come from the cloud). Does not block: the rules follow soon, those of the newest call
   // where several come at once; what fails is in last_error() and tried again.
   Result<> update(std::vector<Cidr> service_cidrs);

@@ -53,10 +53,12 @@ json App::status_json() {
                {"rttUs", hub.rtt_us},
                {"connects", hub.connects},
                {"reason", hub.last_error}};
-  std::string capture = "off";
+  std::string capture = "off", udp = "off";
   if (capture_) {
     capture = std::string(proxy::to_string(capture_->mode()));
     if (std::string error = capture_->last_error(); !error.empty()) capture += " (" + error + ")";
+    const std::string missing = capture_->udp_missing();
+    udp = missing.empty() ? "tproxy" : "off (" + missing + ")";
   }
   auto totals = proxy_->totals();
   return {{"node", config_.node_name},
@@ -65,6 +67,7 @@ json App::status_json() {
           {"ready", not_ready().empty()},
           {"channel", channel},
           {"capture", capture},
+          {"captureUdp", udp},
           {"captureRepairs", capture_ ? capture_->repairs() : 0},
           {"dns", dns_ ? dns_->local_addrs().front().to_string() : "off"},
           {"nat", mesh_ ? mesh_->nat_kind() : ""},

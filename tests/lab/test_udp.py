@@ -14,6 +14,23 @@ POD = "10.244.1.2"
 SIZES = (0, 1, 512, 1472, 1473, 9000, 65507)
 
 
+# Datagrams go on unanswered until the socket is told that nobody took them.
+REFUSED = r"""
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect((sys.argv[1], int(sys.argv[2])))
+s.settimeout(3)
+begin = time.monotonic()
+try:
+    s.send(b"HELLO")
+    print("answer", s.recv(100))
+except ConnectionRefusedError:
+    print("refused", round(time.monotonic() - begin, 3))
+except TimeoutError:
+    print("silence")
+"""
+
+
 def udp_objects(name, ip, node):
     ports = [("echo", ECHO, ECHO), ("dns", DNS, 5353)]
     return [
@@ -71,6 +88,27 @@ class UdpMesh(Mesh):
         done = run(["dig", "+short", "+tries=3", "+time=2", f"@{self.vip(letter)}", "-p", str(DNS), "who.example", "TXT"],
                    check=False, timeout=30)
         assert done.stdout.strip() == f'"node-{letter}"', f"dig of udp-{letter}: {done.stdout} {done.stderr}"
+
+
+@case(quick=True)
+def udp_that_nobody_takes():
+    """A datagram to a service whose endpoint is dead: ECONNREFUSED, for a process of the node and for a pod."""
+    with UdpMesh("none") as mesh:
+        agent = mesh.agent("a")
+        objects = udp_objects("udp-dead", agent.node.ip, "node-a")
+        objects[1]["ports"] = [{**port, "port": 7999} for port in objects[1]["ports"]]
+        mesh.cloud.apply(*objects)
+        mesh.wait_services(["udp-dead"])
+        told = {}
+        for name, run in mesh.places().items():
+            said = run([PYTHON, "-c", REFUSED, mesh.vip("dead"), str(ECHO)], check=False, timeout=20).stdout.strip()
+            assert said.startswith("refused"), f"{name}: {said or 'no output'}"
+            alive = run([PYTHON, "-c", REFUSED, mesh.vip("a"), str(ECHO)], check=False, timeout=20).stdout.strip()
+            assert not alive.startswith("refused"), f"{name}: a living endpoint: {alive}"
+            told[name] = said
+        sent = agent.metric("edgemesh_udp_unreachable_sent_total")
+        assert sent >= len(told), f"{sent} messages were sent"
+        return f"{told}"
 
 
 @case(quick=True)

@@ -121,6 +121,21 @@ TEST_F(CaptureTest, FallsBackToRedirectWithoutTproxy) {
   EXPECT_TRUE(host.chains["4"]["nat"]["EDGEMESH_OUTPUT"].at(0).ends_with("--to-ports 15002"));
 }
 
+TEST_F(CaptureTest, SaysWhyDatagramsAreNotCaptured) {
+  EXPECT_EQ(install()->udp_missing(), "");
+  config.mode = CaptureMode::kRedirect;
+  EXPECT_NE(install()->udp_missing().find("capture.mode is redirect"), std::string::npos);
+
+  config.mode = CaptureMode::kAuto;
+  host.tproxy = false;
+  ::testing::internal::CaptureStderr();
+  auto capture = install();
+  const std::string log = ::testing::internal::GetCapturedStderr();
+  EXPECT_TRUE(capture->udp_missing().starts_with("TPROXY cannot be used: "));
+  EXPECT_EQ(capture->udp_missing().find('\n'), std::string::npos);
+  EXPECT_NE(log.find("UDP to services is not captured"), std::string::npos) << log;
+}
+
 TEST_F(CaptureTest, UsesLoopbackWhereThereIsNoDummyDevice) {
   host.dummy = false;
 
