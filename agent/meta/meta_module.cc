@@ -169,7 +169,8 @@ void MetaModule::on_flushed(std::vector<Arrived> batch, bool stored) {
     if (!stored) {
       // What is in the index is not on disk: the next version, or this one sent again, has to be
       // taken.
-      if (const auto it = index_.find(arrived.key); it != index_.end()) it->second.version = "0";
+      if (const auto it = index_.find(arrived.key); it != index_.end())
+        it->second.version.assign(1, '0');
       ++status_.failed;
       failed_.add();
       continue;
