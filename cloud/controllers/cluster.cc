@@ -8,34 +8,7 @@
 #include "kube/objects.h"
 
 namespace edgemesh::cloud::controllers {
-namespace {
-
 using Json = nlohmann::json;
-
-SharedObject make_object(const kube::ResourceType& type, Json json) {
-  auto object = std::make_shared<ClusterObject>();
-  object->type = &type;
-  object->ns = kube::text_at(json, "metadata", "namespace");
-  object->name = kube::text_at(json, "metadata", "name");
-  object->uid = kube::text_at(json, "metadata", "uid");
-  object->version = kube::text_at(json, "metadata", "resourceVersion");
-  if (const Json* owners = kube::find(json, "metadata", "ownerReferences");
-      owners != nullptr && owners->is_array()) {
-    for (const Json& owner : *owners) {
-      object->owners.push_back(kube::text_at(owner, "uid"));
-      const Json* controls = kube::find(owner, "controller");
-      if (controls != nullptr && controls->is_boolean() && controls->get<bool>()) {
-        object->controller = object->owners.back();
-      }
-    }
-  }
-  // Nobody here reads it, and it is half of many objects.
-  if (json.is_object() && json.contains("metadata")) json["metadata"].erase("managedFields");
-  object->value = std::make_shared<const Json>(std::move(json));
-  return object;
-}
-
-}  // namespace
 
 bool ClusterObject::deleting() const {
   return kube::find(json(), "metadata", "deletionTimestamp") != nullptr;
@@ -54,10 +27,12 @@ Cluster::Kind* Cluster::kind(const kube::ResourceType& type) const {
   return nullptr;
 }
 
-void Cluster::follow(const kube::ResourceType& type) {
-  if (kind(type) != nullptr) return;
-  kinds_.push_back(std::make_unique<Kind>());
-  kinds_.back()->type = &type;
+void Cluster::follow(const kube::ResourceType& type, Keep keep) {
+  if (kind(type) == nullptr) {
+    kinds_.push_back(std::make_unique<Kind>());
+    kinds_.back()->type = &type;
+  }
+  if (keep == Keep::kWhole) kind(type)->keep = keep;
 }
 
 bool Cluster::follows(std::string_view api_version, std::string_view kind) const {
@@ -66,8 +41,8 @@ bool Cluster::follows(std::string_view api_version, std::string_view kind) const
   });
 }
 
-void Cluster::on_change(const kube::ResourceType& type, OnChange callback) {
-  follow(type);
+void Cluster::on_change(const kube::ResourceType& type, OnChange callback, Keep keep) {
+  follow(type, keep);
   kind(type)->callbacks.push_back(std::move(callback));
 }
 
@@ -100,10 +75,34 @@ void Cluster::start(UniqueFunction<void()> on_synced) {
   }
 }
 
+SharedObject Cluster::make_object(const Kind& kind, Json json) {
+  auto object = std::make_shared<ClusterObject>();
+  object->type = kind.type;
+  object->ns = kube::text_at(json, "metadata", "namespace");
+  object->name = kube::text_at(json, "metadata", "name");
+  object->uid = kube::text_at(json, "metadata", "uid");
+  object->version = kube::text_at(json, "metadata", "resourceVersion");
+  if (const Json* owners = kube::find(json, "metadata", "ownerReferences");
+      owners != nullptr && owners->is_array()) {
+    for (const Json& owner : *owners) {
+      object->owners.push_back(kube::text_at(owner, "uid"));
+      const Json* controls = kube::find(owner, "controller");
+      if (controls != nullptr && controls->is_boolean() && controls->get<bool>()) {
+        object->controller = object->owners.back();
+      }
+    }
+  }
+  // Nobody here reads it, and it is half of many objects.
+  if (json.is_object() && json.contains("metadata")) json["metadata"].erase("managedFields");
+  if (kind.keep == Keep::kMetadata) json = {{"metadata", std::move(json["metadata"])}};
+  object->value = std::make_shared<const Json>(std::move(json));
+  return object;
+}
+
 void Cluster::apply(const kube::ResourceType& type, Json json) {
   Kind* of = kind(type);
   if (of == nullptr || !json.is_object()) return;
-  SharedObject object = make_object(*of->type, std::move(json));
+  SharedObject object = make_object(*of, std::move(json));
   if (object->name.empty() || object->uid.empty()) return;
   const std::string key = object->key();
   const auto it = of->objects.find(key);
@@ -127,7 +126,7 @@ void Cluster::assume(const SharedObject& object, Json json) {
   Kind* of = kind(*object->type);
   const SharedObject now = find(*object->type, object->key());
   if (of == nullptr || now == nullptr || now->uid != object->uid) return;
-  replace(*of, now, make_object(*of->type, std::move(json)));
+  replace(*of, now, make_object(*of, std::move(json)));
 }
 
 void Cluster::erase(Kind& kind, std::string_view key, std::string_view version) {

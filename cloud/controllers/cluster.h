@@ -38,6 +38,8 @@ class Cluster {
  public:
   using Json = nlohmann::json;
   using Done = UniqueFunction<void(Result<SharedObject>)>;
+  // What has to be kept of a type's objects; the most that anyone asked for is.
+  enum class Keep { kMetadata, kWhole };
   // One of both is null: made, changed, gone.
   using OnChange = std::function<void(const SharedObject& before, const SharedObject& after)>;
 
@@ -45,9 +47,9 @@ class Cluster {
   ~Cluster();
 
   // Before start(). `type` must outlive the cluster.
-  void follow(const kube::ResourceType& type);
+  void follow(const kube::ResourceType& type, Keep keep = Keep::kWhole);
   bool follows(std::string_view api_version, std::string_view kind) const;
-  void on_change(const kube::ResourceType& type, OnChange callback);
+  void on_change(const kube::ResourceType& type, OnChange callback, Keep keep = Keep::kWhole);
   // `on_synced` once, when everything that is followed was listed.
   void start(UniqueFunction<void()> on_synced);
   bool synced() const { return missing_ == 0 && started_; }
@@ -83,9 +85,11 @@ class Cluster {
     std::map<std::string, SharedObject, std::less<>> objects;
     std::vector<OnChange> callbacks;
     std::unique_ptr<kube::Informer> informer;
+    Keep keep = Keep::kMetadata;
     bool listed = false;
   };
 
+  static SharedObject make_object(const Kind& kind, nlohmann::json json);
   Kind* kind(const kube::ResourceType& type) const;
   void apply(const kube::ResourceType& type, Json json);
   void replace(Kind& kind, const SharedObject& before, const SharedObject& after);

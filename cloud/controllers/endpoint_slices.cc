@@ -17,14 +17,32 @@ constexpr const char* kServiceLabel = "kubernetes.io/service-name";
 constexpr const char* kManagedLabel = "endpointslice.kubernetes.io/managed-by";
 constexpr const char* kManager = "endpointslice-controller.k8s.io";
 
-Json selector_of(const ClusterObject& service) {
-  const Json* selector = kube::find(service.json(), "spec", "selector");
-  return selector == nullptr ? Json() : Json{{"matchLabels", *selector}};
+const Json* labels_of(const ClusterObject& object) {
+  return kube::find(object.json(), "metadata", "labels");
+}
+
+const Json* selector_of(const ClusterObject& service) {
+  return kube::find(service.json(), "spec", "selector");
+}
+
+// The pair of its selector by which a service and its pods are looked up; empty: it has none.
+Json index_pair(const ClusterObject& service) {
+  const Json* selector = selector_of(service);
+  if (selector == nullptr || !selector->is_object() || selector->empty() ||
+      !selector->begin()->is_string())
+    return Json::object();
+  return {{selector->begin().key(), selector->begin().value()}};
 }
 
 bool takes(const ClusterObject& service, const ClusterObject& pod) {
-  const Json selector = selector_of(service);
-  return !selector.is_null() && selects(&selector, kube::find(pod.json(), "metadata", "labels"));
+  const Json* selector = selector_of(service);
+  const Json* labels = labels_of(pod);
+  if (selector == nullptr || !selector->is_object() || selector->empty()) return false;
+  for (const auto& [key, value] : selector->items()) {
+    const Json* have = labels == nullptr ? nullptr : kube::find(*labels, key);
+    if (have == nullptr || *have != value) return false;
+  }
+  return true;
 }
 
 // The number that a service's port has in a pod; 0: the pod has no port of that name.
@@ -79,7 +97,7 @@ std::vector<std::string> addresses_of(const ClusterObject& pod) {
 // What decides about endpoints: anything else of a pod does not wake its services.
 Json essence(const SharedObject& pod) {
   if (pod == nullptr) return Json();
-  const Json* labels = kube::find(pod->json(), "metadata", "labels");
+  const Json* labels = labels_of(*pod);
   return {labels == nullptr ? Json() : *labels,
           addresses_of(*pod),
           pod_is_ready(*pod),
@@ -106,25 +124,58 @@ EndpointSliceController::EndpointSliceController(Cluster& cluster)
                reconcile(key, std::move(done));
              }) {
   cluster.on_change(kube::kServices, [this](const SharedObject& before, const SharedObject& after) {
-    queue_.add((after != nullptr ? after : before)->key());
+    on_service(before, after);
   });
   cluster.on_change(kube::kPods, [this](const SharedObject& before, const SharedObject& after) {
-    if (essence(before) == essence(after)) return;
-    if (before != nullptr) on_pod(before);
-    if (after != nullptr) on_pod(after);
+    on_pod(before, after);
   });
-  cluster.on_change(kube::kEndpointSlices, [this](const SharedObject& before,
-                                                  const SharedObject& after) {
-    const SharedObject& slice = after != nullptr ? after : before;
-    const std::string service = kube::text_at(slice->json(), "metadata", "labels", kServiceLabel);
-    if (!service.empty()) queue_.add(kube::object_key(slice->ns, service));
-  });
+  cluster.on_change(
+      kube::kEndpointSlices,
+      [this](const SharedObject& before, const SharedObject& after) { on_slice(before, after); });
 }
 
-void EndpointSliceController::on_pod(const SharedObject& pod) {
-  cluster_.each(kube::kServices, pod->ns, [&](const SharedObject& service) {
-    if (takes(*service, *pod)) queue_.add(service->key());
-  });
+void EndpointSliceController::on_service(const SharedObject& before, const SharedObject& after) {
+  if (before != nullptr) {
+    const Json pair = index_pair(*before);
+    services_.remove(before->ns, &pair, before->key());
+  }
+  if (after != nullptr) {
+    const Json pair = index_pair(*after);
+    services_.add(after->ns, &pair, after->key());
+  }
+  queue_.add((after != nullptr ? after : before)->key());
+}
+
+void EndpointSliceController::on_pod(const SharedObject& before, const SharedObject& after) {
+  const Json* old_labels = before == nullptr ? nullptr : labels_of(*before);
+  const Json* labels = after == nullptr ? nullptr : labels_of(*after);
+  if (old_labels == nullptr || labels == nullptr || *old_labels != *labels) {
+    if (before != nullptr) pods_.remove(before->ns, old_labels, before->key());
+    if (after != nullptr) pods_.add(after->ns, labels, after->key());
+  }
+  if (essence(before) == essence(after)) return;
+  if (before != nullptr) wake_services_of(*before);
+  if (after != nullptr) wake_services_of(*after);
+}
+
+void EndpointSliceController::on_slice(const SharedObject& before, const SharedObject& after) {
+  if (before != nullptr) slices_.remove(before->ns, labels_of(*before), before->key());
+  if (after != nullptr) slices_.add(after->ns, labels_of(*after), after->key());
+  const SharedObject& slice = after != nullptr ? after : before;
+  const std::string service = kube::text_at(slice->json(), "metadata", "labels", kServiceLabel);
+  if (!service.empty()) queue_.add(kube::object_key(slice->ns, service));
+}
+
+void EndpointSliceController::wake_services_of(const ClusterObject& pod) {
+  const Json* labels = labels_of(pod);
+  if (labels == nullptr || !labels->is_object()) return;
+  for (const auto& [label, value] : labels->items()) {
+    if (!value.is_string()) continue;
+    services_.each(pod.ns, label, value.get_ref<const std::string&>(), [&](const std::string& key) {
+      const SharedObject service = cluster_.find(kube::kServices, key);
+      if (service != nullptr && takes(*service, pod)) queue_.add(key);
+    });
+  }
 }
 
 Json EndpointSliceController::endpoint_of(const SharedObject& pod,
@@ -151,9 +202,14 @@ Json EndpointSliceController::endpoint_of(const SharedObject& pod,
 std::vector<Json> EndpointSliceController::wanted(const SharedObject& service) const {
   // By address type and ports: pods may resolve a named port differently.
   std::map<std::pair<std::string, std::string>, Json> groups;
-  cluster_.each(kube::kPods, service->ns, [&](const SharedObject& pod) {
+  const Json pair = index_pair(*service);
+  if (pair.empty()) return {};
+  const auto& value = pair.begin().value().get_ref<const std::string&>();
+  pods_.each(service->ns, pair.begin().key(), value, [&](const std::string& key) {
+    const SharedObject pod = cluster_.find(kube::kPods, key);
+    if (pod == nullptr || !takes(*service, *pod)) return;
     const std::string phase = kube::text_at(pod->json(), "status", "phase");
-    if (phase == "Succeeded" || phase == "Failed" || !takes(*service, *pod)) return;
+    if (phase == "Succeeded" || phase == "Failed") return;
     const Json ports = ports_of(*service, *pod);
     for (const std::string& address : addresses_of(*pod)) {
       const auto ip = IpAddr::parse(address);
@@ -180,18 +236,17 @@ void EndpointSliceController::reconcile(const std::string& key, WorkQueue::Done 
   const SharedObject service = cluster_.find(kube::kServices, key);
   std::vector<SharedObject> mine;
   const size_t slash = key.find('/');
-  cluster_.each(kube::kEndpointSlices, key.substr(0, slash), [&](const SharedObject& slice) {
-    const Json* labels = kube::find(slice->json(), "metadata", "labels");
-    if (labels != nullptr && !slice->deleting() &&
-        kube::text_at(*labels, kServiceLabel) == key.substr(slash + 1) &&
-        kube::text_at(*labels, kManagedLabel) == kManager) {
-      mine.push_back(slice);
-    }
-  });
+  slices_.each(key.substr(0, slash), kServiceLabel, key.substr(slash + 1),
+               [&](const std::string& name) {
+                 const SharedObject slice = cluster_.find(kube::kEndpointSlices, name);
+                 if (slice != nullptr && !slice->deleting() &&
+                     kube::text_at(slice->json(), "metadata", "labels", kManagedLabel) == kManager)
+                   mine.push_back(slice);
+               });
   std::vector<Json> want;
   // Without a selector someone else says who the endpoints are.
   const bool selects_pods =
-      service != nullptr && !service->deleting() && !selector_of(*service).is_null();
+      service != nullptr && !service->deleting() && selector_of(*service) != nullptr;
   if (selects_pods) want = wanted(service);
   const size_t steps = std::max(want.size(), mine.size());
   auto batch = Batch::make(steps, std::move(done));

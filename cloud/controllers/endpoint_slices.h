@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cloud/controllers/cluster.h"
+#include "cloud/controllers/label_index.h"
 #include "cloud/controllers/work_queue.h"
 
 namespace edgemesh::cloud::controllers {
@@ -21,13 +22,19 @@ class EndpointSliceController {
   void start() { queue_.start(); }
 
  private:
-  void on_pod(const SharedObject& pod);
+  void on_service(const SharedObject& before, const SharedObject& after);
+  void on_pod(const SharedObject& before, const SharedObject& after);
+  void on_slice(const SharedObject& before, const SharedObject& after);
+  void wake_services_of(const ClusterObject& pod);
   void reconcile(const std::string& key, WorkQueue::Done done);
   std::vector<nlohmann::json> wanted(const SharedObject& service) const;
   nlohmann::json endpoint_of(const SharedObject& pod, const std::string& address) const;
 
   Cluster& cluster_;
-  WorkQueue queue_;  // of services
+  WorkQueue queue_;      // of services
+  LabelIndex services_;  // by one pair of their selectors
+  LabelIndex pods_;
+  LabelIndex slices_;
 };
 
 }  // namespace edgemesh::cloud::controllers

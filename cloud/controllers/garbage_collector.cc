@@ -31,9 +31,10 @@ GarbageCollector::GarbageCollector(Cluster& cluster,
                reconcile(uid, std::move(done));
              }) {
   for (const kube::ResourceType* type : types) {
-    cluster.on_change(*type, [this](const SharedObject& before, const SharedObject& after) {
-      on_change(before, after);
-    });
+    cluster.on_change(
+        *type,
+        [this](const SharedObject& before, const SharedObject& after) { on_change(before, after); },
+        Cluster::Keep::kMetadata);
   }
 }
 

@@ -22,6 +22,7 @@ WorkQueue::WorkQueue(io::Loop& loop, std::string name, size_t max_parallel, Work
         while (!later_.empty() && later_.begin()->first <= now) {
           const std::string key = later_.begin()->second;
           later_.erase(later_.begin());
+          due_.erase(key);
           add(key);
         }
         if (!later_.empty()) timer_.start_at(later_.begin()->first);
@@ -52,7 +53,14 @@ void WorkQueue::add(const std::string& key) {
 }
 
 void WorkQueue::add_after(const std::string& key, Duration wait) {
-  later_.emplace(loop_.now() + wait, key);
+  const TimePoint when = loop_.now() + wait;
+  const auto [it, fresh] = due_.emplace(key, when);
+  if (!fresh) {
+    if (it->second <= when) return;
+    later_.erase({it->second, key});
+    it->second = when;
+  }
+  later_.emplace(when, key);
   timer_.start_at(later_.begin()->first);
 }
 

@@ -5,11 +5,11 @@
 
 #include <deque>
 #include <functional>
-#include <map>
 #include <memory>
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <utility>
 
 #include "core/base/function.h"
 #include "core/base/result.h"
@@ -27,6 +27,7 @@ class WorkQueue {
   ~WorkQueue();
 
   void add(const std::string& key);
+  // Of several waits for one key the shortest counts.
   void add_after(const std::string& key, Duration wait);
   // Nothing is begun before.
   void start();
@@ -46,7 +47,8 @@ class WorkQueue {
   std::set<std::string> queued_;
   std::set<std::string> running_, again_;
   std::unordered_map<std::string, int> failures_;
-  std::multimap<TimePoint, std::string> later_;
+  std::set<std::pair<TimePoint, std::string>> later_;
+  std::unordered_map<std::string, TimePoint> due_;  // of what is in later_
   io::Timer timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -242,6 +242,22 @@ TEST_F(ControllersTest, ServicesFindTheirPods) {
   EXPECT_EQ(slice["metadata"]["labels"]["kubernetes.io/service-name"], "web");
   patch(kDeployments, "default", "web", kube::PatchKind::kMerge, {{"spec", {{"replicas", 1}}}});
   wait([&] { return endpoints().is_object() && endpoints()["endpoints"].size() == 1; });
+  const auto select = [&](const json& selector) {
+    patch(kube::kServices, "default", "web", kube::PatchKind::kMerge,
+          {{"spec", {{"selector", selector}}}});
+  };
+  select({{"app", "none"}});
+  wait([&] { return list(kube::kEndpointSlices).empty(); });
+  const std::string pod = list(kube::kPods)[0]["metadata"]["name"];
+  patch(kube::kPods, "default", pod, kube::PatchKind::kMerge,
+        {{"metadata", {{"labels", {{"stage", "blue"}}}}}});
+  select({{"app", nullptr}, {"stage", "blue"}});
+  wait([&] { return endpoints().is_object() && endpoints()["endpoints"].size() == 1; });
+  patch(kube::kPods, "default", pod, kube::PatchKind::kMerge,
+        {{"metadata", {{"labels", {{"stage", "green"}}}}}});
+  wait([&] { return list(kube::kEndpointSlices).empty(); });
+  select({{"stage", "green"}});
+  wait([&] { return endpoints().is_object() && endpoints()["endpoints"].size() == 1; });
   remove(kube::kServices, "default", "web");
   wait([&] { return list(kube::kEndpointSlices).empty(); });
 }
