@@ -69,11 +69,11 @@ void EdgeController::on_synced() {
   ready_ = true;
   for (auto& [node, entries] : std::exchange(inventories_, {}))
     book_.replace(node, std::move(entries));
-  for (const std::string& node : connected_) sync_node(node);
+  for (const auto& [node, told] : connected_) sync_node(node);
 }
 
 void EdgeController::on_connected(const std::string& node) {
-  connected_.insert(node);
+  connected_.insert_or_assign(node, false);
   sender_.on_connected(node);
   if (ready_) sync_node(node);
 }
@@ -252,6 +252,12 @@ Result<> EdgeController::on_inventory(const std::string& node, const Json& conte
     return fail(ErrorCode::kResourceExhausted, "{} objects, at most {} are taken", objects->size(),
                 options_.max_inventory);
   }
+  const auto connection = connected_.find(node);
+  if (connection == connected_.end()) return {};
+  if (std::exchange(connection->second, true)) {
+    // Each may cost as many writes to the API as it has entries.
+    return fail(ErrorCode::kResourceExhausted, "said before on this connection");
+  }
   std::vector<SyncBook::Entry> entries;
   for (const Json& object : *objects) {
     channel::ResourceName name;
@@ -264,7 +270,6 @@ Result<> EdgeController::on_inventory(const std::string& node, const Json& conte
     if (version.empty()) version += '0';
     entries.push_back({{type, name.ns, name.name, uid}, std::move(version)});
   }
-  if (!connected_.contains(node)) return {};
   if (!book_.loaded()) {
     inventories_.insert_or_assign(node, std::move(entries));
     return {};

@@ -34,7 +34,7 @@ class EdgeController {
   struct Options {
     SyncBook::Options book;
     ReliableSender::Options sender;
-    size_t max_inventory = 20'000;  // objects in what a node says that it holds
+    size_t max_inventory = 4'000;  // objects in what a node says that it holds
   };
 
   EdgeController(io::Loop& loop, kube::Client& client, NodeLink& link, Options options,
@@ -52,6 +52,7 @@ class EdgeController {
     return sender_.on_answer(node, parent_id, failed);
   }
   // {"objects":[{"resource":"default/pod/web","uid":"...","resourceVersion":"17"},...]}
+  // Once a connection; more are refused.
   Result<> on_inventory(const std::string& node, const nlohmann::json& content);
 
   const SyncBook& book() const { return book_; }
@@ -101,7 +102,7 @@ class EdgeController {
   std::unordered_map<std::string, std::unordered_set<std::string>> pods_of_;  // node -> keys
   std::unordered_map<std::string, NodeObject> nodes_;
   std::unordered_map<std::string, Config> configs_;  // by "configmap/ns/name"
-  std::unordered_set<std::string> connected_;
+  std::unordered_map<std::string, bool> connected_;  // whether it said what it holds
   // What nodes said before the book was there.
   std::unordered_map<std::string, std::vector<SyncBook::Entry>> inventories_;
   size_t lists_missing_ = 5;  // four informers and the book

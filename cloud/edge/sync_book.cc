@@ -257,8 +257,10 @@ void SyncBook::finish(const std::string& key, const Result<std::string>& result)
     write.running = false;
     if (write.again) {
       queue_.push_back(key);
-    } else if (!result && result.error().code != ErrorCode::kNotFound) {
-      // kNotFound: the namespace went away, and the object with it.
+    } else if (!result && result.error().code != ErrorCode::kNotFound &&
+               result.error().code != ErrorCode::kInvalidArgument) {
+      // kNotFound: the namespace went away, and the object with it. kInvalidArgument: a name that
+      // the API will never take; such an object is in memory only.
       EM_LOG(kDebug, "edge", "writing {} failed, again in a while: {}", key,
              result.error().message);
       failed_.push_back(key);

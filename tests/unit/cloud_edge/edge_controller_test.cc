@@ -254,6 +254,30 @@ TEST_F(EdgeControllerTest, AnInventoryReplacesTheBook) {
   EXPECT_FALSE(edge_->on_inventory("edge-1", Json::object()));
 }
 
+// Each may cost many writes to the API.
+TEST_F(EdgeControllerTest, AnInventoryIsTakenOncePerConnection) {
+  const Json nothing{{"objects", Json::array()}};
+  connect();
+  EXPECT_TRUE(edge_->on_inventory("edge-1", nothing));
+  EXPECT_EQ(edge_->on_inventory("edge-1", nothing).error().code, ErrorCode::kResourceExhausted);
+  disconnect();
+  EXPECT_TRUE(edge_->on_inventory("edge-1", nothing));  // too late: nothing comes of it
+  connect();
+  EXPECT_TRUE(edge_->on_inventory("edge-1", nothing));
+}
+
+TEST_F(EdgeControllerTest, WhatTheApiWillNeverTakeIsNotTriedForEver) {
+  kube_->put(kube::kPods, pod("web", "edge-1"));
+  settle();
+  connect();
+  kube_->fail_with = Error{ErrorCode::kInvalidArgument, "the name is too long"};
+  confirm(take());
+  EXPECT_EQ(edge_->book().unwritten(), 0U);
+  const int writes = kube_->writes;
+  pass(seconds(120));
+  EXPECT_EQ(kube_->writes, writes);
+}
+
 TEST_F(EdgeControllerTest, TheWindowBoundsWhatIsInFlight) {
   EdgeController::Options options;
   options.sender.max_in_flight = 3;
