@@ -6,6 +6,7 @@
 #include <set>
 
 #include "agent/hub_client.h"
+#include "tests/support/fake_hub.h"
 #include "tests/support/temp_dir.h"
 
 namespace edgemesh::agent {
@@ -47,16 +48,6 @@ struct Sink final : MeshSink {
 };
 
 // Stands in for the hub client: keeps what would go to the cloud.
-class FakeHub final : public bus::Module {
- public:
-  std::string_view name() const override { return kHubModule; }
-  std::string_view group() const override { return "hub"; }
-  Result<> start(bus::Bus&) override { return {}; }
-  void stop() override {}
-  void on_message(bus::Message message) override { sent.push_back(std::move(message)); }
-  std::vector<bus::Message> sent;
-};
-
 class MeshModuleTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -75,8 +66,8 @@ class MeshModuleTest : public ::testing::Test {
     auto store = Metastore::open(*loop_, dir_.path() + "/meta.db", registry_);
     ASSERT_TRUE(store) << store.error().message;
     store_ = std::move(*store);
-    module_ = std::make_unique<MeshModule>(*loop_, MeshModule::Options{.node = "edge-1"}, *store_, sink_,
-                                           registry_);
+    module_ = std::make_unique<MeshModule>(*loop_, MeshModule::Options{.node = "edge-1"}, *store_,
+                                           sink_, registry_);
     bus_ = std::make_unique<bus::Bus>(*loop_);
     ASSERT_TRUE(bus_->add(*module_));
     ASSERT_TRUE(bus_->add(hub_));
@@ -98,9 +89,10 @@ class MeshModuleTest : public ::testing::Test {
                 {"spec", {{"clusterIP", "10.96.0.1"}}}}
         .dump();
   }
-  void change(const std::string& operation, const std::string& type, const std::string& name, int version) {
-    bus::Message m = bus::make_message("meshcontroller", "mesh", operation, "default/" + type + "/" + name,
-                                       object(name));
+  void change(const std::string& operation, const std::string& type, const std::string& name,
+              int version) {
+    bus::Message m = bus::make_message("meshcontroller", "mesh", operation,
+                                       "default/" + type + "/" + name, object(name));
     m.resource_version = std::to_string(version);
     deliver(std::move(m));
   }
@@ -109,8 +101,9 @@ class MeshModuleTest : public ::testing::Test {
                               Json{{"full", full}, {"epoch", epoch}}.dump()));
   }
   void end(int version, const std::string& epoch = "e1") {
-    deliver(bus::make_message("meshcontroller", "mesh", "response", "sync/end",
-                              Json{{"resourceVersion", std::to_string(version)}, {"epoch", epoch}}.dump()));
+    deliver(bus::make_message(
+        "meshcontroller", "mesh", "response", "sync/end",
+        Json{{"resourceVersion", std::to_string(version)}, {"epoch", epoch}}.dump()));
   }
   // What the node last asked the cloud for.
   Json last_sync_request() {
@@ -132,7 +125,7 @@ class MeshModuleTest : public ::testing::Test {
   obs::Registry registry_;
   std::unique_ptr<io::Loop> loop_;
   Sink sink_;
-  FakeHub hub_;
+  test::FakeHub hub_;
   std::unique_ptr<Metastore> store_;
   std::unique_ptr<MeshModule> module_;
   std::unique_ptr<bus::Bus> bus_;
@@ -159,8 +152,9 @@ TEST_F(MeshModuleTest, AFullSyncFillsTheSink) {
 
 TEST_F(MeshModuleTest, AfterARestartItServesWhatItKnewWithoutTheCloud) {
   full_sync();
-  deliver(bus::make_message("meshcontroller", "mesh", "update", "config",
-                            R"({"trustDomain":"t","serviceCidrs":["10.0.0.0/8"],"turn":{"host":"h","port":1}})"));
+  deliver(bus::make_message(
+      "meshcontroller", "mesh", "update", "config",
+      R"({"trustDomain":"t","serviceCidrs":["10.0.0.0/8"],"turn":{"host":"h","port":1}})"));
   boot();
 
   EXPECT_EQ(module_->config().trust_domain, "t");
@@ -252,8 +246,9 @@ TEST_F(MeshModuleTest, WhatTheDiskDidNotTakeIsAskedForAgainAfterARestart) {
   {
     auto db = store::Database::open(dir_.path() + "/meta.db");
     ASSERT_TRUE(db);
-    ASSERT_TRUE((*db)->exec("CREATE TRIGGER no BEFORE INSERT ON meta WHEN NEW.key = 'default/service/bad' "
-                            "BEGIN SELECT RAISE(ABORT, 'disk on fire'); END"));
+    ASSERT_TRUE(
+        (*db)->exec("CREATE TRIGGER no BEFORE INSERT ON meta WHEN NEW.key = 'default/service/bad' "
+                    "BEGIN SELECT RAISE(ABORT, 'disk on fire'); END"));
   }
   change("insert", "service", "bad", 4);
   change("insert", "service", "good", 5);  // as if all were well
@@ -285,8 +280,10 @@ TEST_F(MeshModuleTest, ChangesOutsideOfASyncAreNotTaken) {
 
 TEST_F(MeshModuleTest, ABadObjectKeepsTheLastGoodOne) {
   full_sync();
-  deliver(bus::make_message("meshcontroller", "mesh", "update", "default/service/a", R"({"spec":5})"));
-  deliver(bus::make_message("meshcontroller", "mesh", "update", "default/service/a", "{\"metadata\":{\"name\":\"z\",\"namespace\":\"default\"}}"));
+  deliver(
+      bus::make_message("meshcontroller", "mesh", "update", "default/service/a", R"({"spec":5})"));
+  deliver(bus::make_message("meshcontroller", "mesh", "update", "default/service/a",
+                            "{\"metadata\":{\"name\":\"z\",\"namespace\":\"default\"}}"));
   deliver(bus::make_message("meshcontroller", "mesh", "update", "default/service/", "{}"));
   deliver(bus::make_message("meshcontroller", "mesh", "response", "sync/begin", "[]"));
   EXPECT_EQ(module_->status().bad_objects, 2U);
@@ -345,7 +342,8 @@ TEST_F(MeshModuleTest, NodeInfoIsSentOnceAConnectionAndWhenItChanges) {
 }
 
 TEST_F(MeshModuleTest, PeersSurviveARestart) {
-  const std::vector<StoredPeer> peers{{"edge-2", {*SockAddr::parse("10.0.0.2:15008")}}, {"edge-3", {}}};
+  const std::vector<StoredPeer> peers{{"edge-2", {*SockAddr::parse("10.0.0.2:15008")}},
+                                      {"edge-3", {}}};
   module_->persist_peers(peers);
   turn();
   boot();
@@ -365,9 +363,9 @@ TEST(MeshConfigTest, WrongTypesAreRefused) {
   EXPECT_EQ(revoked->revoked[0].before, 17);
   EXPECT_FALSE(parse_mesh_config(R"({"revoked":[{"node":"a"}]})"));
   EXPECT_EQ(parse_mesh_config("{}")->cluster_domain, "cluster.local");
-  for (const char* bad : {"", "[]", R"({"trustDomain":1})", R"({"serviceCidrs":["x"]})", R"({"stun":[1]})",
-                          R"({"turn":[]})", R"({"turn":{"port":0}})", R"({"turn":{"port":70000}})",
-                          R"({"turn":{"expires":"x"}})"})
+  for (const char* bad : {"", "[]", R"({"trustDomain":1})", R"({"serviceCidrs":["x"]})",
+                          R"({"stun":[1]})", R"({"turn":[]})", R"({"turn":{"port":0}})",
+                          R"({"turn":{"port":70000}})", R"({"turn":{"expires":"x"}})"})
     EXPECT_FALSE(parse_mesh_config(bad)) << bad;
 }
 

@@ -5,21 +5,11 @@
 
 #include <nlohmann/json.hpp>
 
-#include "agent/hub_client.h"
 #include "agent/metastore.h"
+#include "tests/support/fake_hub.h"
 #include "tests/support/temp_dir.h"
 
 namespace edgemesh::agent {
-
-class FakeHub final : public bus::Module {
- public:
-  std::string_view name() const override { return kHubModule; }
-  std::string_view group() const override { return "hub"; }
-  Result<> start(bus::Bus&) override { return {}; }
-  void stop() override {}
-  void on_message(bus::Message message) override { sent.push_back(std::move(message)); }
-  std::vector<bus::Message> sent;
-};
 
 class MetaFixture : public ::testing::Test {
  protected:
@@ -49,7 +39,7 @@ class MetaFixture : public ::testing::Test {
   test::TempDir dir_;
   obs::Registry registry_;
   std::unique_ptr<io::Loop> loop_;
-  FakeHub hub_;
+  test::FakeHub hub_;
   std::unique_ptr<Metastore> store_;
   std::unique_ptr<bus::Bus> bus_;
 };

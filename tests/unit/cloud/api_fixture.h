@@ -3,12 +3,12 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "cloud/api/core.h"
 #include "kube/json_util.h"
 #include "kube/objects.h"
+#include "tests/support/temp_dir.h"
 
 namespace edgemesh::cloud {
 
@@ -18,15 +18,12 @@ class ApiFixture : public testing::Test {
 
   void SetUp() override {
     loop_ = std::move(*io::Loop::create());
-    std::string pattern = (std::filesystem::temp_directory_path() / "em-api-XXXXXX").string();
-    dir_ = mkdtemp(pattern.data());
-    options_.path = dir_ + "/api.db";
+    options_.path = dir_.file("api.db");
     open();
   }
   void TearDown() override {
     core_.reset();
     store_.reset();
-    std::filesystem::remove_all(dir_);
   }
   void open() {
     core_.reset();
@@ -93,7 +90,7 @@ class ApiFixture : public testing::Test {
   }
 
   std::unique_ptr<io::Loop> loop_;
-  std::string dir_;
+  test::TempDir dir_;
   ApiStore::Options options_;
   ResourceRegistry registry_;
   std::unique_ptr<ApiStore> store_;

@@ -7,24 +7,12 @@
 #include <filesystem>
 
 #include "core/store/writer.h"
+#include "tests/support/temp_dir.h"
 
 namespace edgemesh::store {
 namespace {
 
 using std::chrono_literals::operator""s;
-
-class TempDir {
- public:
-  TempDir() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "em-store-XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  ~TempDir() { std::filesystem::remove_all(path_); }
-  std::string file(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 std::unique_ptr<Database> open(const std::string& path) {
   auto db = Database::open(path);
@@ -41,7 +29,7 @@ int64_t scalar(Database& db, std::string_view sql) {
 }
 
 TEST(DatabaseTest, KeepsRowsAcrossReopen) {
-  TempDir dir;
+  test::TempDir dir;
   {
     auto db = open(dir.file("a.db"));
     ASSERT_TRUE(db->exec("CREATE TABLE t(a INTEGER, b TEXT)"));
@@ -62,7 +50,7 @@ TEST(DatabaseTest, KeepsRowsAcrossReopen) {
 }
 
 TEST(DatabaseTest, MakesTheFileReadableByItsOwnerOnly) {
-  TempDir dir;
+  test::TempDir dir;
 
   open(dir.file("a.db"));
 
@@ -89,7 +77,7 @@ TEST(DatabaseTest, NamesWhatIsWrong) {
 }
 
 TEST(DatabaseTest, RefusesAFileThatIsNoDatabase) {
-  TempDir dir;
+  test::TempDir dir;
   FILE* file = fopen(dir.file("a.db").c_str(), "w");
   fputs("this is not a database, and it is long enough to be read as a header of one......", file);
   fclose(file);
@@ -140,7 +128,7 @@ class WriterTest : public testing::Test {
     return
         [value](Database& db) { return db.exec(fmt::format("INSERT INTO t VALUES({})", value)); };
   }
-  TempDir dir_;
+  test::TempDir dir_;
   std::unique_ptr<io::Loop> loop_;
   std::unique_ptr<Writer> writer_;
 };
