@@ -25,11 +25,11 @@ struct FieldView {
 };
 
 struct H1Limits {
-  size_t max_start_line = 8 << 10;  // without its CRLF
-  size_t max_head = 64 << 10;       // start line, fields and the empty line
-  size_t max_fields = 100;          // also bounded by the storage given
-  size_t max_chunk_line = 256;      // chunk size and extensions
-  size_t max_trailer = 8 << 10;
+  uint32_t max_start_line = 8 << 10;  // without its CRLF
+  uint32_t max_head = 64 << 10;       // start line, fields and the empty line
+  uint32_t max_fields = 100;          // also bounded by the storage given
+  uint32_t max_chunk_line = 256;      // chunk size and extensions
+  uint32_t max_trailer = 8 << 10;
 };
 
 // What is wrong, as text for a log line or an answer, and the status a server answers with.
@@ -103,10 +103,10 @@ class H1HeadParser {
   bool answers_head_ = false;
   bool answers_connect_ = false;
   // Where the search for the end of the head goes on.
-  size_t skipped_ = 0;  // empty lines before the start line
-  size_t scanned_ = 0;
-  size_t line_start_ = 0;
-  size_t lines_ = 0;
+  uint32_t skipped_ = 0;  // empty lines before the start line
+  uint32_t scanned_ = 0;
+  uint32_t line_start_ = 0;
+  uint32_t lines_ = 0;
   // Findings in the head at hand.
   bool chunked_ = false;
   bool close_ = false;
