@@ -244,7 +244,7 @@ int idle(const Address& to, const std::string& name, int connections, bool http2
       done = receive(fd, answer);
     errors += done ? 0 : 1;
   }
-  sleep(1);  // what is given back on a timer
+  sleep(3);  // what is given back on a timer
   const uint64_t after = private_bytes(pid);
   const double each = (static_cast<double>(after) - static_cast<double>(before)) / connections;
   std::printf("{\"value\":%.1f,\"unit\":\"user bytes\",\"errors\":%zu}\n", each, errors);
