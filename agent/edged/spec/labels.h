@@ -1,5 +1,5 @@
-// Names of the labels and annotations on sandboxes and containers: those that kubelet writes and that
-// crictl and monitoring tools read.
+// Names of the labels and annotations on sandboxes and containers: those that kubelet writes and
+// that crictl and monitoring tools read.
 #pragma once
 
 namespace edgemesh::edged {
