@@ -98,6 +98,31 @@ void read_p2p(Reader reader, AgentConfig::P2p& out) {
   reader.read("stunServers", &out.stun_servers, 3478);
 }
 
+void read_edged(Reader reader, AgentConfig::Edged& out) {
+  reader.read("runtime", &out.runtime);
+  reader.read("rootDir", &out.root_dir);
+  reader.read("logDir", &out.log_dir);
+  reader.read("cgroupParent", &out.cgroup_parent);
+  std::string ip;
+  reader.read("nodeIp", &ip);
+  const auto absolute = [&](const char* key, const std::string& path) {
+    if (!path.empty() && path.front() == '/') return;
+    reader.reject(key, fmt::format("'{}' is not allowed (want an absolute path)", path));
+  };
+  if (out.runtime.rfind("unix:///", 0) != 0)
+    reader.reject("runtime",
+                  fmt::format("'{}' is not allowed (want unix:///path/of/the/socket)", out.runtime));
+  if (!out.root_dir.empty()) absolute("rootDir", out.root_dir);
+  absolute("logDir", out.log_dir);
+  absolute("cgroupParent", out.cgroup_parent);
+  if (ip.empty()) return;
+  const auto address = IpAddr::parse(ip);
+  if (!address || address->is_unspecified())
+    reader.reject("nodeIp", fmt::format("'{}' is not allowed (want an address of this machine)", ip));
+  else
+    out.node_ip = *address;
+}
+
 void read_log(Reader reader, AgentConfig::Log& out) {
   read_level(reader, "level", &out.level);
   reader.read_enum("format", &out.format,
@@ -112,10 +137,14 @@ void read_log(Reader reader, AgentConfig::Log& out) {
 
 void read_modules(Reader root, std::map<std::string, AgentConfig::Module>& out) {
   Reader modules = root.section("modules");
+  out["edged"].enable = false;  // it needs a container runtime
   for (const std::string& name : module_names()) {
     Reader one = modules.section(name);
     one.read("enable", &out[name].enable);
   }
+  if (out["edged"].enable && !out["metamanager"].enable)
+    modules.section("edged").reject(
+        "enable", "it runs the pods that metamanager keeps, which is switched off");
 }
 
 Result<AgentConfig> read_all(config::Document& document, bool needs_cloud) {
@@ -136,6 +165,7 @@ Result<AgentConfig> read_all(config::Document& document, bool needs_cloud) {
   read_capture(root.section("capture"), out.capture);
   read_proxy(root.section("proxy"), out.proxy);
   read_p2p(root.section("p2p"), out.p2p);
+  read_edged(root.section("edged"), out.edged);
   Reader admin = root.section("admin");
   admin.read("listen", &out.admin.listen, 15000);
   if (!out.admin.listen.ip.is_loopback()) {
@@ -153,7 +183,7 @@ Result<AgentConfig> read_all(config::Document& document, bool needs_cloud) {
 }  // namespace
 
 std::vector<std::string> module_names() {
-  return {"edgehub", "mesh", "metamanager"};
+  return {"edgehub", "mesh", "metamanager", "edged"};
 }
 
 std::vector<IpAddr> AgentConfig::Dns::addresses() const {
@@ -164,7 +194,7 @@ std::vector<IpAddr> AgentConfig::Dns::addresses() const {
 
 bool AgentConfig::module_enabled(const std::string& name) const {
   const auto it = modules.find(name);
-  return it == modules.end() || it->second.enable;
+  return it == modules.end() ? name != "edged" : it->second.enable;
 }
 
 Result<AgentConfig> load_config(const std::string& path, bool needs_cloud) {
@@ -270,6 +300,12 @@ std::string config_json(const AgentConfig& config) {
         {"directListen", config.p2p.direct_listen.to_string()},
         {"ice", config.p2p.ice},
         {"stunServers", texts(config.p2p.stun_servers)}}},
+      {"edged",
+       {{"runtime", config.edged.runtime},
+        {"rootDir", config.edged.root_dir},
+        {"logDir", config.edged.log_dir},
+        {"cgroupParent", config.edged.cgroup_parent},
+        {"nodeIp", config.edged.node_ip ? config.edged.node_ip->to_string() : ""}}},
       {"admin", {{"listen", config.admin.listen.to_string()}}},
       {"log",
        {{"level", log::to_string(config.log.level)},

@@ -63,6 +63,15 @@ struct AgentConfig {
     std::vector<config::HostPort> stun_servers;  // netcheck asks them, too
   } p2p;
 
+  // Pods on a container runtime; on with modules.edged.enable.
+  struct Edged {
+    std::string runtime = "unix:///run/containerd/containerd.sock";  // of CRI v1
+    std::string root_dir;                                            // empty: <stateDir>/pods
+    std::string log_dir = "/var/log/pods";
+    std::string cgroup_parent = "/kubepods";
+    std::optional<IpAddr> node_ip;  // none: the address on the way to the cloud
+  } edged;
+
   struct Admin {
     SockAddr listen{IpAddr::loopback(), 15000};
   } admin;

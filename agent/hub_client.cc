@@ -12,7 +12,7 @@ namespace edgemesh::agent {
 namespace {
 
 constexpr Duration kProbeLimit = std::chrono::seconds(2);
-constexpr std::array<const char*, 4> kListeners = {"twin", "meta", "bus", "mesh"};
+constexpr std::array<const char*, 5> kListeners = {"twin", "meta", "bus", "mesh", "edged"};
 
 // Where KubeEdge's edge hands messages of the cloud to.
 std::string_view target_group(std::string_view group) {

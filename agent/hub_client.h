@@ -11,7 +11,7 @@
 // - What the bus sends to "edgehub" goes to the cloud. Requests (Bus::request) work through it. A
 //   message that cannot be sent comes back to the module that is its source: operation error, its
 //   resource, content {"reason"}.
-// - Groups twin, meta, bus and mesh get node/connection "cloud_connected" / "cloud_disconnected".
+// - Groups twin, meta, bus, mesh and edged get node/connection "cloud_connected" / "cloud_disconnected".
 // - What waits to be sent is bounded by max_queued_bytes: send() then fails, nothing is dropped
 //   silently.
 // Threads: the loop given.

@@ -14,6 +14,7 @@
 #include "agent/meta/meta_module.h"
 #include "agent/metastore.h"
 #include "cmd/edgemesh-agent/admin.h"
+#include "cmd/edgemesh-agent/pods.h"
 #include "core/bus/bus.h"
 #include "core/io/resolver.h"
 #include "core/obs/metrics.h"
@@ -103,6 +104,7 @@ class App final : private agent::MeshSink {
   std::unique_ptr<agent::HubClient> hub_;
   std::unique_ptr<agent::MeshModule> mesh_module_;
   std::unique_ptr<agent::MetaModule> meta_module_;
+  std::unique_ptr<Pods> pods_;  // null: edged is off
   std::unique_ptr<bus::Bus> bus_;
   std::unique_ptr<agent::Renewal> renewal_;
   std::shared_ptr<const proxy::model::Config> http_config_;  // as read at the start

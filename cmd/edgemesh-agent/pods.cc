@@ -1,0 +1,44 @@
+#include "cmd/edgemesh-agent/pods.h"
+
+#include "p2p/netlink_watch.h"
+
+namespace edgemesh::cmd {
+
+namespace {
+
+std::string node_ip(const agent::AgentConfig& config) {
+  if (config.edged.node_ip) return config.edged.node_ip->to_string();
+  const auto all = p2p::local_addresses();
+  for (const IpAddr& ip : all)
+    if (!ip.is_v6()) return ip.to_string();
+  return all.empty() ? "" : all.front().to_string();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Pods>> Pods::create(io::Loop& loop, const agent::AgentConfig& config,
+                                           agent::Metastore& store, agent::MetaModule& meta,
+                                           bus::Bus& bus, obs::Registry& metrics) {
+  if (!config.module_enabled(edged::kEdgedModule)) return std::unique_ptr<Pods>();
+  std::unique_ptr<Pods> pods(new Pods);
+  cri::RuntimeOptions runtime;
+  runtime.endpoint = config.edged.runtime;
+  EM_TRY(pods->runtime_, cri::connect_runtime(loop, runtime));
+  edged::NodePartsOptions parts;
+  parts.node = config.node_name;
+  parts.host_ip = node_ip(config);
+  parts.log_root = config.edged.log_dir;
+  parts.cgroup_parent = config.edged.cgroup_parent;
+  pods->parts_ = std::make_unique<edged::NodeParts>(meta, parts);
+  pods->outbox_ = std::make_unique<agent::Outbox>(loop, store, metrics);
+  edged::EdgedModule::Options options;
+  options.node = config.node_name;
+  options.host_ip = parts.host_ip;
+  pods->module_ = std::make_unique<edged::EdgedModule>(loop, *pods->runtime_, *pods->parts_,
+                                                       *pods->outbox_, options, metrics);
+  meta.add_sink(pods->module_.get());
+  EM_TRY_VOID(bus.add(*pods->module_));
+  return pods;
+}
+
+}  // namespace edgemesh::cmd

@@ -1,0 +1,31 @@
+// Pods: the part of the agent that runs pods (modules.edged), wired. Nothing of it exists when the
+// module is off: the mesh alone needs no container runtime.
+#pragma once
+
+#include <memory>
+
+#include "agent/config.h"
+#include "agent/edged/edged_module.h"
+#include "agent/edged/node_parts.h"
+
+namespace edgemesh::cmd {
+
+class Pods {
+ public:
+  // Null when edged is switched off. `meta` gets the module as a sink, `bus` the module; both must
+  // outlive what this returns, and not have been started.
+  static Result<std::unique_ptr<Pods>> create(io::Loop& loop, const agent::AgentConfig& config,
+                                              agent::Metastore& store, agent::MetaModule& meta,
+                                              bus::Bus& bus, obs::Registry& metrics);
+
+  edged::EdgedModule::Status status() const { return module_->status(); }
+
+ private:
+  Pods() = default;
+  std::unique_ptr<cri::RuntimeClient> runtime_;
+  std::unique_ptr<edged::NodeParts> parts_;
+  std::unique_ptr<agent::Outbox> outbox_;
+  std::unique_ptr<edged::EdgedModule> module_;
+};
+
+}  // namespace edgemesh::cmd
