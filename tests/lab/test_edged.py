@@ -1,0 +1,101 @@
+"""Pods that nodes run: kubectl, the channel, the agent's edged, containerd."""
+
+import json
+import os
+
+from lab.cases import case
+from lab.mesh import Mesh
+from lab.proc import wait_for
+from lab.runtime import BUSYBOX, Containerd
+from test_pods import takes_pods
+
+
+def deployment(name="web", replicas=1, command=("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"), **pod):
+    spec = {"terminationGracePeriodSeconds": 5,
+            "containers": [{"name": "main", "image": BUSYBOX, "command": list(command)}], **pod}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}},
+                     "template": {"metadata": {"labels": {"app": name}}, "spec": spec}}}
+
+
+class EdgeNode:
+    """An agent with edged and a containerd of its own."""
+
+    def __init__(self, mesh, letter):
+        self.mesh, self.agent, self.cloud = mesh, mesh.agent(letter), mesh.cloud
+        self.containerd = Containerd(mesh, self.agent.node.ns, name=f"containerd-{letter}", cni=True)
+
+    def start(self):
+        self.containerd.load_images()
+        self.agent.join()
+        folder = os.path.join(self.agent.state, "logs")
+        os.makedirs(folder, exist_ok=True)
+        with open(self.agent.config, "a", encoding="ascii") as f:
+            f.write(f"modules: {{edged: {{enable: true}}}}\n"
+                    f"log: {{components: {{edged: debug}}}}\n"
+                    f"edged: {{runtime: 'unix://{self.containerd.socket}', logDir: '{folder}', "
+                    f"cgroupParent: '{self.containerd.cgroup}'}}\n")
+        self.agent.start()
+        wait_for(self.agent.connected, 10, f"{self.agent.name} is connected")
+        takes_pods(self.cloud, self.agent.name)
+        return self
+
+    def running(self):
+        """Names and ids of the containers that run, without the pause ones."""
+        found = {}
+        for name in self.containerd.ctr("tasks", "list", "-q").stdout.split():
+            labels = json.loads(self.containerd.ctr("containers", "info", name).stdout)["Labels"]
+            if labels.get("io.cri-containerd.kind") == "container":
+                found[name] = labels["io.kubernetes.pod.name"]
+        return found
+
+    def close(self):
+        self.containerd.close()
+
+
+def pods(cloud, label="app=web"):
+    text = cloud.kubectl("get", "pods", "-l", label, "-o", "json").stdout
+    return json.loads(text)["items"]
+
+
+def shown(cloud, label="app=web"):
+    """What kubectl shows: a list of rows of words."""
+    return [line.split() for line in cloud.kubectl("get", "pods", "-l", label, "--no-headers").stdout.splitlines()]
+
+
+def wait_shown(node, ready, status, label="app=web", timeout=30):
+    def there():
+        rows = shown(node.cloud, label)
+        return rows if rows and all(r[1] == ready and r[2] == status for r in rows) else None
+    return wait_for(there, timeout, lambda: f"pods are {ready} {status}; they are {shown(node.cloud, label)}\n"
+                    f"{node.agent.process.log_tail(40)}")
+
+
+@case(quick=True)
+def pods_run_and_go():
+    """A Deployment runs on a node with a container runtime, kubectl shows it with its address; the agent's restart
+    leaves the containers alone; deleted, nothing is left of it anywhere."""
+    with Mesh("prc", join=False) as mesh:
+        node = EdgeNode(mesh, "a")
+        try:
+            node.start()
+            cloud = mesh.cloud
+            cloud.apply(deployment(replicas=2))
+            wait_shown(node, "1/1", "Running")
+            addresses = [p["status"].get("podIP", "") for p in pods(cloud)]
+            assert len(set(addresses)) == 2 and all(a.startswith("10.88.") for a in addresses), addresses
+            before = node.running()
+            assert len(before) == 2, before
+            node.agent.process.kill()
+            node.agent.start()
+            wait_for(node.agent.connected, 10, "the agent is connected again")
+            wait_shown(node, "1/1", "Running")
+            assert node.running() == before, (node.running(), before)
+            cloud.kubectl("delete", "deployment", "web", "--wait=false")
+            wait_for(lambda: not pods(cloud), 30, lambda: f"the pods are gone from the API: {shown(cloud)}\n"
+                     f"{node.agent.process.log_tail(40)}")
+            wait_for(lambda: not node.containerd.ctr("containers", "list", "-q").stdout.split(), 10,
+                     "nothing is left at the runtime")
+            return f"addresses {addresses}"
+        finally:
+            node.close()
