@@ -22,9 +22,10 @@ Result<std::unique_ptr<AdminServer>> make_admin(io::Loop& loop, const SockAddr& 
     drain();
   });
   admin->post("/reload", [reload = sources.reload](const http::Request&, const Writer& writer) {
-    const auto done = reload();
-    done ? AdminServer::send_text(writer, 200, "ok\n")
-         : AdminServer::send_error(writer, 400, done.error().message);
+    reload([writer](Result<> done) {
+      done ? AdminServer::send_text(writer, 200, "ok\n")
+           : AdminServer::send_error(writer, 400, done.error().message);
+    });
   });
   return admin;
 }

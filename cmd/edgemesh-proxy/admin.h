@@ -10,6 +10,7 @@
 #include <string>
 
 #include "cmd/admin/admin_server.h"
+#include "proxy/listener/config_file.h"
 #include "proxy/listener/l7_proxy.h"
 
 namespace edgemesh::cmd {
@@ -19,7 +20,7 @@ struct AdminSources {
   proxy::Telemetry* telemetry = nullptr;
   std::function<bool()> draining;
   std::function<void()> drain;
-  std::function<Result<>()> reload;
+  std::function<void(proxy::ConfigFile::Done)> reload;
 };
 
 Result<std::unique_ptr<AdminServer>> make_admin(io::Loop& loop, const SockAddr& listen,

@@ -1,5 +1,7 @@
 #include "cmd/edgemesh-proxy/app.h"
 
+#include <malloc.h>
+
 #include "core/base/log.h"
 #include "proxy/telemetry/response_flags.h"
 
@@ -31,6 +33,9 @@ Result<std::unique_ptr<ProxyApp>> ProxyApp::create(io::Loop& loop, const ProxyFl
   EM_TRY(app->l7_, proxy::L7Proxy::create(loop, app->threads_->worker_loops(), options));
   app->registry_.on_text([l7 = app->l7_.get()](std::string& out) { l7->append_metrics(out); });
   EM_TRY_VOID(app->l7_->apply(std::move(config)));
+  app->file_ = std::make_unique<proxy::ConfigFile>(loop, *app->l7_, flags.config);
+  // What reading a large file left in the heap.
+  malloc_trim(0);
   if (!flags.admin.empty()) {
     auto listen = SockAddr::parse(flags.admin);
     if (!listen)
@@ -46,17 +51,14 @@ Result<std::unique_ptr<ProxyApp>> ProxyApp::create(io::Loop& loop, const ProxyFl
 
 ProxyApp::~ProxyApp() {
   admin_.reset();
+  file_.reset();
   if (l7_) l7_->stop();
   if (threads_) threads_->stop();
 }
 
-Result<> ProxyApp::reload() {
+void ProxyApp::reload(proxy::ConfigFile::Done done) {
   telemetry_->reopen_logs();
-  EM_TRY(auto config, proxy::model::load_config(flags_.config));
-  if (config->telemetry.metrics != telemetry_->spec().metrics ||
-      config->telemetry.tracing != telemetry_->spec().tracing)
-    EM_LOG(kWarn, "proxy", "telemetry: metrics and tracing change with the next start");
-  return l7_->apply(std::move(config));
+  file_->reload(std::move(done));
 }
 
 AdminSources ProxyApp::sources() {
@@ -65,7 +67,7 @@ AdminSources ProxyApp::sources() {
   out.telemetry = telemetry_.get();
   out.draining = [this] { return draining_; };
   out.drain = [this] { shut_down(); };
-  out.reload = [this] { return reload(); };
+  out.reload = [this](proxy::ConfigFile::Done done) { reload(std::move(done)); };
   return out;
 }
 

@@ -9,6 +9,7 @@
 #include "core/io/loop.h"
 #include "core/io/resolver.h"
 #include "core/obs/metrics.h"
+#include "proxy/listener/config_file.h"
 #include "proxy/listener/l7_proxy.h"
 #include "proxy/proxy.h"
 
@@ -27,7 +28,7 @@ class ProxyApp {
   static Result<std::unique_ptr<ProxyApp>> create(io::Loop& loop, const ProxyFlags& flags);
   ~ProxyApp();
   // Reads the configuration again; on an error the one before stays. Access logs are opened again.
-  Result<> reload();
+  void reload(proxy::ConfigFile::Done done);
   // Drains and stops the loop. A second call does not wait.
   void shut_down();
 
@@ -42,6 +43,7 @@ class ProxyApp {
   std::unique_ptr<proxy::Proxy> threads_;
   std::unique_ptr<proxy::Telemetry> telemetry_;
   std::unique_ptr<proxy::L7Proxy> l7_;
+  std::unique_ptr<proxy::ConfigFile> file_;
   std::unique_ptr<AdminServer> admin_;
   bool draining_ = false;
 };

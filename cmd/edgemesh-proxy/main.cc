@@ -27,10 +27,10 @@ int run(const edgemesh::cmd::ProxyFlags& flags) {
   auto term = io::SignalWatch::start(**loop, SIGTERM, stop);
   auto interrupt = io::SignalWatch::start(**loop, SIGINT, stop);
   auto hup = io::SignalWatch::start(**loop, SIGHUP, [&] {
-    if (auto done = (*app)->reload(); !done)
-      EM_LOG(kError, "proxy", "{}; the configuration before stays", done.error().message);
-    else
-      EM_LOG(kInfo, "proxy", "{} was read again", flags.config);
+    (*app)->reload([&](Result<> done) {
+      if (!done)
+        EM_LOG(kError, "proxy", "{}; the configuration before stays", done.error().message);
+    });
   });
   if (!term || !interrupt || !hup) return 1;
   EM_LOG(kInfo, "proxy", "edgemesh-proxy {} runs", kVersion);

@@ -1,6 +1,7 @@
 #include "core/config/reader.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdio>
 #include <utility>
@@ -35,9 +36,17 @@ const char* kind_name(Node::Kind kind) {
   return "";
 }
 
-std::string join(const std::vector<std::string>& words) {
+// Each once.
+std::vector<std::string_view> distinct(const std::pmr::vector<std::string_view>& words) {
+  std::vector<std::string_view> out;
+  for (const auto word : words)
+    if (std::find(out.begin(), out.end(), word) == out.end()) out.push_back(word);
+  return out;
+}
+
+std::string join(const std::vector<std::string_view>& words) {
   std::string out;
-  for (const auto& word : words) out += (out.empty() ? "" : ", ") + word;
+  for (const auto word : words) out.append(out.empty() ? "" : ", ").append(word);
   return out;
 }
 
@@ -45,22 +54,36 @@ std::string child_path(std::string_view path, std::string_view key) {
   return path.empty() ? shown(key) : fmt::format("{}.{}", path, shown(key));
 }
 
+// Where a node stands; made into text for an error only.
+struct Place {
+  const Place* above = nullptr;
+  std::string_view key;  // empty: `index` in a list
+  size_t index = 0;
+
+  std::string text() const {
+    const std::string before = above != nullptr ? above->text() : "";
+    if (above == nullptr) return before;
+    return key.empty() ? fmt::format("{}[{}]", before, index) : child_path(before, key);
+  }
+};
+
 // Unknown keys of a mapping and of all below it.
-void find_unknown(const Node& node, const std::string& path, State& state) {
+void find_unknown(const Node& node, const Place& place, State& state) {
   for (size_t i = 0; i < node.items.size(); ++i)
-    find_unknown(*node.items[i], fmt::format("{}[{}]", path, i), state);
+    find_unknown(*node.items[i], {&place, {}, i}, state);
   for (const auto& entry : node.entries) {
-    const std::string entry_path = child_path(path, entry.key);
+    const Place here{&place, entry.key};
     if (entry.taken) {
-      find_unknown(*entry.value, entry_path, state);
+      find_unknown(*entry.value, here, state);
       continue;
     }
     if (node.free_keys) continue;
-    std::string text = entry_path + ": unknown key";
-    if (const auto near = nearest(entry.key, node.allowed); !near.empty())
+    const std::vector<std::string_view> allowed = distinct(node.allowed);
+    std::string text = here.text() + ": unknown key";
+    if (const auto near = nearest(entry.key, allowed); !near.empty())
       text += fmt::format("; did you mean '{}'?", near);
-    text += node.allowed.empty() ? " (no keys are allowed here)"
-                                 : fmt::format(" (allowed here: {})", join(node.allowed));
+    text += allowed.empty() ? " (no keys are allowed here)"
+                            : fmt::format(" (allowed here: {})", join(allowed));
     state.problems.push_back({entry.line, std::move(text)});
   }
 }
@@ -194,14 +217,18 @@ void Reader::add_error(const Node& at, std::string_view path, std::string_view m
 
 Node* Reader::take(std::string_view key) {
   if (node_ == nullptr) return nullptr;
-  if (std::find(node_->allowed.begin(), node_->allowed.end(), key) == node_->allowed.end())
-    node_->allowed.emplace_back(key);
+  node_->allowed.push_back(key);
   for (auto& entry : node_->entries) {
     if (entry.key != key) continue;
     entry.taken = true;
-    return entry.value.get();
+    return entry.value;
   }
   return nullptr;
+}
+
+// Most keys of most mappings are: nothing is made ready for an error then.
+bool Reader::absent(std::string_view key) {
+  return take(key) == nullptr;
 }
 
 Node* Reader::take_scalar(std::string_view key, std::string_view want) {
@@ -253,7 +280,8 @@ void Reader::read_parsed_list(std::string_view key, std::vector<T>* out, std::st
 }
 
 void Reader::read(std::string_view key, std::string* out) {
-  read_parsed(key, out, "text", [](const std::string& t) { return Result<std::string>(t); });
+  read_parsed(key, out, "text",
+              [](std::string_view t) { return Result<std::string>(std::string(t)); });
 }
 
 void Reader::read(std::string_view key, bool* out) {
@@ -268,10 +296,11 @@ void Reader::read(std::string_view key, bool* out) {
 }
 
 bool Reader::read_int(std::string_view key, int64_t* out, int64_t min, int64_t max) {
+  if (absent(key)) return false;
   const std::string want = fmt::format("{} to {}", min, max);
   Node* node = take_scalar(key, want);
   if (node == nullptr) return false;
-  const std::string& text = node->scalar;
+  const std::string_view text = node->scalar;
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (node->quoted || error != std::errc() || end != text.data() + text.size() || value < min ||
@@ -284,12 +313,13 @@ bool Reader::read_int(std::string_view key, int64_t* out, int64_t min, int64_t m
 }
 
 void Reader::read(std::string_view key, Duration* out, Duration min, Duration max) {
+  if (absent(key)) return;
   std::string want = "a duration such as 250ms, 5s, 1h30m";
   if (max != Duration::max())
     want = fmt::format("{} to {}", format_duration(min), format_duration(max));
   else if (min > Duration::zero())
     want = fmt::format("at least {}", format_duration(min));
-  read_parsed(key, out, want, [&](const std::string& text) -> Result<Duration> {
+  read_parsed(key, out, want, [&](std::string_view text) -> Result<Duration> {
     EM_TRY(Duration value, parse_duration(text));
     if (value < min || value > max) return fail(ErrorCode::kInvalidArgument, "out of range");
     return value;
@@ -298,43 +328,45 @@ void Reader::read(std::string_view key, Duration* out, Duration min, Duration ma
 
 void Reader::read(std::string_view key, SockAddr* out, uint16_t default_port) {
   read_parsed(key, out, sock_addr_form(default_port),
-              [&](const std::string& t) { return parse_sock_addr(t, default_port); });
+              [&](std::string_view t) { return parse_sock_addr(t, default_port); });
 }
 
 void Reader::read(std::string_view key, HostPort* out, uint16_t default_port) {
   read_parsed(key, out, host_port_form(default_port),
-              [&](const std::string& t) { return HostPort::parse(t, default_port); });
+              [&](std::string_view t) { return HostPort::parse(t, default_port); });
 }
 
 void Reader::read(std::string_view key, IpAddr* out) {
-  read_parsed(key, out, "an IP address", [](const std::string& t) { return IpAddr::parse(t); });
+  read_parsed(key, out, "an IP address", [](std::string_view t) { return IpAddr::parse(t); });
 }
 
 void Reader::read(std::string_view key, Cidr* out) {
   read_parsed(key, out, "a CIDR block such as 10.96.0.0/12",
-              [](const std::string& t) { return Cidr::parse(t); });
+              [](std::string_view t) { return Cidr::parse(t); });
 }
 
 void Reader::read(std::string_view key, std::vector<std::string>* out) {
-  read_parsed_list(key, out, "text", [](const std::string& t) { return Result<std::string>(t); });
+  read_parsed_list(key, out, "text",
+                   [](std::string_view t) { return Result<std::string>(std::string(t)); });
 }
 
 void Reader::read(std::string_view key, std::vector<SockAddr>* out, uint16_t default_port) {
   read_parsed_list(key, out, sock_addr_form(default_port),
-                   [&](const std::string& t) { return parse_sock_addr(t, default_port); });
+                   [&](std::string_view t) { return parse_sock_addr(t, default_port); });
 }
 
 void Reader::read(std::string_view key, std::vector<HostPort>* out, uint16_t default_port) {
   read_parsed_list(key, out, host_port_form(default_port),
-                   [&](const std::string& t) { return HostPort::parse(t, default_port); });
+                   [&](std::string_view t) { return HostPort::parse(t, default_port); });
 }
 
 void Reader::read(std::string_view key, std::vector<Cidr>* out) {
   read_parsed_list(key, out, "a CIDR block such as 10.96.0.0/12",
-                   [](const std::string& t) { return Cidr::parse(t); });
+                   [](std::string_view t) { return Cidr::parse(t); });
 }
 
 int Reader::read_choice(std::string_view key, const std::vector<std::string_view>& names) {
+  if (absent(key)) return -1;
   std::string want = "one of";
   for (size_t i = 0; i < names.size(); ++i)
     want += fmt::format("{} {}", i > 0 ? "," : "", names[i]);
@@ -376,7 +408,8 @@ std::vector<std::pair<std::string, Reader>> Reader::named_sections(std::string_v
   Reader all = section(key);
   if (all.node_ == nullptr) return out;
   all.node_->free_keys = true;
-  for (auto& entry : all.node_->entries) out.emplace_back(entry.key, all.section(entry.key));
+  for (auto& entry : all.node_->entries)
+    out.emplace_back(std::string(entry.key), all.section(entry.key));
   return out;
 }
 
@@ -391,7 +424,7 @@ std::vector<std::string> Reader::keys(std::string_view key) const {
   if (node_ == nullptr) return out;
   for (const auto& entry : node_->entries) {
     if (entry.key != key) continue;
-    for (const auto& child : entry.value->entries) out.push_back(child.key);
+    for (const auto& child : entry.value->entries) out.emplace_back(child.key);
   }
   return out;
 }
@@ -414,24 +447,31 @@ Document::~Document() = default;
 Document::Document(Document&&) noexcept = default;
 Document& Document::operator=(Document&&) noexcept = default;
 
-Result<Document> Document::from_file(const std::string& path) {
+Result<Document> Document::from_file(const std::string& path, const Limits& limits) {
   struct Closer {
     void operator()(std::FILE* f) const { std::fclose(f); }
   };
   std::unique_ptr<std::FILE, Closer> file(std::fopen(path.c_str(), "re"));
   if (!file) return fail_errno(path, errno);
-  std::string text(kMaxBytes + 1, '\0');
-  text.resize(std::fread(text.data(), 1, text.size(), file.get()));
+  std::string text;
+  std::array<char, 1 << 16> piece;
+  while (text.size() <= limits.max_bytes) {
+    const size_t n = std::fread(piece.data(), 1, piece.size(), file.get());
+    text.append(piece.data(), n);
+    if (n < piece.size()) break;
+  }
   if (std::ferror(file.get()) != 0) return fail_errno(path, errno);
-  return from_text(text, path);
+  return from_text(text, path, limits);
 }
 
-Result<Document> Document::from_text(std::string_view text, std::string name) {
-  if (text.size() > kMaxBytes)
-    return fail(ErrorCode::kInvalidArgument, "{}: larger than {} KiB", name, kMaxBytes / 1024);
+Result<Document> Document::from_text(std::string_view text, std::string name,
+                                     const Limits& limits) {
+  if (text.size() > limits.max_bytes)
+    return fail(ErrorCode::kInvalidArgument, "{}: larger than {} KiB", name,
+                limits.max_bytes / 1024);
   auto state = std::make_unique<State>();
   state->name = std::move(name);
-  EM_TRY_VOID(parse_yaml(text, *state));
+  EM_TRY_VOID(parse_yaml(text, limits, *state));
   Node& top = state->top;
   if (top.kind != Node::Kind::kMapping && top.kind != Node::Kind::kNull)
     return fail(ErrorCode::kInvalidArgument,
@@ -447,7 +487,7 @@ Reader Document::root() {
 }
 
 Result<> Document::finish() {
-  find_unknown(state_->top, "", *state_);
+  find_unknown(state_->top, {}, *state_);
   auto& problems = state_->problems;
   if (problems.empty()) return {};
   const auto first = std::min_element(problems.begin(), problems.end(),

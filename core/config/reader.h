@@ -7,12 +7,13 @@
 //   dns.read("port", &out.dns.port, 1, 65535);
 //   EM_TRY_VOID(document.finish());
 //
-// A key that is absent leaves the default. finish() reports the first thing that is wrong, by line:
+// Keys are not copied: they are literals, or live as long as the document. One that is absent
+// leaves the default. finish() reports the first thing that is wrong, by line:
 //   agent.yaml:7: dns.port: '99999' is not allowed (want 1 to 65535)
 //   agent.yaml:9: dns.prot: unknown key; did you mean 'port'? (allowed here: listen, port)
 // Which keys are allowed is what was asked for: nothing is listed twice. Anchors, aliases, tags,
 // duplicate keys and further documents are refused.
-// Limits: kMaxBytes of text, kMaxNodes values. Threads: one at a time.
+// Threads: one at a time.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +32,11 @@
 
 namespace edgemesh::config {
 
-inline constexpr size_t kMaxBytes = 1 << 20;
-inline constexpr size_t kMaxNodes = 100'000;
+// Of a file: beyond them it is refused.
+struct Limits {
+  size_t max_bytes = 1 << 20;
+  size_t max_nodes = 100'000;  // values
+};
 
 // "250ms", "5s", "1h30m", "0"; units ns, us, ms, s, m, h, d. No sign.
 Result<Duration> parse_duration(std::string_view text);
@@ -120,6 +124,7 @@ class Reader {
   }
 
   Node* take(std::string_view key);
+  bool absent(std::string_view key);
   Node* take_scalar(std::string_view key, std::string_view want);
   Node* take_list(std::string_view key);
   bool read_int(std::string_view key, int64_t* out, int64_t min, int64_t max);
@@ -139,11 +144,12 @@ class Reader {
 
 class Document {
  public:
-  // Errors: the file cannot be read, is no YAML, or its top is no mapping. An empty file is an empty
-  // mapping.
-  static Result<Document> from_file(const std::string& path);
+  // Errors: the file cannot be read, is no YAML, or its top is no mapping. An empty file is an
+  // empty mapping.
+  static Result<Document> from_file(const std::string& path, const Limits& limits = {});
   // `name` stands for the file in errors.
-  static Result<Document> from_text(std::string_view text, std::string name);
+  static Result<Document> from_text(std::string_view text, std::string name,
+                                    const Limits& limits = {});
   ~Document();
   Document(Document&&) noexcept;
   Document& operator=(Document&&) noexcept;

@@ -4,6 +4,7 @@
 #include <yaml-cpp/parser.h>
 
 #include <algorithm>
+#include <cstring>
 #include <sstream>
 #include <stdexcept>
 
@@ -25,7 +26,8 @@ struct Refused : std::runtime_error {
 
 class Builder final : public YAML::EventHandler {
  public:
-  explicit Builder(Node& top) : top_(top) {}
+  Builder(State& state, Node& top, size_t max_nodes)
+      : arena_(&state.arena), top_(top), max_nodes_(max_nodes) {}
 
   void OnDocumentStart(const YAML::Mark&) override {}
   void OnDocumentEnd() override {}
@@ -60,7 +62,7 @@ class Builder final : public YAML::EventHandler {
     if (anchor != YAML::NullAnchor) throw Refused(mark, "anchors (&name) are not supported");
     if (!tag.empty() && tag != "?" && tag != "!")
       throw Refused(mark, fmt::format("tags ({}) are not supported", tag));
-    if (++nodes_ > kMaxNodes) throw Refused(mark, fmt::format("more than {} values", kMaxNodes));
+    if (++nodes_ > max_nodes_) throw Refused(mark, fmt::format("more than {} values", max_nodes_));
   }
 
   // The place of the next value.
@@ -70,17 +72,16 @@ class Builder final : public YAML::EventHandler {
       return top_;
     }
     Open& parent = open_.back();
-    auto node = std::make_unique<Node>();
-    node->line = mark.line + 1;
-    Node& out = *node;
+    Node& out = *arena_.new_object<Node>(arena_.resource());
+    out.line = mark.line + 1;
     if (parent.node->kind == Node::Kind::kList) {
-      parent.node->items.push_back(std::move(node));
+      parent.node->items.push_back(&out);
     } else if (parent.key_next) {
       throw Refused(mark, "a key is a list or a mapping; want a name");
     } else {
       // A value that is not there is reported at its key.
       if (value_is_null_) out.line = parent.node->entries.back().line;
-      parent.node->entries.back().value = std::move(node);
+      parent.node->entries.back().value = &out;
       parent.key_next = true;
     }
     return out;
@@ -107,7 +108,7 @@ class Builder final : public YAML::EventHandler {
     Node& node = slot(mark);
     value_is_null_ = false;
     node.kind = kind;
-    node.scalar = value;
+    node.scalar = kept(value);
     node.quoted = tag == "!";
   }
 
@@ -119,12 +120,20 @@ class Builder final : public YAML::EventHandler {
         throw Refused(mark,
                       fmt::format("key '{}' is there twice (first in line {})", key, entry.line));
     }
-    entries.push_back({key, mark.line + 1, nullptr});
+    entries.push_back({kept(key), mark.line + 1, nullptr});
     open_.back().key_next = false;
   }
 
+  std::string_view kept(std::string_view text) {
+    char* copy = arena_.allocate_object<char>(text.size() + 1);
+    std::memcpy(copy, text.data(), text.size());
+    return {copy, text.size()};
+  }
+
+  std::pmr::polymorphic_allocator<> arena_;
   Node& top_;
   std::vector<Open> open_;
+  const size_t max_nodes_;
   size_t nodes_ = 0;
   bool value_is_null_ = false;
 };
@@ -160,14 +169,14 @@ std::string one_line(std::string text) {
   return text;
 }
 
-Result<> parse_yaml(std::string_view text, State& state) {
+Result<> parse_yaml(std::string_view text, const Limits& limits, State& state) {
   try {
     std::istringstream in{std::string(text)};
     YAML::Parser parser(in);
-    Builder builder(state.top);
+    Builder builder(state, state.top, limits.max_nodes);
     if (!parser.HandleNextDocument(builder)) return {};
-    Node rest;
-    Builder second(rest);
+    Node rest{&state.arena};
+    Builder second(state, rest, limits.max_nodes);
     if (parser.HandleNextDocument(second)) {
       return fail(ErrorCode::kInvalidArgument, "{}:{}: a second document ('---'); want one",
                   state.name, rest.line);
@@ -184,13 +193,13 @@ Result<> parse_yaml(std::string_view text, State& state) {
   return {};
 }
 
-std::string_view nearest(std::string_view wrong, const std::vector<std::string>& names) {
+std::string_view nearest(std::string_view wrong, const std::vector<std::string_view>& names) {
   constexpr size_t kMaxCompared = 64;
   if (wrong.size() > kMaxCompared) return {};
   const std::string folded_wrong = folded(wrong);
   std::string_view best;
   size_t best_distance = (wrong.size() < 4 ? 1 : std::max<size_t>(2, wrong.size() / 3)) + 1;
-  for (const std::string& name : names) {
+  for (const std::string_view name : names) {
     const size_t distance = edit_distance(folded_wrong, folded(name));
     if (distance >= best_distance) continue;
     best_distance = distance;

@@ -8,6 +8,9 @@ namespace edgemesh::proxy::model {
 
 namespace {
 
+// Room for some 50,000 clusters with a route each.
+constexpr config::Limits kLimits{32 << 20, 4'000'000};
+
 using Name = std::function<void(const std::string& name, const std::string& what)>;
 
 void each_cluster(const RoutePolicies& policies, const Name& name) {
@@ -94,12 +97,12 @@ Result<std::shared_ptr<const Config>> read_all(config::Document document) {
 }  // namespace
 
 Result<std::shared_ptr<const Config>> load_config(const std::string& file) {
-  EM_TRY(auto document, config::Document::from_file(file));
+  EM_TRY(auto document, config::Document::from_file(file, kLimits));
   return read_all(std::move(document));
 }
 
 Result<std::shared_ptr<const Config>> parse_config(std::string_view text, std::string name) {
-  EM_TRY(auto document, config::Document::from_text(text, std::move(name)));
+  EM_TRY(auto document, config::Document::from_text(text, std::move(name), kLimits));
   return read_all(std::move(document));
 }
 

@@ -34,4 +34,9 @@ Result<std::shared_ptr<const Config>> load_config(const std::string& file);
 // `name` stands for the file in errors.
 Result<std::shared_ptr<const Config>> parse_config(std::string_view text, std::string name);
 
+// `fresh` with the objects of `before` wherever they are equal, so that who looks for changes
+// compares pointers, and what is the same is in memory once.
+std::shared_ptr<const Config> share_unchanged(std::shared_ptr<const Config> fresh,
+                                              const Config& before);
+
 }  // namespace edgemesh::proxy::model

@@ -126,6 +126,7 @@ struct HttpChain {
   Part<Fault> fault;
   Part<Cors> cors;
   Part<Compression> compression;
+  friend bool operator==(const HttpChain&, const HttpChain&) = default;
 };
 
 struct FilterChain {
@@ -134,6 +135,7 @@ struct FilterChain {
   Part<TlsTermination> tls;  // null: what comes is taken as it is
   // Inbound of a mesh: endpoints that are this node's.
   std::variant<TcpChain, HttpChain> network;
+  friend bool operator==(const FilterChain&, const FilterChain&) = default;
 };
 using FilterChainPtr = std::shared_ptr<const FilterChain>;
 
@@ -172,6 +174,8 @@ struct Listener {
 
   std::vector<FilterChainPtr> chains;
   FilterChainPtr default_chain;  // null: what no chain takes is closed
+  // Chains are equal when they are the same object.
+  friend bool operator==(const Listener&, const Listener&) = default;
 };
 using ListenerPtr = std::shared_ptr<const Listener>;
 

@@ -220,6 +220,8 @@ struct RouteConfig {
   HeaderMutations request_headers, response_headers;
   bool most_specific_mutations_last = false;  // else the route's, the host's, then these
   bool ignore_port = false;                   // of the authority when looking for the host
+  // Hosts are equal when they are the same object.
+  friend bool operator==(const RouteConfig&, const RouteConfig&) = default;
 };
 using RouteConfigPtr = std::shared_ptr<const RouteConfig>;
 

@@ -49,18 +49,14 @@ void put(std::string& key, std::string_view part) {
 }  // namespace
 
 struct ClusterManager::Cluster {
-  explicit Cluster(io::Loop& loop)
-      : sweep(loop, [this, &loop] {
-          if (set) sweep_outliers(*set, loop.now());
-        }) {}
   std::shared_ptr<const model::Cluster> config;
   std::shared_ptr<const model::Cluster> effective;  // with what the service says
   ContextPtr tls;
   std::shared_ptr<const HostSet> set;
   std::shared_ptr<const discovery::ServiceEntry> service;  // the endpoints are of this one
   std::unique_ptr<DnsCluster> dns;
-  std::vector<IpAddr> addresses;  // of the DNS name
-  io::Timer sweep;
+  std::vector<IpAddr> addresses;     // of the DNS name
+  std::unique_ptr<io::Timer> sweep;  // of outliers; null: they are not looked for
 };
 
 ClusterManager::ClusterManager(ClusterManagerOptions options) : options_(std::move(options)) {}
@@ -89,14 +85,20 @@ Result<> ClusterManager::change(const std::vector<std::shared_ptr<const model::C
   std::vector<ContextPtr> contexts;
   contexts.reserve(clusters.size());
   for (const auto& config : clusters) {
-    EM_TRY(auto context, context_for(*config));
+    const auto known = clusters_.find(config->name);
+    ContextPtr context;
+    if (known != clusters_.end() && known->second->config == config) {
+      context = known->second->tls;
+    } else {
+      EM_TRY(context, context_for(*config));
+    }
     contexts.push_back(std::move(context));
   }
   remove();
   for (size_t i = 0; i < clusters.size(); ++i) {
     const auto& config = clusters[i];
     auto& slot = clusters_[config->name];
-    if (slot == nullptr) slot = std::make_unique<Cluster>(options_.loop);
+    if (slot == nullptr) slot = std::make_unique<Cluster>();
     if (slot->config == config || (slot->config && *slot->config == *config)) continue;
     slot->config = config;
     slot->effective = config;
@@ -131,13 +133,21 @@ Result<> ClusterManager::update(const std::vector<std::shared_ptr<const model::C
   });
 }
 
+void ClusterManager::start_sweep(Cluster& cluster, Duration interval) {
+  if (cluster.sweep == nullptr)
+    cluster.sweep = std::make_unique<io::Timer>(options_.loop, [this, &cluster] {
+      if (cluster.set) sweep_outliers(*cluster.set, options_.loop.now());
+    });
+  cluster.sweep->start_repeating(interval);
+}
+
 void ClusterManager::configure(Cluster& cluster) {
   const auto& config = *cluster.config;
   cluster.service.reset();
   if (config.outlier != nullptr)
-    cluster.sweep.start_repeating(config.outlier->interval);
+    start_sweep(cluster, config.outlier->interval);
   else
-    cluster.sweep.stop();
+    cluster.sweep.reset();
   if (config.type != model::ClusterType::kDns) cluster.dns.reset();
   switch (config.type) {
     case model::ClusterType::kStatic: return build_static(cluster);

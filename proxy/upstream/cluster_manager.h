@@ -65,6 +65,7 @@ class ClusterManager {
                   const std::function<void()>& remove);
   Result<ContextPtr> context_for(const model::Cluster& config);
   void configure(Cluster& cluster);
+  void start_sweep(Cluster& cluster, Duration interval);
   void build(Cluster& cluster, std::vector<model::Endpoint> endpoints);
   void build_static(Cluster& cluster);
   // True when the service changed since the last look.

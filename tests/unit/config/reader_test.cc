@@ -119,7 +119,7 @@ TEST(ConfigReaderTest, WhatMayHideMistakesIsRefused) {
   EXPECT_NE(error_of("- a\n- b\n").find("want a mapping"), std::string::npos);
   EXPECT_NE(error_of("name: [\n").find("not valid YAML"), std::string::npos);
   EXPECT_NE(error_of(std::string(2000, '[')).find("a.yaml"), std::string::npos);
-  EXPECT_NE(error_of(std::string(kMaxBytes + 1, '#')).find("larger"), std::string::npos);
+  EXPECT_NE(error_of(std::string(Limits().max_bytes + 1, '#')).find("larger"), std::string::npos);
 }
 
 TEST(ConfigReaderTest, ControlCharactersDoNotReachTheErrorLine) {
