@@ -74,6 +74,7 @@ App::~App() {
   renewal_.reset();
   if (bus_) bus_->stop();
   if (proxy_) proxy_->set_dialer(nullptr);
+  proxy_file_.reset();
   if (l7_) {
     l7_->set_dialer(nullptr);
     l7_->stop();
@@ -259,14 +260,15 @@ Result<> App::open_http() {
                                          const SockAddr& destination) {
     return l7->take_captured(worker, fd, peer, destination);
   });
-  return http_config_ != nullptr ? l7_->apply(std::exchange(http_config_, nullptr)) : Result<>();
+  if (http_config_ == nullptr) return {};
+  proxy_file_ = std::make_unique<proxy::ConfigFile>(loop_, *l7_, config_.proxy.config);
+  return l7_->apply(std::exchange(http_config_, nullptr));
 }
 
-Result<> App::reload() {
+void App::reload(proxy::ConfigFile::Done done) {
   if (telemetry_) telemetry_->reopen_logs();
-  if (!l7_ || config_.proxy.config.empty()) return {};
-  EM_TRY(auto config, proxy::model::load_config(config_.proxy.config));
-  return l7_->apply(std::move(config));
+  if (proxy_file_) return proxy_file_->reload(std::move(done));
+  done({});
 }
 
 std::vector<Cidr> App::service_cidrs() const {

@@ -24,6 +24,7 @@
 #include "p2p/netcheck.h"
 #include "p2p/netlink_watch.h"
 #include "proxy/capture.h"
+#include "proxy/listener/config_file.h"
 #include "proxy/listener/l7_proxy.h"
 #include "proxy/proxy.h"
 
@@ -39,7 +40,7 @@ class App final : private agent::MeshSink {
   ~App() override;
 
   // Reads the file that proxy.config names again; what was before stays on an error.
-  Result<> reload();
+  void reload(proxy::ConfigFile::Done done);
   // Takes the capture rules out, lets connections end, then stops the loop.
   void shut_down();
 
@@ -112,6 +113,7 @@ class App final : private agent::MeshSink {
   std::unique_ptr<proxy::Proxy> proxy_;
   std::unique_ptr<io::Resolver> resolver_;  // of clusters by DNS name
   std::unique_ptr<proxy::L7Proxy> l7_;
+  std::unique_ptr<proxy::ConfigFile> proxy_file_;  // null: none is configured
   std::unique_ptr<p2p::Mesh> mesh_;
   std::unique_ptr<proxy::Capture> capture_;
   std::unique_ptr<discovery::DnsServer> dns_;

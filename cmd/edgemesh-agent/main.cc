@@ -55,8 +55,10 @@ int run(const edgemesh::agent::AgentConfig& config) {
   auto interrupt = io::SignalWatch::start(**loop, SIGINT, stop);
   auto hup = io::SignalWatch::start(**loop, SIGHUP, [&] {
     if (!app || !*app) return;
-    if (auto done = (*app)->reload(); !done)
-      EM_LOG(kError, "agent", "{}; the configuration before stays", done.error().message);
+    (*app)->reload([](Result<> done) {
+      if (!done)
+        EM_LOG(kError, "agent", "{}; the configuration before stays", done.error().message);
+    });
   });
   if (!term || !interrupt || !hup) {
     std::fprintf(stderr, "edgemesh-agent: signals cannot be received\n");
