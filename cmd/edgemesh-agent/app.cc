@@ -261,8 +261,9 @@ Result<> App::open_http() {
     return l7->take_captured(worker, fd, peer, destination);
   });
   if (http_config_ == nullptr) return {};
-  proxy_file_ = std::make_unique<proxy::ConfigFile>(loop_, *l7_, config_.proxy.config);
-  return l7_->apply(std::exchange(http_config_, nullptr));
+  EM_TRY_VOID(l7_->apply(std::exchange(http_config_, nullptr)));
+  proxy_file_ = std::make_unique<proxy::ConfigFile>(loop_, *l7_, config_.proxy.config, metrics_);
+  return {};
 }
 
 void App::reload(proxy::ConfigFile::Done done) {

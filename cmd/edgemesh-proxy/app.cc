@@ -33,7 +33,7 @@ Result<std::unique_ptr<ProxyApp>> ProxyApp::create(io::Loop& loop, const ProxyFl
   EM_TRY(app->l7_, proxy::L7Proxy::create(loop, app->threads_->worker_loops(), options));
   app->registry_.on_text([l7 = app->l7_.get()](std::string& out) { l7->append_metrics(out); });
   EM_TRY_VOID(app->l7_->apply(std::move(config)));
-  app->file_ = std::make_unique<proxy::ConfigFile>(loop, *app->l7_, flags.config);
+  app->file_ = std::make_unique<proxy::ConfigFile>(loop, *app->l7_, flags.config, app->registry_);
   // What reading a large file left in the heap.
   malloc_trim(0);
   if (!flags.admin.empty()) {

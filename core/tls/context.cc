@@ -155,6 +155,11 @@ Result<std::unique_ptr<Context::Impl>> make(const ContextOptions& options, bool 
 
 Context::Context(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Context::~Context() = default;
+int64_t Context::not_after() const {
+  const X509* own = SSL_CTX_get0_certificate(impl_->ssl.get());
+  return own == nullptr ? 0 : asn1_to_unix(X509_get0_notAfter(own));
+}
+
 bool Context::is_server() const {
   return impl_->server;
 }

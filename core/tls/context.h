@@ -62,6 +62,8 @@ class Context {
   Context& operator=(const Context&) = delete;
 
   bool is_server() const;
+  // When its own certificate ends, in seconds since the epoch; 0: it has none.
+  int64_t not_after() const;
 
   struct Impl;  // for core/tls only
   Impl& impl() const { return *impl_; }

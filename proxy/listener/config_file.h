@@ -1,6 +1,11 @@
 // ConfigFile: the file with listeners, routes and clusters, read again while the proxy runs. It is
 // read, checked and compared with the configuration in force on a thread of the pool; the loop only
-// puts in force what changed. Threads: the loop given.
+// puts in force what changed.
+//
+// Files that it names (certificates, keys, JWKS) are watched: what changes in them is in force
+// shortly after, without a reload. A pair that does not fit together, or text that is none, changes
+// nothing, is logged and counted; connections that are open stay as they are. A certificate that
+// ends within a week is in the log once a day. Threads: the loop given.
 #pragma once
 
 #include <memory>
@@ -9,7 +14,9 @@
 
 #include "core/base/function.h"
 #include "core/base/result.h"
+#include "core/io/file_watch.h"
 #include "core/io/loop.h"
+#include "core/obs/metrics.h"
 #include "proxy/listener/l7_proxy.h"
 
 namespace edgemesh::proxy {
@@ -18,8 +25,8 @@ class ConfigFile {
  public:
   using Done = UniqueFunction<void(Result<>)>;
 
-  // `proxy` outlives this, or this is destroyed before its next turn.
-  ConfigFile(io::Loop& loop, L7Proxy& proxy, std::string path);
+  // `proxy` has the file's configuration in force and outlives this, as `registry` does.
+  ConfigFile(io::Loop& loop, L7Proxy& proxy, std::string path, obs::Registry& registry);
   ~ConfigFile();
   ConfigFile(const ConfigFile&) = delete;
   ConfigFile& operator=(const ConfigFile&) = delete;
@@ -30,13 +37,27 @@ class ConfigFile {
   void reload(Done done);
 
  private:
-  void begin();
-  void finish(Result<std::shared_ptr<const model::Config>> read);
+  using ConfigPtr = std::shared_ptr<const model::Config>;
+
+  void next();
+  void read_file();
+  void finish_file(Result<ConfigPtr> read);
+  Result<> put_in_force(ConfigPtr config);
+  void read_named_files();
+  void finish_named_files(Result<model::ConfigFiles> read);
+  void check_expiry();
 
   io::Loop& loop_;
   L7Proxy& proxy_;
   const std::string path_;
   std::vector<Done> running_, waiting_;
+  bool busy_ = false;
+  bool look_again_ = false;  // at the named files
+  std::vector<std::string> watched_;
+  std::unique_ptr<io::FileWatch> watch_;  // null: the system gives none
+  io::Timer expiry_timer_;
+  obs::Counter& replaced_;
+  obs::Counter& refused_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -34,6 +34,13 @@ struct L7ProxyOptions {
   Telemetry* telemetry = nullptr;  // has as many workers; outlives the proxy. Null: nothing is told
 };
 
+// A certificate that this process shows to others.
+struct CertificateInUse {
+  std::string listener, cluster;  // one of them: by whom
+  std::string name;               // of a listener: the first server name it is for; may be empty
+  int64_t not_after = 0;          // seconds since the epoch
+};
+
 // What is read of a configuration by operators.
 struct L7Totals {
   uint64_t requests = 0, active_requests = 0, connections = 0, active_connections = 0;
@@ -70,6 +77,7 @@ class L7Proxy {
   std::vector<std::pair<std::string, SockAddr>> listen_addrs() const;
   std::vector<std::shared_ptr<const HostSet>> clusters() const { return manager_->sets(); }
   L7Totals totals() const;
+  std::vector<CertificateInUse> certificates() const;
   Telemetry* telemetry() const { return options_.telemetry; }
   // Prometheus text (0.0.4).
   void append_metrics(std::string& out) const;

@@ -38,6 +38,26 @@ L7Totals L7Proxy::totals() const {
   return totals;
 }
 
+std::vector<CertificateInUse> L7Proxy::certificates() const {
+  std::vector<CertificateInUse> out;
+  for (const auto& [name, listening] : listeners_) {
+    const auto add = [&, &listener = name](const ChainRuntime& chain) {
+      if (chain.tls == nullptr) return;
+      chain.tls->each_certificate(
+          [&](const std::vector<std::string>& names, const tls::Context& context) {
+            out.push_back({listener, "", names.empty() ? "" : names.front(), context.not_after()});
+          });
+    };
+    for (const ChainRuntime& chain : listening.runtime->chains) add(chain);
+    add(listening.runtime->fallback);
+  }
+  for (const auto& set : clusters()) {
+    if (set->tls() != nullptr && set->tls()->not_after() != 0)
+      out.push_back({"", set->cluster().name, "", set->tls()->not_after()});
+  }
+  return out;
+}
+
 void L7Proxy::append_metrics(std::string& out) const {
   struct Row {
     const char* name;
@@ -89,8 +109,7 @@ void L7Proxy::append_metrics(std::string& out) const {
       {"edgemesh_http_rbac_shadow_denied_total", "Requests that shadow rules would refuse.",
        &L7Stats::rbac_shadow_denied},
       {"edgemesh_http_rate_limited_total", "Requests over a rate limit.", &L7Stats::rate_limited},
-      {"edgemesh_http_jwt_denied_total", "Requests refused for their token.",
-       &L7Stats::jwt_denied},
+      {"edgemesh_http_jwt_denied_total", "Requests refused for their token.", &L7Stats::jwt_denied},
       {"edgemesh_http_authz_denied_total", "Requests refused by external authorization.",
        &L7Stats::authz_denied},
       {"edgemesh_http_authz_failed_total", "External authorizations without a verdict.",
@@ -102,6 +121,12 @@ void L7Proxy::append_metrics(std::string& out) const {
     head(out, row.name, "counter", row.help);
     out += fmt::format("{} {}\n", row.name, total);
   }
+  head(out, "edgemesh_certificate_not_after_seconds", "gauge",
+       "When a certificate that is shown to others ends, since the epoch.");
+  for (const CertificateInUse& one : certificates())
+    out += fmt::format(
+        "edgemesh_certificate_not_after_seconds{{listener=\"{}\",cluster=\"{}\",name=\"{}\"}} {}\n",
+        one.listener, one.cluster, one.name, one.not_after);
   const auto sets = clusters();
   append_clusters_prometheus(out, sets);
 }

@@ -16,17 +16,15 @@ tls::ContextOptions options_of(const model::TlsTermination& spec) {
   options.alpn = spec.alpn;
   options.min_version = spec.min_version;
   options.handshake_timeout = spec.handshake_timeout;
-  options.verify = spec.client_cert == ClientCert::kRequired ? tls::ContextOptions::kRequired
-                   : spec.client_cert == ClientCert::kOptional
-                       ? tls::ContextOptions::kOptional
-                       : tls::ContextOptions::kNone;
+  options.verify = spec.client_cert == ClientCert::kRequired   ? tls::ContextOptions::kRequired
+                   : spec.client_cert == ClientCert::kOptional ? tls::ContextOptions::kOptional
+                                                               : tls::ContextOptions::kNone;
   return options;
 }
 
 // 0: no; else the longer the better.
 size_t name_fits(std::string_view pattern, std::string_view name) {
-  if (!pattern.starts_with("*."))
-    return http::equals_ignore_case(pattern, name) ? SIZE_MAX : 0;
+  if (!pattern.starts_with("*.")) return http::equals_ignore_case(pattern, name) ? SIZE_MAX : 0;
   const std::string_view suffix = pattern.substr(1);
   if (name.size() <= suffix.size()) return 0;
   return http::equals_ignore_case(name.substr(name.size() - suffix.size()), suffix) ? suffix.size()
@@ -69,6 +67,12 @@ const std::shared_ptr<tls::Context>& TlsRuntime::choose(std::string_view server_
     }
   }
   return *best;
+}
+
+void TlsRuntime::each_certificate(const std::function<void(const std::vector<std::string>& names,
+                                                           const tls::Context&)>& visit) const {
+  visit({}, *first_);
+  for (const More& more : more_) visit(more.spec->server_names, *more.context);
 }
 
 bool TlsRuntime::takes(const tls::PeerIdentity* peer) const {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/base/result.h"
 #include "proxy/model/cluster.h"
@@ -38,5 +39,14 @@ Result<std::shared_ptr<const Config>> parse_config(std::string_view text, std::s
 // compares pointers, and what is the same is in memory once.
 std::shared_ptr<const Config> share_unchanged(std::shared_ptr<const Config> fresh,
                                               const Config& before);
+
+// The files that a configuration took certificates, keys and JWKS from, and, when their content is
+// another one than then, the configuration with what they say now; null: nothing changed. Objects
+// without changes are the same. Errors name the file. Blocking.
+struct ConfigFiles {
+  std::vector<std::string> files;
+  std::shared_ptr<const Config> changed;
+};
+Result<ConfigFiles> read_files_again(const Config& config);
 
 }  // namespace edgemesh::proxy::model

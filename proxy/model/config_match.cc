@@ -41,21 +41,27 @@ std::vector<std::pair<std::string, std::string>> read_pairs(Reader& reader, std:
   return out;
 }
 
-void read_text_or_file(Reader& reader, std::string_view key, std::string_view file_key,
-                       std::string* text, std::string* file) {
+Result<std::string> read_file(const std::string& file) {
   constexpr size_t kMaxBytes = 1 << 20;
-  reader.read(key, text);
-  reader.read(file_key, file);
-  if (file->empty()) return;
-  if (!text->empty()) return reader.reject(file_key, fmt::format("and {} are both given", key));
   // A device may have no end: never more than the limit is read.
-  std::ifstream in(*file, std::ios::binary);
+  std::ifstream in(file, std::ios::binary);
   std::string all(kMaxBytes + 1, '\0');
   in.read(all.data(), static_cast<std::streamsize>(all.size()));
   all.resize(static_cast<size_t>(in.gcount()));
   if (in.bad() || !in.eof() || all.size() > kMaxBytes)
-    return reader.reject(file_key, fmt::format("cannot read {} (or more than 1 MiB)", *file));
-  *text = std::move(all);
+    return fail(ErrorCode::kInvalidArgument, "cannot read {} (or more than 1 MiB)", file);
+  return all;
+}
+
+void read_text_or_file(Reader& reader, std::string_view key, std::string_view file_key,
+                       std::string* text, std::string* file) {
+  reader.read(key, text);
+  reader.read(file_key, file);
+  if (file->empty()) return;
+  if (!text->empty()) return reader.reject(file_key, fmt::format("and {} are both given", key));
+  auto all = read_file(*file);
+  if (!all) return reader.reject(file_key, all.error().message);
+  *text = std::move(*all);
 }
 
 TextMatch read_text_match(Reader reader) {

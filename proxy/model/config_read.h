@@ -22,6 +22,8 @@ void check_regex(Reader& reader, std::string_view key, const std::string& patter
 // "12.5": percent.
 void read_percent(Reader& reader, std::string_view key, PerMillion* out);
 std::vector<std::pair<std::string, std::string>> read_pairs(Reader& reader, std::string_view key);
+// At most 1 MiB, also of a device. The error names the file.
+Result<std::string> read_file(const std::string& file);
 // Text in place or from a file; both keys together are an error.
 void read_text_or_file(Reader& reader, std::string_view key, std::string_view file_key,
                        std::string* text, std::string* file);
