@@ -9,13 +9,19 @@ namespace edgemesh::io {
 namespace {
 
 constexpr size_t kMaxDiscarded = 1 << 20;
+constexpr int kMaxRounds = 30;  // for a stream that still has something of its own to write
 
 class Lingering final : public Stream::Handler {
  public:
   Lingering(Loop& loop, std::unique_ptr<Stream> stream)
-      : loop_(loop), stream_(std::move(stream)), timer_(loop, [this] { finish(); }) {}
+      : loop_(loop), stream_(std::move(stream)), timer_(loop, [this] { time_up(); }) {}
+  // Also when the loop ends, with the process perhaps.
+  ~Lingering() override {
+    if (!failed_) stream_->close_both();
+  }
 
   void start(Duration limit) {
+    limit_ = limit;
     stream_->set_handler(this);
     stream_->shutdown_write();
     timer_.start(limit);
@@ -34,9 +40,19 @@ class Lingering final : public Stream::Handler {
     }
   }
   void on_writable() override {}
-  void on_error(const Error&) override { finish(); }
+  void on_error(const Error&) override {
+    failed_ = true;
+    finish();
+  }
 
  private:
+  // A peer behind a slow line may not have everything by now. The system goes on sending after the
+  // close; a reset, which is how a stream ends that has not seen the peer's end, would throw it away.
+  void time_up() {
+    if (!stream_->close_both() && ++rounds_ < kMaxRounds) return timer_.start(limit_);
+    finish();
+  }
+
   void finish() {
     auto& kept = loop_.impl().kept;
     auto it =
@@ -54,6 +70,9 @@ class Lingering final : public Stream::Handler {
   std::unique_ptr<Stream> stream_;
   Timer timer_;
   size_t discarded_ = 0;
+  Duration limit_{};
+  int rounds_ = 0;
+  bool failed_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -1,6 +1,7 @@
 // Closes a stream whose last bytes must still reach the peer. Destroying a TCP stream that has not
 // seen the peer's end resets the connection, and a reset can overtake what was written: here the
-// stream is kept, its input thrown away, until the peer ends too or the time is up.
+// stream is kept, its input thrown away, until the peer ends too or the time is up; then it is closed,
+// and the system sends what is left. The same when the loop ends before.
 #pragma once
 
 #include <memory>

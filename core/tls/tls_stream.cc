@@ -366,6 +366,12 @@ IoResult TlsStreamImpl::write_open(std::span<const uint8_t> data) {
   return {IoResult::kOk, 0, total};
 }
 
+bool TlsStreamImpl::close_both() {
+  if (state_ != State::kOpen || reset_ || !early_.empty()) return false;
+  shutdown_write();
+  return out_.empty() && !below_failed_ && below_->close_both();
+}
+
 void TlsStreamImpl::shutdown_write() {
   if (write_shut_ || state_ == State::kFailed) return;
   write_shut_ = true;

@@ -24,6 +24,7 @@ class TlsStreamImpl final : public TlsStream, private io::Stream::Handler {
   void set_handler(io::Stream::Handler* handler) override { handler_ = handler; }
   io::IoResult read(std::span<uint8_t> into) override;
   io::IoResult write(std::span<const uint8_t> data) override;
+  bool close_both() override;
   void shutdown_write() override;
   void reset() override;
 
