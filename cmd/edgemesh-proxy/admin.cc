@@ -11,7 +11,8 @@ using Writer = AdminServer::Writer;
 }
 
 Result<std::unique_ptr<AdminServer>> make_admin(io::Loop& loop, const SockAddr& listen,
-                                                obs::Registry& registry, const AdminSources& sources) {
+                                                obs::Registry& registry,
+                                                const AdminSources& sources) {
   EM_TRY(auto admin, AdminServer::create(loop, listen, registry, [draining = sources.draining] {
            return std::string(draining() ? "draining" : "");
          }));

@@ -1,5 +1,5 @@
-// The proxy's pages on its admin endpoint (cmd/admin has health, metrics, log levels and who may ask;
-// cmd/proxy_pages clusters, listeners, routes, stats, traffic).
+// The proxy's pages on its admin endpoint (cmd/admin has health, metrics, log levels and who may
+// ask; cmd/proxy_pages clusters, listeners, routes, stats, traffic).
 //   GET  /config_dump
 //   POST /drain /reload
 // Threads: the loop given.
@@ -24,6 +24,7 @@ struct AdminSources {
 };
 
 Result<std::unique_ptr<AdminServer>> make_admin(io::Loop& loop, const SockAddr& listen,
-                                                obs::Registry& registry, const AdminSources& sources);
+                                                obs::Registry& registry,
+                                                const AdminSources& sources);
 
 }  // namespace edgemesh::cmd

@@ -7,7 +7,8 @@
 
 namespace edgemesh::cmd {
 
-Result<std::unique_ptr<ProxyApp>> ProxyApp::create(io::Loop& loop, const ProxyFlags& flags) {
+Result<std::unique_ptr<ProxyApp>> ProxyApp::create(io::Loop& loop, const ProxyFlags& flags,
+                                                   proxy::InheritedSockets* inherited) {
   std::unique_ptr<ProxyApp> app(new ProxyApp(loop, flags));
   EM_TRY(app->resolver_, io::Resolver::create(loop, {}));
   proxy::ProxyOptions threads;
@@ -30,23 +31,28 @@ Result<std::unique_ptr<ProxyApp>> ProxyApp::create(io::Loop& loop, const ProxyFl
   options.lookup = proxy::lookup_by(*app->resolver_);
   options.drain_timeout = std::chrono::seconds(flags.drain_seconds);
   options.metrics = &app->registry_;
+  options.inherited = inherited;
   EM_TRY(app->l7_, proxy::L7Proxy::create(loop, app->threads_->worker_loops(), options));
   app->registry_.on_text([l7 = app->l7_.get()](std::string& out) { l7->append_metrics(out); });
   EM_TRY_VOID(app->l7_->apply(std::move(config)));
   app->file_ = std::make_unique<proxy::ConfigFile>(loop, *app->l7_, flags.config, app->registry_);
   // What reading a large file left in the heap.
   malloc_trim(0);
-  if (!flags.admin.empty()) {
-    auto listen = SockAddr::parse(flags.admin);
-    if (!listen)
-      return fail(ErrorCode::kInvalidArgument, "--admin: '{}' is no address (want IP:PORT)",
-                  flags.admin);
-    EM_TRY(app->admin_, make_admin(loop, *listen, app->registry_, app->sources()));
-  }
+  app->l7_->forget_inherited();
   app->threads_->start();
   for (const auto& [name, addr] : app->l7_->listen_addrs())
     EM_LOG(kInfo, "proxy", "{} listens on {}", name, addr.to_string());
   return app;
+}
+
+Result<> ProxyApp::open_admin() {
+  if (flags_.admin.empty()) return {};
+  auto listen = SockAddr::parse(flags_.admin);
+  if (!listen)
+    return fail(ErrorCode::kInvalidArgument, "--admin: '{}' is no address (want IP:PORT)",
+                flags_.admin);
+  EM_TRY(admin_, make_admin(loop_, *listen, registry_, sources()));
+  return {};
 }
 
 ProxyApp::~ProxyApp() {
@@ -71,10 +77,10 @@ AdminSources ProxyApp::sources() {
   return out;
 }
 
-void ProxyApp::shut_down() {
+void ProxyApp::shut_down(proxy::Drain how) {
   if (std::exchange(draining_, true)) return loop_.stop();
   EM_LOG(kInfo, "proxy", "draining");
-  l7_->drain([this] { loop_.stop(); });
+  l7_->drain([this] { loop_.stop(); }, how);
 }
 
 }  // namespace edgemesh::cmd

@@ -1,27 +1,44 @@
-// edgemesh-proxy: the data plane on its own, steered by a file: a gateway, a load balancer, a sidecar.
+// edgemesh-proxy: the data plane on its own, steered by a file: a gateway, a load balancer, a
+// sidecar.
 #include <signal.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <thread>
 
 #include "cmd/edgemesh-proxy/app.h"
+#include "cmd/edgemesh-proxy/hot_restart.h"
 #include "core/base/log.h"
 #include "core/base/version.h"
 
 namespace {
 
-int run(const edgemesh::cmd::ProxyFlags& flags) {
+int failed(const std::string& why) {
+  std::fprintf(stderr, "edgemesh-proxy: %s\n", why.c_str());
+  return 1;
+}
+
+int run(const edgemesh::cmd::ProxyFlags& flags, const std::vector<std::string>& argv) {
   using namespace edgemesh;  // NOLINT
   auto loop = io::Loop::create();
-  if (!loop) {
-    std::fprintf(stderr, "edgemesh-proxy: %s\n", loop.error().message.c_str());
-    return 1;
-  }
-  auto app = cmd::ProxyApp::create(**loop, flags);
-  if (!app) {
-    std::fprintf(stderr, "edgemesh-proxy: %s\n", app.error().message.c_str());
-    return 1;
+  if (!loop) return failed(loop.error().message);
+  auto before = cmd::Predecessor::find();
+  if (!before) return failed(before.error().message);
+  const bool takes_over = *before != nullptr;
+  proxy::InheritedSockets inherited;
+  if (takes_over)
+    if (auto got = (*before)->receive(&inherited); !got) return failed(got.error().message);
+  auto app = cmd::ProxyApp::create(**loop, flags, &inherited);
+  if (!app) return failed(app.error().message);
+  inherited.clear();
+  if (takes_over)
+    if (auto taken = (*before)->take_over(); !taken) return failed(taken.error().message);
+  before->reset();
+  if (auto admin = (*app)->open_admin(); !admin) {
+    // Who serves already goes on without it.
+    if (!takes_over) return failed(admin.error().message);
+    EM_LOG(kError, "proxy", "there is no admin endpoint: {}", admin.error().message);
   }
   auto stop = [&] { (*app)->shut_down(); };
   auto term = io::SignalWatch::start(**loop, SIGTERM, stop);
@@ -32,8 +49,14 @@ int run(const edgemesh::cmd::ProxyFlags& flags) {
         EM_LOG(kError, "proxy", "{}; the configuration before stays", done.error().message);
     });
   });
-  if (!term || !interrupt || !hup) return 1;
+  cmd::HotRestart restart(
+      **loop, argv,
+      {[&] { return (*app)->listening_sockets(); }, [&] { (*app)->close_admin(); },
+       [&] { (*app)->shut_down(proxy::Drain::kPatient); }});
+  auto usr2 = io::SignalWatch::start(**loop, SIGUSR2, [&] { restart.begin(); });
+  if (!term || !interrupt || !hup || !usr2) return 1;
   EM_LOG(kInfo, "proxy", "edgemesh-proxy {} runs", kVersion);
+  cmd::notify_service_manager(fmt::format("READY=1\nMAINPID={}", getpid()));
   (*loop)->run();
   app->reset();
   return 0;
@@ -43,7 +66,10 @@ int run(const edgemesh::cmd::ProxyFlags& flags) {
 
 int main(int argc, char** argv) {
   using namespace edgemesh;  // NOLINT
-  CLI::App cli{"EdgeMesh proxy: the data plane on its own, steered by a file."};
+  CLI::App cli{
+      "EdgeMesh proxy: the data plane on its own, steered by a file.\n"
+      "Signals: TERM drains and ends; HUP reads the file and opens access logs again; USR2 starts\n"
+      "a new process in its place, without a connection refused."};
   cmd::ProxyFlags flags;
   std::string level = "info", format = "text";
   bool check = false;
@@ -79,5 +105,5 @@ int main(int argc, char** argv) {
     std::printf("%s: ok\n", flags.config.c_str());
     return 0;
   }
-  return run(flags);
+  return run(flags, {argv, argv + argc});
 }

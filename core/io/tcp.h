@@ -100,6 +100,9 @@ struct ListenOptions {
 // A listening socket that no loop watches yet: any thread may make one.
 Result<Fd> open_tcp_listener(const SockAddr& addr, const ListenOptions& options = {});
 
+// One that listens already, from another process: with these options from now on.
+Result<> reuse_tcp_listener(int fd, const ListenOptions& options);
+
 class TcpListener final : private FdWatch::Handler {
  public:
   using OnAccept = std::function<void(Fd fd, const SockAddr& peer)>;

@@ -72,6 +72,19 @@ Result<Fd> open_tcp_listener(const SockAddr& addr, const ListenOptions& options)
   return fd;
 }
 
+Result<> reuse_tcp_listener(int fd, const ListenOptions& options) {
+  EM_TRY(const SockAddr local, local_name(fd));
+  const bool v6 = local.ip.is_v6();
+  const int transparent = options.transparent ? 1 : 0;
+  if (setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT,
+                 &transparent, sizeof transparent) != 0 &&
+      options.transparent)
+    return fail_errno("IP_TRANSPARENT (needs root or CAP_NET_ADMIN)", errno);
+  if (listen(fd, options.backlog) != 0)
+    return fail_errno(fmt::format("listen {}", local.to_string()), errno);
+  return {};
+}
+
 TcpListener::TcpListener(Loop& loop, Fd fd, OnAccept on_accept, SockAddr local)
     : loop_(loop),
       fd_(std::move(fd)),

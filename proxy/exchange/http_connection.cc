@@ -41,7 +41,9 @@ void HttpConnection::start(L7Worker& worker, ChainSlotPtr slot, std::unique_ptr<
                            io::Task on_closed) {
   auto* connection =
       new HttpConnection(worker, std::move(slot), std::move(client), std::move(on_closed));
+  const bool draining = connection->slot_->draining;
   connection->make_codec(std::move(stream), http2, initial);
+  if (draining) connection->drain(Drain::kPatient);
 }
 
 HttpConnection::HttpConnection(L7Worker& worker, ChainSlotPtr slot, ClientInfo client,

@@ -28,7 +28,7 @@ class HttpConnection final : public HttpServerConnection::Handler, public ListNo
   static void start(L7Worker& worker, ChainSlotPtr slot, std::unique_ptr<io::Stream> stream,
                     ClientInfo client, bool http2, std::string_view initial, io::Task on_closed);
 
-  void drain() { codec_->drain(); }
+  void drain(Drain how = Drain::kNow) { codec_->drain(how); }
   void close();  // cuts; deletes this
 
   L7Worker& worker() { return worker_; }

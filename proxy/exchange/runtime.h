@@ -82,6 +82,7 @@ struct ChainSlot {
   ListenerStats* stats = nullptr;
   std::shared_ptr<const void> keep;  // owns `stats`
   const void* owner = nullptr;       // the listener, to find its connections
+  bool draining = false;             // connections that come to it yet have one request
 };
 using ChainSlotPtr = std::shared_ptr<ChainSlot>;
 

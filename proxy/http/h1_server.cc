@@ -22,7 +22,7 @@ class H1ServerConnection final : public HttpServerConnection, private h1::Conn {
                      const H1ServerOptions& options, HttpServerConnection::Handler* handler,
                      const H1ServerPeer& peer);
   ~H1ServerConnection() override = default;
-  void drain() override;
+  void drain(Drain how) override;
   size_t active_streams() const override { return stream_ != nullptr ? 1 : 0; }
 
  private:
@@ -80,10 +80,12 @@ H1ServerConnection::H1ServerConnection(io::Loop& loop, WriteBatch& batch,
   resume();
 }
 
-void H1ServerConnection::drain() {
+void H1ServerConnection::drain(Drain how) {
   draining_ = true;
-  keep_alive_ = false;
-  if (stream_ == nullptr && in_.empty()) close_later();
+  // An answer whose head has left has promised that another request may come.
+  const bool promised = stream_ != nullptr && stream_->head_sent;
+  if (how == Drain::kNow || !promised) keep_alive_ = false;
+  if (how == Drain::kNow && stream_ == nullptr && in_.empty()) close_later();
 }
 
 void H1ServerConnection::close_later() {

@@ -120,7 +120,7 @@ class H2Server final : public HttpServerConnection {
  public:
   explicit H2Server(ServerConn* conn) : conn_(conn) {}
   ~H2Server() override { conn_->abandon(); }
-  void drain() override { conn_->drain(); }
+  void drain(Drain) override { conn_->drain(); }
   size_t active_streams() const override { return conn_->active(); }
 
  private:

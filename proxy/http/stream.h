@@ -80,6 +80,11 @@ struct ReleaseStream {
 };
 using StreamPtr = std::unique_ptr<HttpStream, ReleaseStream>;
 
+enum class Drain : uint8_t {
+  kNow,      // an idle connection is closed at once
+  kPatient,  // HTTP/1: it has one more request, as one may be on its way already
+};
+
 // A client's connection.
 class HttpServerConnection {
  public:
@@ -96,7 +101,7 @@ class HttpServerConnection {
   };
   virtual ~HttpServerConnection() = default;  // cuts; no callback follows
   // Ends the connection as soon as its requests are answered: "Connection: close", GOAWAY.
-  virtual void drain() = 0;
+  virtual void drain(Drain how = Drain::kNow) = 0;
   virtual size_t active_streams() const = 0;
 };
 

@@ -17,15 +17,6 @@ bool same_addresses(const model::Listener& a, const model::Listener& b) {
          a.udp_max_flows == b.udp_max_flows;
 }
 
-UdpListenOptions udp_options(const model::Listener& spec) {
-  UdpListenOptions options;
-  options.transparent = spec.transparent;
-  options.idle_timeout = spec.udp_idle_timeout;
-  options.max_flows = spec.udp_max_flows;
-  options.reuse_port = true;  // a changed listener opens before the one it replaces is closed
-  return options;
-}
-
 }  // namespace
 
 L7Proxy::L7Proxy(io::Loop& main, std::vector<io::Loop*> workers, L7ProxyOptions options)
@@ -85,48 +76,12 @@ void L7Proxy::each_side(const std::function<void(Side&)>& task) {
 
 // ---- Configuration.
 
-Result<L7Proxy::Sockets> L7Proxy::open_sockets(const model::Listener& spec,
-                                               std::vector<SockAddr>* addrs) const {
-  Sockets out(loops_.size());
-  const bool udp = spec.kind == model::Listener::Kind::kUdp;
-  if (spec.kind != model::Listener::Kind::kTcp && !udp) return out;
-  std::vector<SockAddr> wanted{spec.address};
-  wanted.insert(wanted.end(), spec.more_addresses.begin(), spec.more_addresses.end());
-  for (SockAddr addr : wanted) {
-    if (udp) {
-      UdpListenOptions options = udp_options(spec);
-      options.listen = addr;
-      auto fd = UdpListener::open_socket(options, &addr);
-      if (!fd) return fail(fd.error().with_context(fmt::format("listener {}", spec.name)));
-      addrs->push_back(addr);
-      out[0].push_back(std::move(*fd));  // the first worker has the way to other nodes
-      continue;
-    }
-    for (size_t i = 0; i < loops_.size(); ++i) {
-      io::ListenOptions options;
-      options.backlog = static_cast<int>(spec.backlog);
-      options.reuse_port = loops_.size() > 1;
-      options.transparent = spec.transparent;
-      options.no_delay = true;
-      auto fd = io::open_tcp_listener(addr, options);
-      if (!fd) return fail(fd.error().with_context(fmt::format("listener {}", spec.name)));
-      if (i == 0) {
-        EM_TRY(addr, io::original_dst(fd->get(), false));
-        addrs->push_back(addr);
-      }
-      out[i].push_back(std::move(*fd));
-    }
-  }
-  return out;
-}
-
 Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config) {
   EM_TRY(RouteTables tables, RouteTables::build(*config, tables_));
   struct Change {
     ListenerRuntimePtr runtime;
     bool opens = false;
-    Sockets sockets;
-    std::vector<SockAddr> addrs;
+    Opened opened;
   };
   std::map<std::string, Change> changes;
   for (const auto& [name, spec] : config->listeners) {
@@ -138,7 +93,7 @@ Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config) {
                           {options_.telemetry, &config->telemetry}));
     change.opens = is_new || !same_addresses(*before->second.runtime->spec, *spec);
     if (change.opens) {
-      EM_TRY(change.sockets, open_sockets(*spec, &change.addrs));
+      EM_TRY_VOID(open_sockets(*spec, &change.opened));
     }
     changes.emplace(name, std::move(change));
   }
@@ -158,10 +113,13 @@ Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config) {
     if (listening.shared == nullptr)
       listening.shared = std::make_shared<ListenerShared>(name, static_cast<int>(loops_.size()));
     listening.runtime = change.runtime;
-    if (change.opens) listening.addrs = change.addrs;
+    if (change.opens) {
+      listening.addrs = change.opened.addrs;
+      listening.handles = std::move(change.opened.handles);
+    }
     for (size_t i = 0; i < sides_.size(); ++i) {
       auto sockets = std::make_shared<std::vector<io::Fd>>();
-      if (change.opens) *sockets = std::move(change.sockets[i]);
+      if (change.opens) *sockets = std::move(change.opened.sockets[i]);
       loops_[i]->post([side = sides_[i], name = name, shared = listening.shared,
                        runtime = change.runtime, opens = change.opens, sockets] {
         if (side->worker != nullptr) side->set_listener(name, shared, runtime, opens, *sockets);
@@ -230,11 +188,11 @@ void L7Proxy::Side::set_udp_listener(const model::Listener& spec, bool opens,
   for (io::Fd& socket : sockets) {
     auto local = io::original_dst(socket.get(), false);
     if (!local) continue;
-    auto listener = UdpListener::adopt(*datagrams, udp_options(spec),
-                                       std::make_unique<ClusterDirectory>(
-                                           worker->l7.clusters(), spec.udp_cluster,
-                                           datagrams->options.node),
-                                       std::move(socket), *local);
+    auto listener =
+        UdpListener::adopt(*datagrams, udp_options(spec),
+                           std::make_unique<ClusterDirectory>(
+                               worker->l7.clusters(), spec.udp_cluster, datagrams->options.node),
+                           std::move(socket), *local);
     if (listener)
       made.push_back(std::move(*listener));
     else
@@ -287,15 +245,18 @@ void L7Proxy::set_dialer(p2p::Dialer* dialer) {
 
 // ---- The end.
 
-void L7Proxy::drain(io::Task done) {
+void L7Proxy::drain(io::Task done, Drain how) {
+  for (auto& [name, listening] : listeners_) listening.handles.clear();
   on_drained_ = std::move(done);
   busy_ = sides_.size();
   drain_timer_.start(options_.drain_timeout);
   auto one_done = [this, alive = alive_] {
     if (*alive && --busy_ == 0 && on_drained_) drain_timer_.start(Duration::zero());
   };
-  each_side([this, alive = alive_, one_done, &main = main_](Side& side) {
-    for (auto& [name, listener] : side.listeners) listener->drain();
+  each_side([this, alive = alive_, one_done, how, &main = main_](Side& side) {
+    // Datagrams go to whoever reads them first: of two processes, to the one that stays.
+    if (how == Drain::kPatient) side.udp_listeners.clear();
+    for (auto& [name, listener] : side.listeners) listener->drain(how);
     side.wait_empty([&main, one_done] { main.post(one_done); });
   });
 }

@@ -1,8 +1,9 @@
-// L7Proxy: listeners, routes and clusters of a configuration, running on a set of worker loops. Made
-// and used on the main loop; what crosses to a worker goes by post.
+// L7Proxy: listeners, routes and clusters of a configuration, running on a set of worker loops.
+// Made and used on the main loop; what crosses to a worker goes by post.
 //
-// Start-up: create() before the worker loops run -> apply() for every configuration -> set_dialer().
-// Shut-down: drain() -> set_dialer(nullptr) -> stop() while the loops still run -> the loops end.
+// Start-up: create() before the worker loops run -> apply() for every configuration ->
+// set_dialer(). Shut-down: drain() -> set_dialer(nullptr) -> stop() while the loops still run ->
+// the loops end.
 #pragma once
 
 #include <map>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "discovery/snapshot.h"
+#include "proxy/listener/inherited_sockets.h"
 #include "proxy/listener/listener_runtime.h"
 #include "proxy/listener/route_tables.h"
 #include "proxy/model/config.h"
@@ -21,14 +23,17 @@
 namespace edgemesh::proxy {
 
 struct L7ProxyOptions {
-  Place place;                 // where this node is
-  ConnectorOptions connector;  // how endpoints are connected to
-  DnsLookup lookup;            // empty: DNS clusters stay without endpoints
+  Place place;                    // where this node is
+  ConnectorOptions connector;     // how endpoints are connected to
+  DnsLookup lookup;               // empty: DNS clusters stay without endpoints
   size_t max_requests = 100'000;  // open at a time in one worker
   Duration drain_timeout = std::chrono::seconds(10);
   uint64_t seed = 0;  // 0: from the clock
-  // Where listeners of datagrams count, as worker 0 (they all run on the first loop). Null: nowhere.
+  // Where listeners of datagrams count, as worker 0 (they all run on the first loop). Null:
+  // nowhere.
   obs::Registry* metrics = nullptr;
+  // Sockets that the process before handed over; looked at in apply(). Borrowed; null: none.
+  InheritedSockets* inherited = nullptr;
   // Connections to service ports whose name or appProtocol says HTTP are balanced by request.
   bool capture_services = false;
   Telemetry* telemetry = nullptr;  // has as many workers; outlives the proxy. Null: nothing is told
@@ -61,14 +66,18 @@ class L7Proxy {
   // The way to other nodes, used on the first worker's loop.
   void set_dialer(p2p::Dialer* dialer);
 
-  // A connection that capture brought to worker `index`, on that worker's loop; `local` is where it was
-  // sent to. True: it is taken, `fd` is moved from. A listener of kind kCaptured whose address fits
-  // takes it; else, with `capture_services`, a service port that says that it speaks HTTP.
+  // A connection that capture brought to worker `index`, on that worker's loop; `local` is where it
+  // was sent to. True: it is taken, `fd` is moved from. A listener of kind kCaptured whose address
+  // fits takes it; else, with `capture_services`, a service port that says that it speaks HTTP.
   bool take_captured(int index, io::Fd& fd, const SockAddr& peer, const SockAddr& local);
 
   // Listeners close, requests are finished; `done` runs on the main loop when the last connection
-  // ended or the drain timeout passed.
-  void drain(io::Task done);
+  // ended or the drain timeout passed. kPatient: for a process that another one takes over from.
+  void drain(io::Task done, Drain how = Drain::kNow);
+  // The sockets that listen, for another process; valid until the next apply() or drain().
+  std::vector<std::pair<std::string, int>> listening_sockets() const;
+  // Of the options: what was not taken by now is not wanted.
+  void forget_inherited() { options_.inherited = nullptr; }
   // Ends everything on the workers. Blocking, idempotent; the loops must run, or never have.
   void stop();
 
@@ -89,11 +98,17 @@ class L7Proxy {
     std::shared_ptr<ListenerShared> shared;
     ListenerRuntimePtr runtime;
     std::vector<SockAddr> addrs;
+    std::vector<std::pair<std::string, io::Fd>> handles;  // of all its sockets, by key
   };
-  using Sockets = std::vector<std::vector<io::Fd>>;  // by worker
+  struct Opened {
+    std::vector<std::vector<io::Fd>> sockets;  // by worker
+    std::vector<SockAddr> addrs;
+    std::vector<std::pair<std::string, io::Fd>> handles;
+  };
 
   L7Proxy(io::Loop& main, std::vector<io::Loop*> workers, L7ProxyOptions options);
-  Result<Sockets> open_sockets(const model::Listener& spec, std::vector<SockAddr>* addrs) const;
+  Result<> open_sockets(const model::Listener& spec, Opened* out) const;
+  Result<> open_address(const model::Listener& spec, const SockAddr& wanted, Opened* out) const;
   void publish(const ClusterUpdates& updates);
   // captured.cc
   void make_service(const std::string& key, const std::string& ns, const std::string& name,

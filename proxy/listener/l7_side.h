@@ -1,5 +1,5 @@
-// L7Proxy::Side: one worker's part of an L7Proxy. Private to l7_*.cc. Everything in it belongs to the
-// worker's loop, but `stats`, which are atomics and live as long as the side.
+// L7Proxy::Side: one worker's part of an L7Proxy. Private to l7_*.cc. Everything in it belongs to
+// the worker's loop, but `stats`, which are atomics and live as long as the side.
 #pragma once
 
 #include "proxy/listener/l7_proxy.h"
@@ -7,6 +7,8 @@
 #include "proxy/udp/udp_listener.h"
 
 namespace edgemesh::proxy {
+
+UdpListenOptions udp_options(const model::Listener& spec);
 
 struct L7Proxy::Side {
   Side(io::Loop& loop, L7WorkerOptions options) {
@@ -36,7 +38,7 @@ struct L7Proxy::Side {
   obs::Registry own_metrics;
   std::unique_ptr<UdpContext> datagrams;
   std::map<std::string, std::vector<std::unique_ptr<UdpListener>>> udp_listeners;
-  std::shared_ptr<const discovery::Snapshot> snapshot;    // with capture_services
+  std::shared_ptr<const discovery::Snapshot> snapshot;  // with capture_services
   struct Waiting {
     io::Fd fd;
     SockAddr peer, local;

@@ -81,6 +81,7 @@ ChainSlotPtr WorkerListener::slot(const ChainRuntime& chain) {
     slot->stats = &stats();
     slot->keep = shared_;
     slot->owner = this;
+    slot->draining = draining_;
     slot->version = ChainVersionRef(new ChainVersion(chain.http));
   }
   return slot;
@@ -112,14 +113,16 @@ void WorkerListener::update(ListenerRuntimePtr runtime) {
   }
 }
 
-void WorkerListener::drain() {
+void WorkerListener::drain(Drain how) {
   sockets_.clear();
-  while (Arrival* arrival = arrivals_.front()) arrival->close();
+  for (const auto& [key, slot] : slots_) slot->draining = true;
+  draining_ = true;
+  while (how == Drain::kNow && !arrivals_.empty()) arrivals_.front()->close();
   auto& all = worker_.l7.connections();
   HttpConnection* next = nullptr;
   for (HttpConnection* c = all.front(); c != nullptr; c = next) {
     next = all.after(*c);
-    if (c->slot().owner == this) c->drain();
+    if (c->slot().owner == this) c->drain(how);
   }
 }
 

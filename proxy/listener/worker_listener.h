@@ -41,7 +41,8 @@ class WorkerListener {
   // A connection that came in elsewhere; `local` is where it was sent to.
   void take(io::Fd fd, const SockAddr& peer, const SockAddr& local, bool has_no_delay = false);
   // No new connections; those that are open finish their requests. Bytes go on until they end.
-  void drain();
+  // kPatient: also those that have only just come, and idle ones have one more.
+  void drain(Drain how = Drain::kNow);
   void stop_accepting() { sockets_.clear(); }
   // Ends what is open.
   void close_all();
@@ -69,7 +70,9 @@ class WorkerListener {
   List<Arrival> arrivals_;
   List<TcpConnection> tcp_;
   size_t connections_ = 0;
-  std::unique_ptr<io::Timer> progress_;  // counts bytes of long connections; only where there are any
+  bool draining_ = false;
+  std::unique_ptr<io::Timer>
+      progress_;  // counts bytes of long connections; only where there are any
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

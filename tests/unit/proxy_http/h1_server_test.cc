@@ -22,8 +22,7 @@ struct H1Server : testing::Test {
     H1ServerPeer who;
     who.initial = initial;
     who.tls = tls;
-    handler.connection =
-        make_h1_server(*loop, batch, std::move(a), server_options, &handler, who);
+    handler.connection = make_h1_server(*loop, batch, std::move(a), server_options, &handler, who);
     turn();
   }
   void turn(int n = 30) {
@@ -63,18 +62,20 @@ TEST_F(H1Server, AnswersAndKeepsTheConnection) {
 TEST_F(H1Server, TakesConnectionFieldsOut) {
   handler.echo = true;
   start();
-  send("GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, X-Hop, TE\r\nX-Hop: 1\r\n"
-       "Keep-Alive: 5\r\nProxy-Connection: close\r\nTE: gzip, trailers\r\nX-End: 2\r\n\r\n");
+  send(
+      "GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, X-Hop, TE\r\nX-Hop: 1\r\n"
+      "Keep-Alive: 5\r\nProxy-Connection: close\r\nTE: gzip, trailers\r\nX-End: 2\r\n\r\n");
   EXPECT_EQ(text_of(*request(0).head), "GET http x /\nTE: trailers\nX-End: 2");
 }
 
 TEST_F(H1Server, SplitsAbsoluteTargets) {
   handler.echo = true;
   start({}, {}, true);
-  send("GET HTTP://a.example:81/p?q HTTP/1.1\r\nHost: other\r\n\r\n"
-       "GET http://a?q HTTP/1.1\r\nHost: other\r\n\r\n"
-       "OPTIONS http://a HTTP/1.1\r\nHost: other\r\n\r\n"
-       "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n");
+  send(
+      "GET HTTP://a.example:81/p?q HTTP/1.1\r\nHost: other\r\n\r\n"
+      "GET http://a?q HTTP/1.1\r\nHost: other\r\n\r\n"
+      "OPTIONS http://a HTTP/1.1\r\nHost: other\r\n\r\n"
+      "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n");
   ASSERT_EQ(handler.requests.size(), 4u);
   EXPECT_EQ(text_of(*request(0).head), "GET http a.example:81 /p?q");
   EXPECT_EQ(text_of(*request(1).head), "GET http a /?q");
@@ -85,8 +86,11 @@ TEST_F(H1Server, SplitsAbsoluteTargets) {
 TEST_F(H1Server, AnswersPipelinedRequestsInOrderInOneWrite) {
   handler.echo = true;
   start();
-  send("POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcGET /2 HTTP/1.1\r\nHost: x\r\n\r\n"
-       "POST /3 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nde\r\n0\r\nT: v\r\n\r\n");
+  send(
+      "POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcGET /2 HTTP/1.1\r\nHost: "
+      "x\r\n\r\n"
+      "POST /3 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nde\r\n0\r\nT: "
+      "v\r\n\r\n");
   EXPECT_EQ(peer->received,
             "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n/1|abc"
             "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n/2|"
@@ -115,8 +119,9 @@ TEST_F(H1Server, UnderstandsByteByByte) {
   options.max_read = 1;
   options.max_write = 1;
   start(options);
-  peer->send("POST /1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5;e=1\r\nhello\r\n0\r\n"
-             "\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\n");
+  peer->send(
+      "POST /1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5;e=1\r\nhello\r\n0\r\n"
+      "\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\n");
   turn(600);
   EXPECT_EQ(peer->received,
             "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n/1|hello"
@@ -131,28 +136,28 @@ TEST_F(H1Server, TakesWhatASnifferRead) {
   EXPECT_EQ(request(0).head->path, "/s");
 }
 
-// Over real sockets: an early close would turn what the client still sends into a reset of the answer.
+// Over real sockets: an early close would turn what the client still sends into a reset of the
+// answer.
 TEST_F(H1Server, TheLastAnswerArrivesWhole) {
   for (bool talks_on : {false, true}) {
     handler.closed = false;
     std::unique_ptr<io::TcpStream> server;
     auto listener = *io::TcpListener::listen(
-        *loop, *SockAddr::parse("127.0.0.1:0"), [&](io::Fd fd, const SockAddr&) {
-          server = *io::TcpStream::adopt(*loop, std::move(fd));
-        });
+        *loop, *SockAddr::parse("127.0.0.1:0"),
+        [&](io::Fd fd, const SockAddr&) { server = *io::TcpStream::adopt(*loop, std::move(fd)); });
     Collector client(*io::TcpStream::connect(*loop, listener->local_addr()));
     ASSERT_TRUE(loop->run_until([&] { return server != nullptr; }, std::chrono::seconds(5)));
     handler.connection = make_h1_server(*loop, batch, std::move(server), server_options, &handler);
     const std::string more(talks_on ? 100'000 : 0, 'x');
     client.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" + more);
     const size_t n = handler.requests.size() + 1;
-    ASSERT_TRUE(loop->run_until([&] { return handler.requests.size() == n; },
-                                std::chrono::seconds(5)));
+    ASSERT_TRUE(
+        loop->run_until([&] { return handler.requests.size() == n; }, std::chrono::seconds(5)));
     const std::string body(200'000, 'b');
     answer(*request(n - 1).stream, 200, body);
     client.send(more);
-    ASSERT_TRUE(loop->run_until([&] { return client.eof || client.failed; },
-                                std::chrono::seconds(5)));
+    ASSERT_TRUE(
+        loop->run_until([&] { return client.eof || client.failed; }, std::chrono::seconds(5)));
     EXPECT_FALSE(client.failed);
     EXPECT_TRUE(client.received.ends_with(body)) << client.received.size();
     ASSERT_TRUE(loop->run_until([&] { return handler.closed; }, std::chrono::seconds(5)));
@@ -182,9 +187,10 @@ TEST_F(H1Server, FramesAnswersWithoutLength) {
   trailers->add("grpc-status", "0");
   request(0).stream->send_trailers(*trailers);
   turn();
-  EXPECT_EQ(peer->received,
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n14\r\nhello world, 20 byte\r\n0\r\n"
-            "grpc-status: 0\r\n\r\n");
+  EXPECT_EQ(
+      peer->received,
+      "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n14\r\nhello world, 20 byte\r\n0\r\n"
+      "grpc-status: 0\r\n\r\n");
   peer->received.clear();
   send("GET /2 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
   request(1).stream->send_head(*head, false);
@@ -208,7 +214,8 @@ TEST_F(H1Server, AnswersHeadWithoutBody) {
 
 TEST_F(H1Server, PassesExpectationsOn) {
   start();
-  std::string post = "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+  std::string post =
+      "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
   send(post);
   ASSERT_TRUE(request(0).head->expect_continue);
   HeadPtr head = take_head();
@@ -241,8 +248,9 @@ TEST_F(H1Server, TunnelsAfterAnUpgrade) {
   head->protocol = "websocket";
   request(0).stream->send_head(*head, false);
   turn();
-  EXPECT_EQ(peer->received,
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+  EXPECT_EQ(
+      peer->received,
+      "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
   EXPECT_EQ(request(0).body, "early");
   peer->finish();
   turn();
@@ -256,8 +264,9 @@ TEST_F(H1Server, TunnelsAfterAnUpgrade) {
 
 TEST_F(H1Server, GoesOnAfterARefusedUpgrade) {
   start();
-  send("GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-       "GET /2 HTTP/1.1\r\nHost: x\r\n\r\n");
+  send(
+      "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+      "GET /2 HTTP/1.1\r\nHost: x\r\n\r\n");
   answer(*request(0).stream, 403, "no");
   turn();
   ASSERT_EQ(handler.requests.size(), 2u);
@@ -371,7 +380,8 @@ TEST_F(H1Server, MayBeDestroyedInEachCallback) {
       r.on_any = count;
       count();
     };
-    far.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\nGET /");
+    far.send(
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\nGET /");
     turn();
     EXPECT_EQ(side.connection, nullptr);
     EXPECT_FALSE(side.closed);
@@ -382,7 +392,9 @@ TEST_F(H1Server, DrainsAndCountsRequests) {
   server_options.max_requests = 2;
   handler.echo = true;
   start();
-  send("GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\nGET /3 HTTP/1.1\r\nHost: x\r\n\r\n");
+  send(
+      "GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\nGET /3 "
+      "HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_EQ(handler.requests.size(), 2u);
   EXPECT_TRUE(peer->eof);
 
@@ -405,6 +417,41 @@ TEST_F(H1Server, DrainsAndCountsRequests) {
   turn();
   EXPECT_TRUE(handler.closed);
   EXPECT_TRUE(peer->eof);
+}
+
+// For a process that another one takes over from: a request may be on its way already.
+TEST_F(H1Server, APatientDrainLeavesOneMoreRequest) {
+  handler.echo = true;
+  start();
+  send("GET /1 HTTP/1.1\r\nHost: x\r\n\r\n");
+  handler.connection->drain(Drain::kPatient);
+  turn();
+  EXPECT_FALSE(handler.closed);
+  EXPECT_EQ(peer->received.find("Connection: close"), std::string::npos);
+  send("GET /2 HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_NE(peer->received.find("Connection: close"), std::string::npos);
+  EXPECT_TRUE(handler.closed);
+}
+
+// Its head said nothing of an end, so the client may count on another request.
+TEST_F(H1Server, APatientDrainInTheMiddleOfAnAnswer) {
+  start();
+  send("GET /1 HTTP/1.1\r\nHost: x\r\n\r\n");
+  Head head;
+  head.status = 200;
+  head.add("content-length", "4");
+  request(0).stream->send_head(head, false);
+  turn();
+  handler.connection->drain(Drain::kPatient);
+  turn();
+  request(0).stream->send_data(io::as_bytes("done"), true);
+  request(0).stream.reset();
+  turn();
+  EXPECT_FALSE(handler.closed);
+  handler.echo = true;
+  send("GET /2 HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_NE(peer->received.find("Connection: close"), std::string::npos);
+  EXPECT_TRUE(handler.closed);
 }
 
 TEST_F(H1Server, KeepsItsTimes) {
@@ -479,11 +526,14 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"ListedLength", with("Content-Length: 1, 1\r\n", "a"), 400},
         BadCase{"SignedLength", with("Content-Length: +1\r\n", "a"), 400},
         BadCase{"HugeLength", with("Content-Length: 99999999999999999999\r\n"), 400},
-        BadCase{"BothFramings", with("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), 400},
+        BadCase{"BothFramings",
+                with("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), 400},
         BadCase{"TwoCodings", with("Transfer-Encoding: gzip, chunked\r\n"), 501},
         BadCase{"UnknownCoding", with("Transfer-Encoding: xchunked\r\n"), 501},
-        BadCase{"RepeatedCoding", with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), 400},
-        BadCase{"CodingInHttp10", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
+        BadCase{"RepeatedCoding",
+                with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), 400},
+        BadCase{"CodingInHttp10", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                400},
         BadCase{"Folded", with("X: 1\r\n 2\r\n"), 400},
         BadCase{"BareLf", "GET / HTTP/1.1\nHost: x\n\n", 400},
         BadCase{"BareLfInField", with("X: 1\nY: 2\r\n"), 400},
@@ -499,7 +549,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"NotHttp", "\x16\x03\x01\x02", 400},
         BadCase{"LongLine", "GET /" + std::string(9000, 'a'), 414},
         BadCase{"LongHead", with("X: " + std::string(70000, 'a') + "\r\n"), 431},
-        BadCase{"ManyFields", with([] { std::string s; for (int i = 0; i < 101; ++i) s += "A: b\r\n"; return s; }()), 431},
+        BadCase{"ManyFields", with([] {
+                  std::string s;
+                  for (int i = 0; i < 101; ++i) s += "A: b\r\n";
+                  return s;
+                }()),
+                431},
         BadCase{"Expectation", with("Expect: 200-ok\r\n"), 417},
         BadCase{"LargeBody", with("Content-Length: 1001\r\n"), 413},
         BadCase{"LargeChunks", chunked("3e9\r\n" + std::string(1001, 'a') + "\r\n"), 413},
