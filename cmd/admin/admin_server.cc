@@ -62,12 +62,14 @@ void AdminServer::send_error(const Writer& writer, int status, const std::string
 
 Result<std::unique_ptr<AdminServer>> AdminServer::create(io::Loop& loop, const SockAddr& listen,
                                                          obs::Registry& registry,
-                                                         std::function<std::string()> not_ready) {
+                                                         std::function<std::string()> not_ready,
+                                                         io::Fd socket) {
   std::unique_ptr<AdminServer> admin(new AdminServer);
   admin->listen_ = listen;
   admin->add_common(registry, std::move(not_ready));
   http::ServerOptions options;
   options.listen = listen;
+  if (socket.valid()) options.socket = std::make_shared<io::Fd>(std::move(socket));
   options.max_body = 64 << 10;
   options.max_connections = 64;
   options.name = "admin";

@@ -28,16 +28,20 @@ class AdminServer {
   using Writer = std::shared_ptr<http::ResponseWriter>;
   using Page = std::function<void(const http::Request&, const Writer&)>;
 
-  // `not_ready` is empty when ready, or says why not.
+  // `not_ready` is empty when ready, or says why not. `socket`: listens already; else one is opened.
   static Result<std::unique_ptr<AdminServer>> create(io::Loop& loop, const SockAddr& listen,
                                                      obs::Registry& registry,
-                                                     std::function<std::string()> not_ready);
+                                                     std::function<std::string()> not_ready,
+                                                     io::Fd socket = {});
   // Before the loop's next turn.
   void get(const std::string& path, Page page) { pages_[path].get = std::move(page); }
   void post(const std::string& path, Page page) { pages_[path].post = std::move(page); }
   void get_json(const std::string& path, std::function<nlohmann::json()> body);
 
   SockAddr local_addr() const { return server_->local_addr(); }
+  int listening_fd() const { return server_->listening_fd(); }
+  // Connections that are open have one more answer.
+  void stop_accepting() { server_->stop_accepting(); }
 
   static void send_text(const Writer& writer, int status, std::string body,
                         const char* type = "text/plain; charset=utf-8");

@@ -12,10 +12,12 @@ using Writer = AdminServer::Writer;
 
 Result<std::unique_ptr<AdminServer>> make_admin(io::Loop& loop, const SockAddr& listen,
                                                 obs::Registry& registry,
-                                                const AdminSources& sources) {
-  EM_TRY(auto admin, AdminServer::create(loop, listen, registry, [draining = sources.draining] {
-           return std::string(draining() ? "draining" : "");
-         }));
+                                                const AdminSources& sources, io::Fd socket) {
+  auto not_ready = [draining = sources.draining] {
+    return std::string(draining() ? "draining" : "");
+  };
+  EM_TRY(auto admin,
+         AdminServer::create(loop, listen, registry, std::move(not_ready), std::move(socket)));
   add_proxy_pages(*admin, {sources.l7, sources.telemetry, &registry});
   admin->get_json("/config_dump", [l7 = sources.l7] { return config_dump(*l7); });
   admin->post("/drain", [drain = sources.drain](const http::Request&, const Writer& writer) {

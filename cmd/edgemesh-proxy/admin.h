@@ -23,8 +23,9 @@ struct AdminSources {
   std::function<void(proxy::ConfigFile::Done)> reload;
 };
 
+// `socket`: listens already; an invalid one: it is opened.
 Result<std::unique_ptr<AdminServer>> make_admin(io::Loop& loop, const SockAddr& listen,
                                                 obs::Registry& registry,
-                                                const AdminSources& sources);
+                                                const AdminSources& sources, io::Fd socket);
 
 }  // namespace edgemesh::cmd

@@ -8,7 +8,7 @@
 namespace edgemesh::cmd {
 
 Result<std::unique_ptr<ProxyApp>> ProxyApp::create(io::Loop& loop, const ProxyFlags& flags,
-                                                   proxy::InheritedSockets* inherited) {
+                                                   proxy::InheritedSockets& inherited) {
   std::unique_ptr<ProxyApp> app(new ProxyApp(loop, flags));
   EM_TRY(app->resolver_, io::Resolver::create(loop, {}));
   proxy::ProxyOptions threads;
@@ -31,7 +31,7 @@ Result<std::unique_ptr<ProxyApp>> ProxyApp::create(io::Loop& loop, const ProxyFl
   options.lookup = proxy::lookup_by(*app->resolver_);
   options.drain_timeout = std::chrono::seconds(flags.drain_seconds);
   options.metrics = &app->registry_;
-  options.inherited = inherited;
+  options.inherited = &inherited;
   EM_TRY(app->l7_, proxy::L7Proxy::create(loop, app->threads_->worker_loops(), options));
   app->registry_.on_text([l7 = app->l7_.get()](std::string& out) { l7->append_metrics(out); });
   EM_TRY_VOID(app->l7_->apply(std::move(config)));
@@ -39,19 +39,26 @@ Result<std::unique_ptr<ProxyApp>> ProxyApp::create(io::Loop& loop, const ProxyFl
   // What reading a large file left in the heap.
   malloc_trim(0);
   app->l7_->forget_inherited();
+  EM_TRY_VOID(app->open_admin(inherited));
   app->threads_->start();
   for (const auto& [name, addr] : app->l7_->listen_addrs())
     EM_LOG(kInfo, "proxy", "{} listens on {}", name, addr.to_string());
   return app;
 }
 
-Result<> ProxyApp::open_admin() {
+std::string ProxyApp::admin_key() const {
+  return "admin " + flags_.admin;
+}
+
+Result<> ProxyApp::open_admin(proxy::InheritedSockets& inherited) {
   if (flags_.admin.empty()) return {};
   auto listen = SockAddr::parse(flags_.admin);
   if (!listen)
     return fail(ErrorCode::kInvalidArgument, "--admin: '{}' is no address (want IP:PORT)",
                 flags_.admin);
-  EM_TRY(admin_, make_admin(loop_, *listen, registry_, sources()));
+  std::vector<io::Fd> socket = inherited.take(admin_key());
+  EM_TRY(admin_, make_admin(loop_, *listen, registry_, sources(),
+                            socket.empty() ? io::Fd() : std::move(socket.front())));
   return {};
 }
 
@@ -75,6 +82,17 @@ AdminSources ProxyApp::sources() {
   out.drain = [this] { shut_down(); };
   out.reload = [this](proxy::ConfigFile::Done done) { reload(std::move(done)); };
   return out;
+}
+
+std::vector<std::pair<std::string, int>> ProxyApp::listening_sockets() const {
+  auto out = l7_->listening_sockets();
+  if (admin_ != nullptr) out.emplace_back(admin_key(), admin_->listening_fd());
+  return out;
+}
+
+void ProxyApp::hand_over() {
+  if (admin_ != nullptr) admin_->stop_accepting();
+  shut_down(proxy::Drain::kPatient);
 }
 
 void ProxyApp::shut_down(proxy::Drain how) {

@@ -25,25 +25,25 @@ struct ProxyFlags {
 
 class ProxyApp {
  public:
-  // Serves when it returns; the admin endpoint is opened by open_admin(). `inherited`: sockets of
-  // the process before, or null; looked at during the call only.
+  // Serves when it returns. `inherited`: sockets of the process before; looked at during the call
+  // only.
   static Result<std::unique_ptr<ProxyApp>> create(io::Loop& loop, const ProxyFlags& flags,
-                                                  proxy::InheritedSockets* inherited = nullptr);
+                                                  proxy::InheritedSockets& inherited);
   ~ProxyApp();
   // Reads the configuration again; on an error the one before stays. Access logs are opened again.
   void reload(proxy::ConfigFile::Done done);
-  Result<> open_admin();
   // Drains and stops the loop. A second call does not wait.
   void shut_down(proxy::Drain how = proxy::Drain::kNow);
-  // For HotRestart.
-  std::vector<std::pair<std::string, int>> listening_sockets() const {
-    return l7_->listening_sockets();
-  }
-  void close_admin() { admin_.reset(); }
+  // For the process after this one, as they are now.
+  std::vector<std::pair<std::string, int>> listening_sockets() const;
+  // It has taken them over: ends with its last connection.
+  void hand_over();
 
  private:
   ProxyApp(io::Loop& loop, ProxyFlags flags) : loop_(loop), flags_(std::move(flags)) {}
   AdminSources sources();
+  std::string admin_key() const;  // its socket's, among those that are handed over
+  Result<> open_admin(proxy::InheritedSockets& inherited);
 
   io::Loop& loop_;
   ProxyFlags flags_;

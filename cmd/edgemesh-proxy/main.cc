@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "cmd/edgemesh-proxy/app.h"
-#include "cmd/edgemesh-proxy/hot_restart.h"
+#include "cmd/hot_restart/hot_restart.h"
 #include "core/base/log.h"
 #include "core/base/version.h"
 
@@ -29,17 +29,13 @@ int run(const edgemesh::cmd::ProxyFlags& flags, const std::vector<std::string>& 
   proxy::InheritedSockets inherited;
   if (takes_over)
     if (auto got = (*before)->receive(&inherited); !got) return failed(got.error().message);
-  auto app = cmd::ProxyApp::create(**loop, flags, &inherited);
+  auto app = cmd::ProxyApp::create(**loop, flags, inherited);
   if (!app) return failed(app.error().message);
   inherited.clear();
   if (takes_over)
-    if (auto taken = (*before)->take_over(); !taken) return failed(taken.error().message);
+    if (auto taken = (*before)->take_over(); !taken)
+      EM_LOG(kWarn, "proxy", "{}; this one serves", taken.error().message);
   before->reset();
-  if (auto admin = (*app)->open_admin(); !admin) {
-    // Who serves already goes on without it.
-    if (!takes_over) return failed(admin.error().message);
-    EM_LOG(kError, "proxy", "there is no admin endpoint: {}", admin.error().message);
-  }
   auto stop = [&] { (*app)->shut_down(); };
   auto term = io::SignalWatch::start(**loop, SIGTERM, stop);
   auto interrupt = io::SignalWatch::start(**loop, SIGINT, stop);
@@ -50,9 +46,7 @@ int run(const edgemesh::cmd::ProxyFlags& flags, const std::vector<std::string>& 
     });
   });
   cmd::HotRestart restart(
-      **loop, argv,
-      {[&] { return (*app)->listening_sockets(); }, [&] { (*app)->close_admin(); },
-       [&] { (*app)->shut_down(proxy::Drain::kPatient); }});
+      **loop, argv, {[&] { return (*app)->listening_sockets(); }, [&] { (*app)->hand_over(); }});
   auto usr2 = io::SignalWatch::start(**loop, SIGUSR2, [&] { restart.begin(); });
   if (!term || !interrupt || !hup || !usr2) return 1;
   EM_LOG(kInfo, "proxy", "edgemesh-proxy {} runs", kVersion);

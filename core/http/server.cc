@@ -27,10 +27,16 @@ ServerImpl::~ServerImpl() = default;
 Result<> ServerImpl::listen() {
   io::ListenOptions listen_options;
   listen_options.reuse_port = options.reuse_port;
-  EM_TRY(listener_, io::TcpListener::listen(
-                        loop, options.listen,
-                        [this](io::Fd fd, const SockAddr& peer) { accept(std::move(fd), peer); },
-                        listen_options));
+  io::Fd socket;
+  if (options.socket != nullptr) {
+    socket = std::move(*options.socket);
+  } else {
+    EM_TRY(socket, io::open_tcp_listener(options.listen, listen_options));
+  }
+  EM_TRY(listener_, io::TcpListener::adopt(loop, std::move(socket),
+                                           [this](io::Fd fd, const SockAddr& peer) {
+                                             accept(std::move(fd), peer);
+                                           }));
   local_ = listener_->local_addr();
   return {};
 }
@@ -66,9 +72,13 @@ void ServerImpl::remove(ServerConn* conn) {
   conns_.erase(it);
 }
 
-void ServerImpl::drain(bool streams_too) {
+void ServerImpl::stop_accepting() {
   draining_ = true;
   listener_.reset();
+}
+
+void ServerImpl::drain(bool streams_too) {
+  stop_accepting();
   std::vector<ServerConn*> open;
   open.reserve(conns_.size());
   for (auto& [key, conn] : conns_) open.push_back(key);

@@ -14,6 +14,7 @@
 #include "core/base/function.h"
 #include "core/base/net_addr.h"
 #include "core/http/message.h"
+#include "core/io/fd.h"
 #include "core/io/loop.h"
 #include "core/io/stream.h"
 #include "core/tls/context.h"
@@ -49,6 +50,7 @@ class ResponseWriter {
 
 struct ServerOptions {
   SockAddr listen;
+  std::shared_ptr<io::Fd> socket;  // listens already, and is taken; null: one is opened on `listen`
   std::shared_ptr<tls::Context> tls;  // null: plain. Its ALPN list should have "http/1.1".
   size_t max_body = 8 << 20;
   size_t max_head = 64 << 10;  // start line and fields together
@@ -75,8 +77,11 @@ class Server {
       default;  // closes all connections; writers turn into no-ops, on_close runs not
 
   virtual SockAddr local_addr() const = 0;
+  virtual int listening_fd() const = 0;  // -1: it does not listen any more
   // Takes a connection from elsewhere (a memory stream in tests, a mesh stream).
   virtual void adopt(std::unique_ptr<io::Stream> stream, const SockAddr& peer) = 0;
+  // Stops listening; connections that are open have one more answer, for who is taken over from.
+  virtual void stop_accepting() = 0;
   // Stops listening, ends idle connections, and the others after their answer. Streams (watches)
   // get on_close when `streams_too`.
   virtual void drain(bool streams_too = true) = 0;

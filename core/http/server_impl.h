@@ -21,7 +21,9 @@ class ServerImpl final : public Server {
   Result<> listen();
 
   SockAddr local_addr() const override { return local_; }
+  int listening_fd() const override { return listener_ != nullptr ? listener_->fd() : -1; }
   void adopt(std::unique_ptr<io::Stream> stream, const SockAddr& peer) override;
+  void stop_accepting() override;
   void drain(bool streams_too) override;
   size_t connections() const override { return conns_.size(); }
 

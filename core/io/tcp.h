@@ -115,6 +115,7 @@ class TcpListener final : private FdWatch::Handler {
   static Result<std::unique_ptr<TcpListener>> adopt(Loop& loop, Fd socket, OnAccept on_accept);
   ~TcpListener() override;
   SockAddr local_addr() const { return local_; }
+  int fd() const { return fd_.get(); }
   // Stops and starts taking new connections (they wait in the backlog).
   void pause();
   void resume();

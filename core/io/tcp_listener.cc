@@ -97,7 +97,8 @@ TcpListener::TcpListener(Loop& loop, Fd fd, OnAccept on_accept, SockAddr local)
 
 TcpListener::~TcpListener() {
   *alive_ = false;
-  watch_.stop(true);
+  // Not left to close(2): another process may hold the socket too, and then nothing ends the watch.
+  watch_.stop();
 }
 
 Result<std::unique_ptr<TcpListener>> TcpListener::listen(Loop& loop, const SockAddr& addr,

@@ -29,7 +29,7 @@ UdpListener::UdpListener(UdpContext& context, UdpListenOptions options,
 
 UdpListener::~UdpListener() {
   while (FlowNode* flow = table_.oldest()) end(static_cast<UdpFlow&>(*flow), FlowEnd::kShutdown);
-  watch_.stop(true);
+  watch_.stop();  // another process may hold the socket too
 }
 
 Result<io::Fd> UdpListener::open_socket(const UdpListenOptions& options, SockAddr* local) {

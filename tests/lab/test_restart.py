@@ -80,7 +80,9 @@ def proxy_restarts_under_load():
         wait_for(lambda: "ready" in app.log(), 10, app.log)
         proxy = Proxy(lab, ns)
         try:
-            load = lab.start("load", ns.wrap([PYTHON, os.path.join(APPS, "http_clients.py"), "127.0.0.1:8080", "8"]))
+            clients = [PYTHON, os.path.join(APPS, "http_clients.py")]
+            load = lab.start("load", ns.wrap([*clients, "127.0.0.1:8080", "8"]))
+            probe = lab.start("probe", ns.wrap([*clients, "127.0.0.1:15000", "8", "/healthz"]))
             # Slow enough to last over several restarts; the first process ends when it is through.
             download = lab.start("download", ns.wrap(
                 ["curl", "-sS", "--limit-rate", str(BYTES // 5), "-o", "/dev/null", "-w", "%{size_download}",
@@ -88,9 +90,10 @@ def proxy_restarts_under_load():
             wait_for(lambda: download.running(), 2, "the download has begun")
             for _ in range(5):
                 proxy.restart()
-            load.wait(30)
-            result = json.loads(load.log().splitlines()[-1])
-            assert not result["failed"], f"{len(result['failed'])} failed: {result['failed'][:3]}"
+            for process in (probe, load):
+                process.wait(30)
+                result = json.loads(process.log().splitlines()[-1])
+                assert not result["failed"], f"{process.name}: {result}"
             assert result["answered"] > 1000 and result["connections"] > 300, result
             download.wait(30)
             assert download.log().strip() == str(BYTES), f"the download: {download.log()}"

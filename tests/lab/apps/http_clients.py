@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""HTTP/1.1 clients that count: http_clients.py HOST:PORT SECONDS. Two open a connection for each request, two keep
-theirs. The last line is JSON: {"answered", "connections", "failed": [what, ...]}. A request that got no answer, or another
-one than 200, has failed; nothing is tried again."""
+"""HTTP/1.1 clients that count: http_clients.py HOST:PORT SECONDS [PATH]. Two open a connection for each request, two
+keep theirs; with a PATH one asks for it, each time on a new connection, at an easy pace. The last line is JSON:
+{"answered", "connections", "failed", "errors": the first five}. A request that got no answer, or another one than 200,
+has failed; nothing is tried again."""
 
 import json
 import socket
@@ -10,8 +11,9 @@ import threading
 import time
 
 HOST, PORT = sys.argv[1].rsplit(":", 1)
+PATH = sys.argv[3] if len(sys.argv) > 3 else "/"
 END = time.monotonic() + float(sys.argv[2])
-counts = {"answered": 0, "connections": 0, "failed": []}
+counts = {"answered": 0, "connections": 0, "failed": 0, "errors": []}
 lock = threading.Lock()
 
 
@@ -25,7 +27,7 @@ def connect():
 
 def ask(s, close):
     """One request; True when the connection may have another."""
-    s.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n" + (b"Connection: close\r\n" if close else b"") + b"\r\n")
+    s.sendall(b"GET " + PATH.encode() + b" HTTP/1.1\r\nHost: localhost\r\n" + (b"Connection: close\r\n" if close else b"") + b"\r\n")
     data = b""
     while b"\r\n\r\n" not in data:
         piece = s.recv(65536)
@@ -56,14 +58,17 @@ def client(keep, pause):
         except OSError as error:
             again = False
             with lock:
-                counts["failed"].append(f"{'kept' if keep else 'new'} connection: {error}")
+                counts["failed"] += 1
+                if len(counts["errors"]) < 5:
+                    counts["errors"].append(f"{'kept' if keep else 'new'} connection: {error}")
         if not (keep and again) and s is not None:
             s.close()
             s = None
         time.sleep(pause)
 
 
-threads = [threading.Thread(target=client, args=a) for a in ((False, 0), (False, 0.002), (True, 0), (True, 0.003))]
+LOADS = ((False, 0.002),) if len(sys.argv) > 3 else ((False, 0), (False, 0.002), (True, 0), (True, 0.003))
+threads = [threading.Thread(target=client, args=a) for a in LOADS]
 for thread in threads:
     thread.start()
 for thread in threads:

@@ -1,5 +1,6 @@
 #include "core/http/server.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 
 #include "core/io/tcp.h"
@@ -408,6 +409,37 @@ TEST_F(ServerTest, DrainEndsIdleConnectionsAndStreams) {
   ASSERT_TRUE(until([&] { return slow->eof; }));
   EXPECT_EQ(body_of(slow->received), "done");
   EXPECT_TRUE(until([&] { return server_->connections() == 0; }));
+}
+
+// A process that another one takes over from: both have the socket.
+TEST_F(ServerTest, ASuccessorTakesTheSocketOver) {
+  serve([](Request, Writer w) { w->respond({200, {}, "old"}); });
+  auto kept = connect();
+  kept->send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  ASSERT_TRUE(until([&] { return !kept->received.empty(); }));
+  auto early = connect();
+  ASSERT_TRUE(until([&] { return server_->connections() == 2; }));
+
+  ServerOptions options;
+  options.socket =
+      std::make_shared<io::Fd>(fcntl(server_->listening_fd(), F_DUPFD_CLOEXEC, 3));
+  auto successor = Server::create(
+      *loop_, options, [](Request, Writer w) { w->respond({200, {}, "new"}); });
+  ASSERT_TRUE(successor);
+  EXPECT_EQ((*successor)->local_addr(), server_->local_addr());
+  server_->stop_accepting();
+
+  EXPECT_EQ(server_->listening_fd(), -1);
+  for (auto* one : {&kept, &early}) {
+    (*one)->received.clear();
+    (*one)->send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    ASSERT_TRUE(until([&] { return (*one)->eof; }));
+    EXPECT_EQ(body_of((*one)->received), "old");
+  }
+  auto late = connect();
+  late->send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+  ASSERT_TRUE(until([&] { return late->eof; }));
+  EXPECT_EQ(body_of(late->received), "new");
 }
 
 TEST_F(ServerTest, UpgradeHandsOverTheStreamWithWhatWasReadAlready) {

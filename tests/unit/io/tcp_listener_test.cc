@@ -1,9 +1,13 @@
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <string>
 
 #include "core/base/log.h"
 #include "core/io/tcp.h"
@@ -66,6 +70,24 @@ TEST_F(ListenerTest, LackOfDescriptorsIsWaitedOut) {
   }
   log::set_sink({});
   EXPECT_EQ(lines, 1u);  // less than a second went by
+}
+
+// Entries of every epoll of this process.
+int watches() {
+  int n = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fdinfo")) {
+    std::ifstream in(entry.path());
+    for (std::string line; std::getline(in, line);) n += line.starts_with("tfd:") ? 1 : 0;
+  }
+  return n;
+}
+
+// As after a hot restart: the socket lives on in another process, whose connections are not ours.
+TEST_F(ListenerTest, IsNotWokenForASocketThatSomebodyElseHas) {
+  const int before = watches();
+  const Fd elsewhere(fcntl(listener_->fd(), F_DUPFD_CLOEXEC, 3));
+  listener_.reset();
+  EXPECT_EQ(watches(), before - 1);
 }
 
 TEST_F(ListenerTest, BrokenConnectionDoesNotHoldUpTheNext) {

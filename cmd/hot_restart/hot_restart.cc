@@ -1,4 +1,4 @@
-#include "cmd/edgemesh-proxy/hot_restart.h"
+#include "cmd/hot_restart/hot_restart.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -22,11 +22,10 @@ namespace edgemesh::cmd {
 
 namespace {
 
-constexpr std::string_view kSocket = "socket ", kEnd = "end", kReady = "ready",
-                           kDraining = "draining";
-constexpr size_t kMaxMessage = 512;
+constexpr std::string_view kHello = "edgemesh-handover 1", kSocket = "socket ", kEnd = "end",
+                           kReady = "ready", kDraining = "draining";
+constexpr size_t kMaxMessage = 1024;
 constexpr size_t kMaxSockets = 4096;
-constexpr int kWaitMs = 10'000;
 constexpr Duration kStartLimit = std::chrono::seconds(60);
 
 // One packet, with a descriptor when `socket` is not -1. False: the peer takes no more now, or
@@ -74,9 +73,13 @@ Result<Packet> receive_packet(int fd) {
   for (cmsghdr* head = CMSG_FIRSTHDR(&message); head != nullptr;
        head = CMSG_NXTHDR(&message, head)) {
     if (head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS) continue;
-    int socket = -1;
-    std::memcpy(&socket, CMSG_DATA(head), sizeof socket);
-    out.socket = io::Fd(socket);
+    // Alignment leaves room for more than the one that is wanted: the others are closed.
+    for (size_t at = 0; CMSG_LEN(at + sizeof(int)) <= head->cmsg_len; at += sizeof(int)) {
+      int socket = -1;
+      std::memcpy(&socket, CMSG_DATA(head) + at, sizeof socket);
+      io::Fd taken(socket);
+      if (!out.socket.valid()) out.socket = std::move(taken);
+    }
   }
   if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
     return fail(ErrorCode::kProtocol, "hot restart: a message that is too large");
@@ -84,14 +87,14 @@ Result<Packet> receive_packet(int fd) {
   return out;
 }
 
-Result<Packet> await_packet(int fd) {
+Result<Packet> await_packet(int fd, std::chrono::milliseconds patience) {
   pollfd wait{fd, POLLIN, 0};
   int ready;
-  do ready = poll(&wait, 1, kWaitMs);
+  do ready = poll(&wait, 1, static_cast<int>(patience.count()));
   while (ready < 0 && errno == EINTR);
   if (ready == 0)
-    return fail(ErrorCode::kTimeout, "hot restart: the process before says nothing for {} s",
-                kWaitMs / 1000);
+    return fail(ErrorCode::kTimeout, "hot restart: the process before says nothing for {} ms",
+                patience.count());
   EM_TRY(Packet packet, receive_packet(fd));
   if (packet.text.empty())
     return fail(ErrorCode::kUnavailable, "hot restart: the process before has ended");
@@ -120,8 +123,12 @@ Result<std::unique_ptr<Predecessor>> Predecessor::find() {
 }
 
 Result<> Predecessor::receive(proxy::InheritedSockets* sockets) {
+  EM_TRY(const Packet hello, await_packet(fd_.get(), patience_));
+  if (hello.text != kHello)
+    return fail(ErrorCode::kProtocol, "hot restart: the process before speaks another version: {}",
+                hello.text);
   for (size_t i = 0; i <= kMaxSockets; ++i) {
-    EM_TRY(Packet packet, await_packet(fd_.get()));
+    EM_TRY(Packet packet, await_packet(fd_.get(), patience_));
     if (packet.text == kEnd) return {};
     if (!packet.text.starts_with(kSocket) || !packet.socket.valid())
       return fail(ErrorCode::kProtocol, "hot restart: not understood: {}", packet.text);
@@ -131,8 +138,9 @@ Result<> Predecessor::receive(proxy::InheritedSockets* sockets) {
 }
 
 Result<> Predecessor::take_over() {
-  if (!send_packet(fd_.get(), kReady)) return fail_errno("hot restart", errno);
-  EM_TRY(const Packet packet, await_packet(fd_.get()));
+  // One that has ended drops what it is told.
+  static_cast<void>(send_packet(fd_.get(), kReady));
+  EM_TRY(const Packet packet, await_packet(fd_.get(), patience_));
   if (packet.text == kDraining) return {};
   return fail(ErrorCode::kProtocol, "hot restart: not understood: {}", packet.text);
 }
@@ -181,24 +189,34 @@ Result<> HotRestart::start() {
     return fail_errno(argv_[0], error);
   }
   EM_LOG(kInfo, "proxy", "hot restart: process {} takes over when it serves", child_);
-  to_send_ = hooks_.sockets();
-  sent_ = 0;
+  EM_TRY_VOID(copy_sockets());
   limit_.start(kStartLimit);
   EM_TRY_VOID(watch_.start(loop_, fd_.get(), this));
   send_some();
   return {};
 }
 
+// Copies: a reload may close the sockets before they are sent.
+Result<> HotRestart::copy_sockets() {
+  to_send_.clear();
+  to_send_.push_back({std::string(kHello), io::Fd()});
+  for (const auto& [key, socket] : hooks_.sockets()) {
+    io::Fd copy(fcntl(socket, F_DUPFD_CLOEXEC, 3));
+    if (!copy.valid()) return fail_errno("a listening socket", errno);
+    to_send_.push_back({std::string(kSocket) + key, std::move(copy)});
+  }
+  to_send_.push_back({std::string(kEnd), io::Fd()});
+  return {};
+}
+
 void HotRestart::send_some() {
-  for (; sent_ <= to_send_.size(); ++sent_) {
-    const bool last = sent_ == to_send_.size();
-    const bool sent = last ? send_packet(fd_.get(), kEnd)
-                           : send_packet(fd_.get(), std::string(kSocket) + to_send_[sent_].first,
-                                         to_send_[sent_].second);
-    if (!sent) {
+  while (!to_send_.empty()) {
+    const auto& [text, socket] = to_send_.front();
+    if (!send_packet(fd_.get(), text, socket.get())) {
       watch_.watch_writable(true);
       return;  // a peer that is gone shows when it is read from
     }
+    to_send_.pop_front();
   }
 }
 
@@ -212,10 +230,10 @@ void HotRestart::on_fd(bool readable, bool writable) {
   }
   if (packet->text.empty()) return give_up("the new process has ended; what it says is in its log");
   if (packet->text != kReady || done_) return give_up("the new process is not understood");
+  // Who has died meanwhile must not be left alone with the service.
+  if (!send_packet(fd_.get(), kDraining)) return give_up("the new process has ended");
   done_ = true;
   limit_.stop();
-  hooks_.free_admin();
-  send_packet(fd_.get(), kDraining);
   watch_.stop();
   EM_LOG(kInfo, "proxy", "hot restart: process {} serves", child_);
   hooks_.drain();
@@ -226,6 +244,7 @@ void HotRestart::give_up(const std::string& why) {
   limit_.stop();
   watch_.stop();
   fd_.reset();
+  to_send_.clear();
   end_child();
 }
 

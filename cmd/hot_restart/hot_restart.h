@@ -4,20 +4,24 @@
 // it goes on; a successor that fails changes nothing. No connection is refused.
 //
 //   predecessor                          successor (finds the descriptor in kHandoverVariable)
+//     "edgemesh-handover 1"           ->   the version of what follows
 //     "socket <key>" and a descriptor ->   for each socket that listens
 //     "end"                           ->
 //                                     <-  "ready": it accepts
-//     "draining"                      ->  the admin address is free
+//     "draining"                      ->
 //
 // They talk over a pair of sockets that nobody else can reach; each message is a packet.
 // Threads: the main loop's.
 #pragma once
 
+#include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "core/base/clock.h"
 #include "core/base/result.h"
 #include "core/io/fd.h"
 #include "core/io/loop.h"
@@ -32,14 +36,19 @@ class Predecessor {
  public:
   // Null: this process was started on its own. Takes the variable out of the environment.
   static Result<std::unique_ptr<Predecessor>> find();
-  // What it hands over. kTimeout, kProtocol.
+  // `fd`: what find() finds, in tests. `patience`: with each of its messages.
+  explicit Predecessor(io::Fd fd, std::chrono::milliseconds patience = std::chrono::seconds(10))
+      : fd_(std::move(fd)), patience_(patience) {}
+  // What it hands over. kTimeout, kProtocol, kUnavailable (it has ended), kResourceExhausted.
   Result<> receive(proxy::InheritedSockets* sockets);
-  // This process accepts. Returns when the predecessor has freed its admin address.
+  // This process accepts. Returns when the predecessor accepts no more. An error means that it did
+  // not say so: it has ended, or hangs and drains when it wakes up. There is no way back, as it may
+  // have heard.
   Result<> take_over();
 
  private:
-  explicit Predecessor(io::Fd fd) : fd_(std::move(fd)) {}
   io::Fd fd_;
+  std::chrono::milliseconds patience_;
 };
 
 // The predecessor's side.
@@ -48,9 +57,7 @@ class HotRestart final : private io::FdWatch::Handler {
   struct Hooks {
     // Name and descriptor of each socket that listens.
     std::function<std::vector<std::pair<std::string, int>>()> sockets;
-    // The successor serves: free the admin address.
-    std::function<void()> free_admin;
-    // After that: finish what is open, and end.
+    // The successor serves: accept no more, finish what is open, and end.
     std::function<void()> drain;
   };
   HotRestart(io::Loop& loop, std::vector<std::string> argv, Hooks hooks);
@@ -61,6 +68,7 @@ class HotRestart final : private io::FdWatch::Handler {
 
  private:
   Result<> start();
+  Result<> copy_sockets();
   void on_fd(bool readable, bool writable) override;
   void send_some();
   void give_up(const std::string& why);
@@ -72,8 +80,7 @@ class HotRestart final : private io::FdWatch::Handler {
   io::Fd fd_;
   io::FdWatch watch_;
   pid_t child_ = -1;
-  std::vector<std::pair<std::string, int>> to_send_;
-  size_t sent_ = 0;
+  std::deque<std::pair<std::string, io::Fd>> to_send_;
   bool done_ = false;
   io::Timer limit_;
 };
