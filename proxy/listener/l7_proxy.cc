@@ -23,6 +23,7 @@ L7Proxy::L7Proxy(io::Loop& main, std::vector<io::Loop*> workers, L7ProxyOptions 
     : main_(main),
       loops_(std::move(workers)),
       options_(std::move(options)),
+      dialer_place_(std::make_shared<DialerPlace>(*loops_.front())),
       drain_timer_(main, [this] {
         if (auto done = std::exchange(on_drained_, nullptr)) done();
       }) {}
@@ -40,8 +41,10 @@ Result<std::unique_ptr<L7Proxy>> L7Proxy::create(io::Loop& main, std::vector<io:
     one.seed = proxy->options_.seed;
     if (proxy->options_.telemetry != nullptr)
       one.telemetry = &proxy->options_.telemetry->worker(static_cast<size_t>(i));
-    proxy->sides_.push_back(
-        std::make_shared<Side>(*proxy->loops_[static_cast<size_t>(i)], std::move(one)));
+    io::Loop& loop = *proxy->loops_[static_cast<size_t>(i)];
+    proxy->sides_.push_back(std::make_shared<Side>(loop, std::move(one)));
+    if (i > 0)
+      proxy->sides_.back()->remote = std::make_unique<RemoteDialer>(loop, proxy->dialer_place_);
   }
   Side& first = *proxy->sides_.front();
   L7Worker& l7 = first.worker->l7;
@@ -236,10 +239,14 @@ void L7Proxy::set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot) 
 }
 
 void L7Proxy::set_dialer(p2p::Dialer* dialer) {
-  loops_.front()->post([side = sides_.front(), dialer] {
+  loops_.front()->post([side = sides_.front(), place = dialer_place_, dialer] {
+    place->dialer = dialer;
     if (side->worker == nullptr) return;
     side->worker->l7.set_dialer(dialer);
     if (side->datagrams != nullptr) side->datagrams->dialer = dialer;
+  });
+  each_side([there = dialer != nullptr](Side& side) {
+    if (side.remote != nullptr) side.worker->l7.set_dialer(there ? side.remote.get() : nullptr);
   });
 }
 
@@ -290,6 +297,14 @@ void L7Proxy::stop() {
     });
     ended->get_future().wait();
   }
+  // What the first worker carried for others ends on its loop, before who has the tunnels goes.
+  if (sides_.size() < 2 || loops_.front()->on_thread()) return;
+  auto carried = std::make_shared<std::promise<void>>();
+  loops_.front()->post([carried, place = dialer_place_] {
+    place->streams->close_all();
+    carried->set_value();
+  });
+  carried->get_future().wait();
 }
 
 // ---- Reports.

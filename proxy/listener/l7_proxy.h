@@ -19,6 +19,7 @@
 #include "proxy/model/config.h"
 #include "proxy/upstream/cluster_manager.h"
 #include "proxy/upstream/health_checker.h"
+#include "proxy/upstream/remote_dialer.h"
 
 namespace edgemesh::proxy {
 
@@ -63,7 +64,8 @@ class L7Proxy {
   // Connections stay; each of their next requests follows the new one.
   Result<> apply(std::shared_ptr<const model::Config> config);
   void set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot);
-  // The way to other nodes, used on the first worker's loop.
+  // The way to other nodes, which belongs to the first worker's loop; that carries the streams of the
+  // others.
   void set_dialer(p2p::Dialer* dialer);
 
   // A connection that capture brought to worker `index`, on that worker's loop; `local` is where it
@@ -124,6 +126,7 @@ class L7Proxy {
   std::vector<io::Loop*> loops_;
   L7ProxyOptions options_;
   std::vector<std::shared_ptr<Side>> sides_;
+  std::shared_ptr<DialerPlace> dialer_place_;
   std::unique_ptr<ClusterManager> manager_;
   std::shared_ptr<const model::Config> config_;
   RouteTables tables_;

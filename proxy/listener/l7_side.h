@@ -5,6 +5,7 @@
 #include "proxy/listener/l7_proxy.h"
 #include "proxy/listener/worker_listener.h"
 #include "proxy/udp/udp_listener.h"
+#include "proxy/upstream/remote_dialer.h"
 
 namespace edgemesh::proxy {
 
@@ -37,6 +38,7 @@ struct L7Proxy::Side {
   // Datagrams; the first side's. By the listener's name.
   obs::Registry own_metrics;
   std::unique_ptr<UdpContext> datagrams;
+  std::unique_ptr<RemoteDialer> remote;  // null: the first side's, which has the tunnels
   std::map<std::string, std::vector<std::unique_ptr<UdpListener>>> udp_listeners;
   std::shared_ptr<const discovery::Snapshot> snapshot;  // with capture_services
   struct Waiting {
