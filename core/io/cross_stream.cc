@@ -17,6 +17,7 @@ class Ring {
   std::span<const uint8_t> readable() const {
     const size_t from = head_.load(std::memory_order_relaxed);
     const size_t have = tail_.load(std::memory_order_acquire) - from;
+    if (have == 0) return {};  // the writer may be taking its memory just now
     const size_t at = from % kCrossQueueBytes;
     return {bytes_.get() + at, std::min(have, kCrossQueueBytes - at)};
   }
