@@ -1,10 +1,15 @@
-// NodeParts: what this node gives its pods, from the metastore and its own configuration.
+// NodeParts: what this node gives its pods, from the metastore and its own configuration. Hears of
+// what the metastore gets, so that the volumes of running pods follow it.
 // Threads: the loop of the metastore.
 #pragma once
 
+#include <set>
 #include <string>
+#include <vector>
 
 #include "agent/edged/pod_worker.h"
+#include "agent/edged/spec/translate.h"
+#include "agent/edged/volumes/volume_manager.h"
 #include "agent/meta/meta_module.h"
 
 namespace edgemesh::edged {
@@ -14,13 +19,16 @@ struct NodePartsOptions {
   std::string host_ip;
   std::string log_root = "/var/log/pods";
   std::string cgroup_parent = "/kubepods";
+  std::string volume_root = "/var/lib/edgemesh/pods";
+  std::vector<std::string> cluster_dns;  // empty: pods ask the host's servers
+  std::string cluster_domain = "cluster.local";
+  std::string resolv_conf = "/etc/resolv.conf";
 };
 
-class NodeParts final : public PodParts {
+class NodeParts final : public PodParts, public agent::MetaSink {
  public:
-  // `meta` is borrowed.
-  NodeParts(agent::MetaModule& meta, NodePartsOptions options)
-      : meta_(meta), options_(std::move(options)) {}
+  // `meta` and `mounter` are borrowed.
+  NodeParts(agent::MetaModule& meta, NodePartsOptions options, Mounter& mounter = system_mounter());
 
   Result<> prepare(const Pod& pod) override;
   Result<pb::PodSandboxConfig> sandbox(const Pod& pod, uint32_t attempt) override;
@@ -30,11 +38,25 @@ class NodeParts final : public PodParts {
   std::string last_words(const Pod& pod, const ContainerView& container) override;
   void tear_down(const Pod& pod) override;
 
- private:
-  std::string log_folder(const Pod& pod) const;
+  void on_object(const agent::MetaKey& key, std::string_view json) override;
+  void on_object_gone(const agent::MetaKey&, const std::string&) override {}
 
-  agent::MetaModule& meta_;
+ private:
+  // Config maps and secrets of the metastore.
+  class Objects final : public ObjectSource {
+   public:
+    explicit Objects(agent::MetaModule& meta) : meta_(meta) {}
+    Result<nlohmann::json> get(const std::string& kind, const std::string& ns,
+                               const std::string& name) override;
+
+   private:
+    agent::MetaModule& meta_;
+  };
+
+  Objects objects_;
   NodePartsOptions options_;
+  NodeContext node_;
+  VolumeManager volumes_;
 };
 
 }  // namespace edgemesh::edged

@@ -29,6 +29,12 @@ Result<std::unique_ptr<Pods>> Pods::create(io::Loop& loop, const agent::AgentCon
   parts.host_ip = node_ip(config);
   parts.log_root = config.edged.log_dir;
   parts.cgroup_parent = config.edged.cgroup_parent;
+  parts.volume_root =
+      config.edged.root_dir.empty() ? config.state_dir + "/pods" : config.edged.root_dir;
+  if (config.dns.enable)
+    for (const IpAddr& address : config.dns.addresses())
+      parts.cluster_dns.push_back(address.to_string());
+  if (!config.dns.cluster_domain.empty()) parts.cluster_domain = config.dns.cluster_domain;
   pods->parts_ = std::make_unique<edged::NodeParts>(meta, parts);
   pods->outbox_ = std::make_unique<agent::Outbox>(loop, store, metrics);
   edged::EdgedModule::Options options;
@@ -36,8 +42,14 @@ Result<std::unique_ptr<Pods>> Pods::create(io::Loop& loop, const agent::AgentCon
   options.host_ip = parts.host_ip;
   pods->module_ = std::make_unique<edged::EdgedModule>(loop, *pods->runtime_, *pods->parts_,
                                                        *pods->outbox_, options, metrics);
+  meta.add_sink(pods->parts_.get());  // first: volumes are current when the module looks again
   meta.add_sink(pods->module_.get());
   EM_TRY_VOID(bus.add(*pods->module_));
+  const std::string disk = config.state_dir;
+  pods->node_ = std::make_unique<edged::NodeReporter>(
+      loop, *pods->runtime_, *pods->outbox_, config.node_name,
+      [disk] { return edged::read_facts(disk); });
+  meta.add_sink(pods->node_.get());
   return pods;
 }
 

@@ -6,6 +6,7 @@
 
 #include "agent/config.h"
 #include "agent/edged/edged_module.h"
+#include "agent/edged/node/node_reporter.h"
 #include "agent/edged/node_parts.h"
 
 namespace edgemesh::cmd {
@@ -26,6 +27,7 @@ class Pods {
   std::unique_ptr<edged::NodeParts> parts_;
   std::unique_ptr<agent::Outbox> outbox_;
   std::unique_ptr<edged::EdgedModule> module_;
+  std::unique_ptr<edged::NodeReporter> node_;
 };
 
 }  // namespace edgemesh::cmd
