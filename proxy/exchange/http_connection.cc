@@ -90,8 +90,9 @@ void HttpConnection::make_codec(std::unique_ptr<io::Stream> stream, bool http2,
   peer.identity = client_.identity;
   peer.tls = client_.tls;
   peer.initial = initial;
-  codec_ = make_h1_server(worker_.loop(), worker_.batch(), std::move(stream), h1_options(chain),
-                          this, peer);
+  H1ServerOptions options = h1_options(chain);
+  options.h2c_upgrade = chain.codec == model::HttpChain::Codec::kAuto;
+  codec_ = make_h1_server(worker_.loop(), worker_.batch(), std::move(stream), options, this, peer);
 }
 
 void HttpConnection::close() {
@@ -117,6 +118,19 @@ void HttpConnection::on_bad_request(int status, std::string_view why) {
   slot_->stats->bad_requests.add();
   slot_->stats->by_class[status / 100 % 6].add();
   if (worker_.telemetry() != nullptr) tell_bad_request(status, why);
+}
+
+void HttpConnection::on_h2c(std::unique_ptr<io::Stream> stream, HeadPtr first,
+                            std::string_view settings, std::string_view ahead) {
+  H2ServerPeer peer;
+  peer.addr = client_.peer;
+  peer.identity = client_.identity;
+  peer.initial = ahead;
+  peer.upgrade = std::move(first);
+  peer.upgrade_settings = settings;
+  const model::HttpChain& chain = *(*slot_->version)->spec;
+  codec_ = make_h2_server(worker_.loop(), worker_.batch(), std::move(stream), h2_options(chain),
+                          this, std::move(peer));
 }
 
 // There is no exchange for what cannot be read.

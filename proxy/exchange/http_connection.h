@@ -46,6 +46,8 @@ class HttpConnection final : public HttpServerConnection::Handler, public ListNo
   void on_request(StreamPtr stream, HeadPtr head, bool end) override;
   void tell_bad_request(int status, std::string_view why);
   void on_bad_request(int status, std::string_view why) override;
+  void on_h2c(std::unique_ptr<io::Stream> stream, HeadPtr first, std::string_view settings,
+              std::string_view ahead) override;
   void on_closed() override;
 
   L7Worker& worker_;

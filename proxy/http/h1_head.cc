@@ -136,8 +136,8 @@ const char* fill_request(const http::H1Head& head, std::string_view text, bool t
     return wrong;
   }
   out->expect_continue = head.expect_continue && head.body != http::BodyKind::kNone;
-  // An upgrade of a request that has a body is not taken, nor the obsolete one to HTTP/2: the
-  // request is answered as it is (RFC 9110 7.8 allows that).
+  // An upgrade of a request that has a body is not taken: it is answered as it is (RFC 9110 7.8
+  // allows that). The upgrade to HTTP/2 is the connection's own matter.
   if (head.upgrade && head.body == http::BodyKind::kNone && head.method != "CONNECT") {
     std::string_view protocol = rebase.lower(head.upgrade_protocol);
     if (!list_has_token(protocol, "h2c") && !list_has_token(protocol, "h2")) out->protocol = protocol;

@@ -6,6 +6,7 @@
 #include "core/http/message.h"
 #include "core/http/websocket.h"
 #include "core/io/lingering_close.h"
+#include "core/tls/x509.h"
 #include "proxy/http/h1_conn.h"
 #include "proxy/http/h1_head.h"
 
@@ -29,6 +30,7 @@ class H1ServerConnection final : public HttpServerConnection, private h1::Conn {
   Step step(std::string_view rest, size_t* n) override;
   Step step_head(std::string_view rest, size_t* n);
   void begin(const http::H1Head& parsed, HeadPtr head);
+  bool go_on_in_http2(const http::H1Head& parsed, HeadPtr* head, std::string_view ahead);
   void write_head(h1::Stream& stream, const Head& head, bool end) override;
   Framing frame(h1::Stream& stream, const Head& head, bool end);
   void on_released(h1::Stream& stream) override;
@@ -118,8 +120,62 @@ h1::Conn::Step H1ServerConnection::step_head(std::string_view rest, size_t* n) {
     refuse(400, ResetReason::kProtocol, wrong);
     return kWait;
   }
+  if (parsed.upgrade && options_.h2c_upgrade && go_on_in_http2(parsed, &head, rest.substr(*n)))
+    return kWait;
   begin(parsed, std::move(head));
   return kMore;
+}
+
+// The payload of a SETTINGS frame, when this request may be the first stream of an HTTP/2
+// connection. What asks for it in a wrong way, or with a body, is answered in HTTP/1 as if it had
+// not asked.
+std::optional<std::string> h2c_settings(const http::H1Head& parsed) {
+  if (parsed.minor_version == 0 || parsed.body != BodyKind::kNone || parsed.method == "CONNECT" ||
+      !http::list_has_token(parsed.upgrade_protocol, "h2c") ||
+      http::list_has_token(parsed.upgrade_protocol, "websocket"))
+    return std::nullopt;
+  const http::FieldView* found = nullptr;
+  bool named = false;
+  for (const http::FieldView& field : parsed.fields) {
+    if (http::equals_ignore_case(field.name, "http2-settings")) {
+      if (found != nullptr) return std::nullopt;
+      found = &field;
+    } else if (http::equals_ignore_case(field.name, "connection")) {
+      named = named || http::list_has_token(field.value, "http2-settings");
+    }
+  }
+  constexpr size_t kSettingBytes = 6;
+  constexpr size_t kMaxBytes = 32 * kSettingBytes;  // as many as are taken of a SETTINGS frame
+  if (found == nullptr || !named || found->value.size() > (kMaxBytes + 2) / 3 * 4)
+    return std::nullopt;
+  auto payload = tls::base64url_decode(found->value);
+  if (!payload || payload->size() % kSettingBytes != 0 || payload->size() > kMaxBytes)
+    return std::nullopt;
+  return std::move(*payload);
+}
+
+// True: this connection is gone.
+bool H1ServerConnection::go_on_in_http2(const http::H1Head& parsed, HeadPtr* head,
+                                        std::string_view ahead) {
+  if (tls_ || draining_ || eof_ || !out_.empty()) return false;
+  std::optional<std::string> settings = h2c_settings(parsed);
+  if (!settings) return false;
+  constexpr std::string_view kAgreed =
+      "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+  // Nothing waits before it, so that it leaves whole or not at all.
+  io::IoResult done = io_->write(io::as_bytes(kAgreed));
+  if (done.status != io::IoResult::kOk) return false;
+  if (done.n != kAgreed.size()) {
+    io_->reset();
+    lose(ResetReason::kConnectionLost,
+         Error{ErrorCode::kConnectionReset, "the client takes nothing", 0});
+    return true;
+  }
+  timer_.stop();
+  (*head)->version = HttpVersion::kHttp2;
+  closed_told_ = true;
+  handler_->on_h2c(std::move(io_), std::move(*head), *settings, ahead);
+  return true;
 }
 
 void H1ServerConnection::begin(const http::H1Head& parsed, HeadPtr head) {

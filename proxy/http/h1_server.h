@@ -28,6 +28,7 @@ struct H1ServerOptions {
   http::H1Limits limits;           // at most 100 fields
   uint64_t max_body = 0;           // bytes of a request's body; 0: no limit. More: 413
   uint32_t max_requests = 0;       // of a connection; 0: no limit
+  bool h2c_upgrade = false;        // taken of cleartext requests without a body (RFC 7540 3.2)
   Duration head_timeout = std::chrono::seconds(10);   // a head, from its first byte
   Duration body_timeout = std::chrono::seconds(60);   // between two pieces of a body
   Duration idle_timeout = std::chrono::seconds(60);   // between two requests

@@ -19,7 +19,8 @@ class ServerConn final : public h2::Conn {
         idle_timeout_(options.idle_timeout),
         requests_left_(options.max_requests),
         initial_(peer.initial),
-        upgrade_(std::move(peer.upgrade)) {
+        upgrade_(std::move(peer.upgrade)),
+        read_before_(!initial_.empty() || upgrade_ != nullptr) {
     peer_ = peer.addr;
     identity_ = std::move(peer.identity);
     if (upgrade_ != nullptr) begin_upgrade(peer.upgrade_settings);
@@ -40,7 +41,9 @@ class ServerConn final : public h2::Conn {
   void begin_upgrade(std::string_view settings) {
     int rc = nghttp2_session_upgrade2(session_, io::as_bytes(settings).data(), settings.size(),
                                       upgrade_->method == "HEAD" ? 1 : 0, nullptr);
-    if (rc != 0) {
+    const bool good = rc == 0 && settings_received_;
+    settings_received_ = false;  // those of the connection's preface are still to come
+    if (!good) {
       upgrade_ = nullptr;
       return terminate(NGHTTP2_PROTOCOL_ERROR);
     }
@@ -54,11 +57,19 @@ class ServerConn final : public h2::Conn {
   }
 
   void before_flush() override {
+    if (!read_before_) return;
+    read_before_ = false;
     if (Stream* s = std::exchange(upgraded_, nullptr); s != nullptr) head_done(*s, true);
-    if (over() || initial_.empty()) return;
     std::string initial = std::move(initial_);
     initial_.clear();
-    feed(io::as_bytes(initial));
+    if (!over() && !initial.empty()) feed(io::as_bytes(initial));
+    // The stream may have told its readiness to whoever read before: ask.
+    if (!over()) Conn::on_readable();
+  }
+  // Never before what was read earlier.
+  void on_readable() override {
+    if (!read_before_) return Conn::on_readable();
+    flush_later();
   }
 
   void head_done(Stream& s, bool end) override {
@@ -114,6 +125,7 @@ class ServerConn final : public h2::Conn {
   std::string initial_;
   HeadPtr upgrade_;
   Stream* upgraded_ = nullptr;
+  bool read_before_;  // somebody else has read from the stream
 };
 
 class H2Server final : public HttpServerConnection {

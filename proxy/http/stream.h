@@ -34,6 +34,7 @@
 #include <string_view>
 
 #include "core/base/net_addr.h"
+#include "core/io/stream.h"
 #include "core/tls/context.h"
 #include "proxy/http/head.h"
 
@@ -96,6 +97,11 @@ class HttpServerConnection {
     // A request that cannot be read was answered by the codec (400, 408, 413, 431, 501, 505) or by
     // GOAWAY: for counters and the access log.
     virtual void on_bad_request(int status, std::string_view why) = 0;
+    // HTTP/1 where H1ServerOptions::h2c_upgrade is set: the client goes on in HTTP/2 and was told so.
+    // For make_h2_server(): the connection, its first request, what HTTP2-Settings says (decoded), what
+    // was read ahead (both valid until this returns). Must destroy the HTTP/1 connection, which has no
+    // other callback.
+    virtual void on_h2c(std::unique_ptr<io::Stream>, HeadPtr, std::string_view, std::string_view) {}
     // The last callback; all streams have got their on_reset(). May destroy the connection.
     virtual void on_closed() = 0;
   };

@@ -101,10 +101,17 @@ struct ServerSide final : HttpServerConnection::Handler {
     bad.push_back(status);
     why = text;
   }
+  void on_h2c(std::unique_ptr<io::Stream> stream, HeadPtr first, std::string_view settings,
+              std::string_view ahead) override {
+    if (h2c) connection = h2c(std::move(stream), std::move(first), settings, ahead);
+  }
   void on_closed() override {
     closed = true;
     if (destroy) connection.reset();
   }
+  std::function<std::unique_ptr<HttpServerConnection>(std::unique_ptr<io::Stream>, HeadPtr,
+                                                      std::string_view, std::string_view)>
+      h2c;
 };
 
 struct ClientSide final : HttpClientConnection::Handler {
