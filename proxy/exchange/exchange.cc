@@ -5,6 +5,7 @@
 
 #include "proxy/exchange/http_connection.h"
 #include "proxy/exchange/l7_worker.h"
+#include "proxy/exchange/overload.h"
 
 namespace edgemesh::proxy {
 
@@ -36,13 +37,25 @@ void Exchange::begin(HttpConnection& connection, StreamPtr stream, HeadPtr head,
   begun_ = last_active_ = worker_.loop().now();
   state_ = State::kPolicies;
   idle_timeout_ = chain().stream_idle_timeout;
-  if (worker_.stats().active_requests.value() > worker_.options().max_requests) {
+  if (const char* why = overloaded(); why != nullptr) {
     worker_.stats().overloaded.add();
-    return reply(503, "overloaded", flag::kOverload, "overload");
+    return reply(503, "overloaded", flag::kOverload, why);
   }
   if (!check_request() || !find_route()) return;
   arm();
   run_policies();
+}
+
+// Null: it is not. While memory is tight the connection ends with this request.
+const char* Exchange::overloaded() {
+  const uint64_t active = worker_.stats().active_requests.value();
+  if (active > worker_.options().max_requests) return "overload";
+  const Overload* overload = worker_.options().overload;
+  if (overload == nullptr) return nullptr;
+  if (overload->too_many_requests(active)) return "overload";
+  if (overload->level() == Overload::kFine) return nullptr;
+  connection_->drain(Drain::kPatient);
+  return overload->level() == Overload::kShed ? "overload_memory" : nullptr;
 }
 
 void Exchange::abort() {

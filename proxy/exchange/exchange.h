@@ -74,6 +74,7 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
 
   // exchange_request.cc: what a proxy adds to a request's head. False: it was answered.
   bool check_request();
+  const char* overloaded();
   bool clean_path();
   void find_client();
   void note_client_cert();

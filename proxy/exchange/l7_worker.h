@@ -24,6 +24,7 @@ namespace edgemesh::proxy {
 
 class Exchange;
 class HttpConnection;
+class Overload;
 
 struct L7WorkerOptions {
   int index = 0;
@@ -34,6 +35,7 @@ struct L7WorkerOptions {
   size_t replay_bytes = 64 * 1024;
   uint64_t seed = 0;  // 0: from the clock
   WorkerTelemetry* telemetry = nullptr;  // null: nothing is told; it outlives the worker
+  const Overload* overload = nullptr;    // null: no limits but max_requests; it outlives the worker
 };
 
 // One worker's counts.

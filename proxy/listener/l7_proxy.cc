@@ -1,3 +1,5 @@
+#include <malloc.h>
+
 #include <algorithm>
 #include <future>
 #include <set>
@@ -24,9 +26,12 @@ L7Proxy::L7Proxy(io::Loop& main, std::vector<io::Loop*> workers, L7ProxyOptions 
       loops_(std::move(workers)),
       options_(std::move(options)),
       dialer_place_(std::make_shared<DialerPlace>(*loops_.front())),
-      drain_timer_(main, [this] {
-        if (auto done = std::exchange(on_drained_, nullptr)) done();
-      }) {}
+      overload_(std::make_shared<Overload>()),
+      drain_timer_(main,
+                   [this] {
+                     if (auto done = std::exchange(on_drained_, nullptr)) done();
+                   }),
+      memory_timer_(main, [this] { look_at_memory(); }) {}
 
 Result<std::unique_ptr<L7Proxy>> L7Proxy::create(io::Loop& main, std::vector<io::Loop*> workers,
                                                  L7ProxyOptions options) {
@@ -38,6 +43,7 @@ Result<std::unique_ptr<L7Proxy>> L7Proxy::create(io::Loop& main, std::vector<io:
     one.index = i;
     one.connector = proxy->options_.connector;
     one.max_requests = proxy->options_.max_requests;
+    one.overload = proxy->overload_.get();
     one.seed = proxy->options_.seed;
     if (proxy->options_.telemetry != nullptr)
       one.telemetry = &proxy->options_.telemetry->worker(static_cast<size_t>(i));
@@ -109,12 +115,18 @@ Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config) {
   config_ = std::move(config);
   std::set<std::string> gone;
   for (const auto& [name, listening] : listeners_)
+  overload_->set(config_->overload, loops_.size());
+  if (config_->overload.max_memory == 0)
+    memory_timer_.stop();
+  else if (!memory_timer_.active())
+    memory_timer_.start_repeating(std::chrono::seconds(1));
     if (!changes.contains(name)) gone.insert(name);
   for (const std::string& name : gone) remove_listener(name);
   for (auto& [name, change] : changes) {
     Listening& listening = listeners_[name];
     if (listening.shared == nullptr)
-      listening.shared = std::make_shared<ListenerShared>(name, static_cast<int>(loops_.size()));
+      listening.shared =
+          std::make_shared<ListenerShared>(name, static_cast<int>(loops_.size()), overload_);
     listening.runtime = change.runtime;
     if (change.opens) {
       listening.addrs = change.opened.addrs;
@@ -134,6 +146,25 @@ Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config) {
 
 void L7Proxy::Side::end() {
   look_timer.reset();
+void L7Proxy::look_at_memory() {
+  if (!overload_->note_memory(resident_memory())) return;
+  const uint64_t used = overload_->memory() >> 20, most = overload_->max_memory() >> 20;
+  switch (overload_->level()) {
+    case Overload::kFine:
+      EM_LOG(kInfo, "proxy", "overload: {} of {} MiB in use, all is taken again", used, most);
+      return;
+    case Overload::kTight:
+      EM_LOG(kWarn, "proxy", "overload: {} of {} MiB in use, kept connections end", used, most);
+      break;
+    case Overload::kShed:
+      EM_LOG(kError, "proxy",
+             "overload: {} of {} MiB in use, requests get 503, connections are refused", used,
+             most);
+      break;
+  }
+  main_.offload([] { malloc_trim(0); }, [] {});
+}
+
   health.reset();
   for (auto& [name, listener] : listeners) listener->close_all();
   draining.clear();

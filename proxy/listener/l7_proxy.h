@@ -14,6 +14,7 @@
 
 #include "discovery/snapshot.h"
 #include "proxy/listener/inherited_sockets.h"
+#include "proxy/exchange/overload.h"
 #include "proxy/listener/listener_runtime.h"
 #include "proxy/listener/route_tables.h"
 #include "proxy/model/config.h"
@@ -127,6 +128,7 @@ class L7Proxy {
   L7ProxyOptions options_;
   std::vector<std::shared_ptr<Side>> sides_;
   std::shared_ptr<DialerPlace> dialer_place_;
+  void look_at_memory();
   std::unique_ptr<ClusterManager> manager_;
   std::shared_ptr<const model::Config> config_;
   RouteTables tables_;
@@ -135,6 +137,7 @@ class L7Proxy {
     std::string ns, name;
     uint16_t port = 0;
     std::shared_ptr<const model::Cluster> cluster;
+  std::shared_ptr<Overload> overload_;
     Listening listening;
   };
   std::map<std::string, Service> services_;  // by the name of cluster and listener
@@ -148,5 +151,6 @@ class L7Proxy {
 
 // What apply() would say of this configuration, without opening a socket: for --check-config.
 Result<> check_config(const model::Config& config);
+  io::Timer memory_timer_;  // while memory has a limit
 
 }  // namespace edgemesh::proxy

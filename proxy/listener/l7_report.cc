@@ -127,6 +127,12 @@ void L7Proxy::append_metrics(std::string& out) const {
     out += fmt::format(
         "edgemesh_certificate_not_after_seconds{{listener=\"{}\",cluster=\"{}\",name=\"{}\"}} {}\n",
         one.listener, one.cluster, one.name, one.not_after);
+  head(out, "edgemesh_overload_refused_connections_total", "counter",
+       "Connections closed at once over a limit of the process.");
+  out += fmt::format("edgemesh_overload_refused_connections_total {}\n", overload_->refused());
+  head(out, "edgemesh_overload_level", "gauge",
+       "Memory: 0 fine, 1 tight (kept connections end), 2 requests are shed.");
+  out += fmt::format("edgemesh_overload_level {}\n", static_cast<int>(overload_->level()));
   const auto sets = clusters();
   append_clusters_prometheus(out, sets);
 }

@@ -1,5 +1,5 @@
-// ListenerRuntime: a listener made ready to take connections. Immutable, shared by the workers; what
-// they count in common is ListenerShared, which lives on over changes.
+// ListenerRuntime: a listener made ready to take connections. Immutable, shared by the workers;
+// what they count in common is ListenerShared, which lives on over changes.
 #pragma once
 
 #include <atomic>
@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "proxy/exchange/overload.h"
 #include "proxy/exchange/runtime.h"
 #include "proxy/listener/tls_runtime.h"
 #include "proxy/model/config.h"
@@ -43,11 +44,14 @@ Result<ListenerRuntimePtr> make_listener_runtime(model::ListenerPtr spec, const 
                                                  const TelemetryPlace& telemetry = {});
 
 struct ListenerShared {
-  explicit ListenerShared(std::string listener, int workers) : name(std::move(listener)) {
+  // `overload` may be null.
+  ListenerShared(std::string listener, int workers, std::shared_ptr<Overload> limits = nullptr)
+      : name(std::move(listener)), overload(std::move(limits)) {
     for (int i = 0; i < workers; ++i) stats.push_back(std::make_unique<ListenerStats>());
   }
   const std::string name;
-  std::atomic<uint32_t> connections{0};  // open, of all workers
+  const std::shared_ptr<Overload> overload;           // of the process
+  std::atomic<uint32_t> connections{0};               // open, of all workers
   std::vector<std::unique_ptr<ListenerStats>> stats;  // by worker
 };
 

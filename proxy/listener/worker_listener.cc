@@ -43,8 +43,16 @@ void WorkerListener::take(io::Fd fd, const SockAddr& peer, const SockAddr& local
     stats().refused.add();
     return;  // closed
   }
+  Overload* overload = shared_->overload.get();
+  if (overload != nullptr && !overload->take_connection()) {
+    stats().refused.add();
+    return;
+  }
   auto stream = io::TcpStream::adopt(worker_.l7.loop(), std::move(fd), has_no_delay);
-  if (!stream) return;
+  if (!stream) {
+    if (overload != nullptr) overload->give_connection();
+    return;
+  }
   stats().connections.add();
   shared_->connections.fetch_add(1, std::memory_order_relaxed);
   ++connections_;
@@ -66,6 +74,7 @@ void WorkerListener::tell_progress() {
 void WorkerListener::note_gone() {
   --connections_;
   shared_->connections.fetch_sub(1, std::memory_order_relaxed);
+  if (shared_->overload != nullptr) shared_->overload->give_connection();
 }
 
 std::string WorkerListener::key_of(const ListenerRuntime& runtime, const ChainRuntime& chain) {

@@ -63,6 +63,12 @@ Result<std::shared_ptr<const Config>> read_all(config::Document document) {
   auto out = std::make_shared<Config>();
   Reader root = document.root();
   read_telemetry(root.section("telemetry"), out->telemetry);
+  Reader overload = root.section("overload");
+  overload.read("maxConnections", &out->overload.max_connections);
+  overload.read("maxRequests", &out->overload.max_requests);
+  uint32_t mebibytes = 0;
+  overload.read("maxMemoryMiB", &mebibytes);
+  out->overload.max_memory = uint64_t{mebibytes} << 20;
   for (Reader item : root.sections("clusters")) {
     auto cluster = std::make_shared<Cluster>();
     read_cluster(item, cluster.get());

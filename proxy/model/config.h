@@ -12,6 +12,7 @@
 #include "core/base/result.h"
 #include "proxy/model/cluster.h"
 #include "proxy/model/listener.h"
+#include "proxy/model/overload.h"
 #include "proxy/model/route.h"
 #include "proxy/model/telemetry.h"
 
@@ -26,6 +27,7 @@ struct Config {
   ByName<RouteConfig> routes;
   ByName<Cluster> clusters;
   Telemetry telemetry;
+  Overload overload;
 };
 
 // YAML; configs/proxy.yaml shows it. The error names file, line, key, value and what is allowed. A
