@@ -50,6 +50,13 @@ Result<std::unique_ptr<Pods>> Pods::create(io::Loop& loop, const agent::AgentCon
       loop, *pods->runtime_, *pods->outbox_, config.node_name,
       [disk] { return edged::read_facts(disk); });
   meta.add_sink(pods->node_.get());
+  edged::LogRotation::Options logs;
+  logs.log_root = config.edged.log_dir;
+  pods->logs_ = std::make_unique<edged::LogRotation>(loop, *pods->runtime_, logs);
+  pods->logs_->start();
+  pods->images_ = std::make_unique<edged::ImageCollector>(loop, *pods->runtime_,
+                                                          edged::ImageCollector::Options());
+  pods->images_->start();
   return pods;
 }
 

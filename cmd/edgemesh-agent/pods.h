@@ -6,6 +6,8 @@
 
 #include "agent/config.h"
 #include "agent/edged/edged_module.h"
+#include "agent/edged/node/image_collector.h"
+#include "agent/edged/node/log_rotation.h"
 #include "agent/edged/node/node_reporter.h"
 #include "agent/edged/node_parts.h"
 
@@ -28,6 +30,8 @@ class Pods {
   std::unique_ptr<agent::Outbox> outbox_;
   std::unique_ptr<edged::EdgedModule> module_;
   std::unique_ptr<edged::NodeReporter> node_;
+  std::unique_ptr<edged::LogRotation> logs_;
+  std::unique_ptr<edged::ImageCollector> images_;
 };
 
 }  // namespace edgemesh::cmd

@@ -7,7 +7,6 @@ from lab.cases import case
 from lab.mesh import Mesh
 from lab.proc import wait_for
 from lab.runtime import BUSYBOX, Containerd
-from test_pods import takes_pods
 
 
 def deployment(name="web", replicas=1, command=("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"), **pod):
@@ -37,8 +36,12 @@ class EdgeNode:
                     f"cgroupParent: '{self.containerd.cgroup}'}}\n")
         self.agent.start()
         wait_for(self.agent.connected, 10, f"{self.agent.name} is connected")
-        takes_pods(self.cloud, self.agent.name)
+        wait_for(self.takes_pods, 10, f"{self.agent.name} has room for pods")
         return self
+
+    def takes_pods(self):
+        found = self.cloud.kubectl("get", "node", self.agent.name, "-o", "jsonpath={.status.allocatable.pods}", check=False)
+        return found.returncode == 0 and found.stdout == "110"
 
     def running(self):
         """Names and ids of the containers that run, without the pause ones."""

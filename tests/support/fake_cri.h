@@ -29,9 +29,11 @@ class FakeRuntime final : public FakeRuntimeBase {
       return Result<pb::VersionResponse>(std::move(v));
     });
   }
-  void status(bool, cri::Done<pb::StatusResponse> done) override {
-    later<pb::StatusResponse>("Status", "", std::move(done), [this] {
+  void status(bool verbose, cri::Done<pb::StatusResponse> done) override {
+    later<pb::StatusResponse>("Status", "", std::move(done), [this, verbose] {
       pb::StatusResponse out;
+      if (verbose)
+        (*out.mutable_info())["config"] = R"({"sandboxImage":"registry.k8s.io/pause:3.6"})";
       for (auto [type, good] :
            {std::pair{"RuntimeReady", true}, std::pair{"NetworkReady", network_ready}}) {
         auto* condition = out.mutable_status()->add_conditions();
