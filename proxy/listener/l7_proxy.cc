@@ -113,13 +113,13 @@ Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config) {
 
   tables_ = std::move(tables);
   config_ = std::move(config);
-  std::set<std::string> gone;
-  for (const auto& [name, listening] : listeners_)
   overload_->set(config_->overload, loops_.size());
   if (config_->overload.max_memory == 0)
     memory_timer_.stop();
   else if (!memory_timer_.active())
     memory_timer_.start_repeating(std::chrono::seconds(1));
+  std::set<std::string> gone;
+  for (const auto& [name, listening] : listeners_)
     if (!changes.contains(name)) gone.insert(name);
   for (const std::string& name : gone) remove_listener(name);
   for (auto& [name, change] : changes) {
@@ -144,8 +144,6 @@ Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config) {
   return {};
 }
 
-void L7Proxy::Side::end() {
-  look_timer.reset();
 void L7Proxy::look_at_memory() {
   if (!overload_->note_memory(resident_memory())) return;
   const uint64_t used = overload_->memory() >> 20, most = overload_->max_memory() >> 20;
@@ -165,6 +163,8 @@ void L7Proxy::look_at_memory() {
   main_.offload([] { malloc_trim(0); }, [] {});
 }
 
+void L7Proxy::Side::end() {
+  look_timer.reset();
   health.reset();
   for (auto& [name, listener] : listeners) listener->close_all();
   draining.clear();

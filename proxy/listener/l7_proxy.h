@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "discovery/snapshot.h"
-#include "proxy/listener/inherited_sockets.h"
 #include "proxy/exchange/overload.h"
+#include "proxy/listener/inherited_sockets.h"
 #include "proxy/listener/listener_runtime.h"
 #include "proxy/listener/route_tables.h"
 #include "proxy/model/config.h"
@@ -120,6 +120,7 @@ class L7Proxy {
   void remove_listener(const std::string& name);
   void for_each_listening(
       const std::function<void(const std::string&, const ListenerShared&)>& visit) const;
+  void look_at_memory();
   // Runs `task` on the loop of each side.
   void each_side(const std::function<void(Side&)>& task);
 
@@ -128,7 +129,7 @@ class L7Proxy {
   L7ProxyOptions options_;
   std::vector<std::shared_ptr<Side>> sides_;
   std::shared_ptr<DialerPlace> dialer_place_;
-  void look_at_memory();
+  std::shared_ptr<Overload> overload_;
   std::unique_ptr<ClusterManager> manager_;
   std::shared_ptr<const model::Config> config_;
   RouteTables tables_;
@@ -137,12 +138,12 @@ class L7Proxy {
     std::string ns, name;
     uint16_t port = 0;
     std::shared_ptr<const model::Cluster> cluster;
-  std::shared_ptr<Overload> overload_;
     Listening listening;
   };
   std::map<std::string, Service> services_;  // by the name of cluster and listener
   std::map<std::string, Listening> listeners_;
   io::Timer drain_timer_;
+  io::Timer memory_timer_;  // while memory has a limit
   io::Task on_drained_;
   size_t busy_ = 0;
   bool stopped_ = false;
@@ -151,6 +152,5 @@ class L7Proxy {
 
 // What apply() would say of this configuration, without opening a socket: for --check-config.
 Result<> check_config(const model::Config& config);
-  io::Timer memory_timer_;  // while memory has a limit
 
 }  // namespace edgemesh::proxy
