@@ -38,6 +38,7 @@ class ProxyApp {
   std::vector<std::pair<std::string, int>> listening_sockets() const;
   // It has taken them over: ends with its last connection.
   void hand_over();
+  proxy::L7Proxy& l7() { return *l7_; }
 
  private:
   ProxyApp(io::Loop& loop, ProxyFlags flags) : loop_(loop), flags_(std::move(flags)) {}

@@ -32,10 +32,6 @@ int run(const edgemesh::cmd::ProxyFlags& flags, const std::vector<std::string>& 
   auto app = cmd::ProxyApp::create(**loop, flags, inherited);
   if (!app) return failed(app.error().message);
   inherited.clear();
-  if (takes_over)
-    if (auto taken = (*before)->take_over(); !taken)
-      EM_LOG(kWarn, "proxy", "{}; this one serves", taken.error().message);
-  before->reset();
   auto stop = [&] { (*app)->shut_down(); };
   auto term = io::SignalWatch::start(**loop, SIGTERM, stop);
   auto interrupt = io::SignalWatch::start(**loop, SIGINT, stop);
@@ -45,10 +41,21 @@ int run(const edgemesh::cmd::ProxyFlags& flags, const std::vector<std::string>& 
         EM_LOG(kError, "proxy", "{}; the configuration before stays", done.error().message);
     });
   });
-  cmd::HotRestart restart(
-      **loop, argv, {[&] { return (*app)->listening_sockets(); }, [&] { (*app)->hand_over(); }});
+  cmd::HotRestart::Hooks hooks;
+  hooks.sockets = [&] { return (*app)->listening_sockets(); };
+  hooks.give_flows = [&](auto done) { (*app)->l7().give_flows(std::move(done)); };
+  hooks.take_datagrams_back = [&] { (*app)->l7().take_flows({}); };
+  hooks.drain = [&] { (*app)->hand_over(); };
+  cmd::HotRestart restart(**loop, argv, std::move(hooks));
   auto usr2 = io::SignalWatch::start(**loop, SIGUSR2, [&] { restart.begin(); });
   if (!term || !interrupt || !hup || !usr2) return 1;
+  if (takes_over) {
+    std::vector<proxy::HandedFlow> flows;
+    if (auto taken = (*before)->take_over(&flows); !taken)
+      EM_LOG(kWarn, "proxy", "{}; this one serves", taken.error().message);
+    (*app)->l7().take_flows(std::move(flows));
+  }
+  before->reset();
   EM_LOG(kInfo, "proxy", "edgemesh-proxy {} runs", kVersion);
   cmd::notify_service_manager(fmt::format("READY=1\nMAINPID={}", getpid()));
   (*loop)->run();
@@ -86,6 +93,7 @@ int main(int argc, char** argv) {
   cli.set_version_flag("--version", std::string("edgemesh-proxy ") + kVersion);
   CLI11_PARSE(cli, argc, argv);
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGUSR2, SIG_IGN);  // one that comes before this process serves must not end it
   if (flags.workers == 0) flags.workers = static_cast<int>(std::thread::hardware_concurrency());
   log::set_level(*log::parse_level(level));
   if (format == "json") log::set_format(log::Format::kJson);

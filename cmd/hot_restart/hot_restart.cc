@@ -23,9 +23,10 @@ namespace edgemesh::cmd {
 namespace {
 
 constexpr std::string_view kHello = "edgemesh-handover 1", kSocket = "socket ", kEnd = "end",
-                           kReady = "ready", kDraining = "draining";
+                           kReady = "ready", kFlow = "flow ", kDraining = "draining";
 constexpr size_t kMaxMessage = 1024;
 constexpr size_t kMaxSockets = 4096;
+constexpr size_t kMaxFlows = 1'000'000;  // the system's limit of descriptors is less
 constexpr Duration kStartLimit = std::chrono::seconds(60);
 
 // One packet, with a descriptor when `socket` is not -1. False: the peer takes no more now, or
@@ -101,6 +102,25 @@ Result<Packet> await_packet(int fd, std::chrono::milliseconds patience) {
   return packet;
 }
 
+std::string flow_text(const proxy::HandedFlow& flow) {
+  return fmt::format("{}{} {} {} {}", kFlow, flow.listener.to_string(), flow.key.client.to_string(),
+                     flow.key.destination.to_string(), flow.endpoint.to_string());
+}
+
+Result<proxy::HandedFlow> parse_flow(Packet packet) {
+  proxy::HandedFlow flow;
+  flow.socket = std::move(packet.socket);
+  std::string_view rest = std::string_view(packet.text).substr(kFlow.size());
+  for (SockAddr* into : {&flow.listener, &flow.key.client, &flow.key.destination, &flow.endpoint}) {
+    const size_t end = std::min(rest.find(' '), rest.size());
+    EM_TRY(*into, SockAddr::parse(rest.substr(0, end)));
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  if (!rest.empty() || !flow.socket.valid())
+    return fail(ErrorCode::kProtocol, "hot restart: not understood: {}", packet.text);
+  return flow;
+}
+
 }  // namespace
 
 // ---- The successor.
@@ -137,12 +157,18 @@ Result<> Predecessor::receive(proxy::InheritedSockets* sockets) {
   return fail(ErrorCode::kResourceExhausted, "hot restart: more than {} sockets", kMaxSockets);
 }
 
-Result<> Predecessor::take_over() {
+Result<> Predecessor::take_over(std::vector<proxy::HandedFlow>* flows) {
   // One that has ended drops what it is told.
   static_cast<void>(send_packet(fd_.get(), kReady));
-  EM_TRY(const Packet packet, await_packet(fd_.get(), patience_));
-  if (packet.text == kDraining) return {};
-  return fail(ErrorCode::kProtocol, "hot restart: not understood: {}", packet.text);
+  while (flows->size() < kMaxFlows) {
+    EM_TRY(Packet packet, await_packet(fd_.get(), patience_));
+    if (packet.text == kDraining) return {};
+    if (!packet.text.starts_with(kFlow))
+      return fail(ErrorCode::kProtocol, "hot restart: not understood: {}", packet.text);
+    EM_TRY(auto flow, parse_flow(std::move(packet)));
+    flows->push_back(std::move(flow));
+  }
+  return fail(ErrorCode::kResourceExhausted, "hot restart: more than {} flows", kMaxFlows);
 }
 
 // ---- The predecessor.
@@ -154,6 +180,7 @@ HotRestart::HotRestart(io::Loop& loop, std::vector<std::string> argv, Hooks hook
       }) {}
 
 HotRestart::~HotRestart() {
+  if (attempt_ != nullptr) *attempt_ = false;
   watch_.stop();
 }
 
@@ -189,6 +216,7 @@ Result<> HotRestart::start() {
     return fail_errno(argv_[0], error);
   }
   EM_LOG(kInfo, "proxy", "hot restart: process {} takes over when it serves", child_);
+  attempt_ = std::make_shared<bool>(true);
   EM_TRY_VOID(copy_sockets());
   limit_.start(kStartLimit);
   EM_TRY_VOID(watch_.start(loop_, fd_.get(), this));
@@ -216,27 +244,44 @@ void HotRestart::send_some() {
       watch_.watch_writable(true);
       return;  // a peer that is gone shows when it is read from
     }
+    said_all_ = text == kDraining;
     to_send_.pop_front();
   }
+  if (said_all_) finish();
+}
+
+void HotRestart::send_flows(std::vector<proxy::HandedFlow> flows) {
+  for (proxy::HandedFlow& flow : flows) {
+    std::string text = flow_text(flow);
+    to_send_.push_back({std::move(text), std::move(flow.socket)});
+  }
+  to_send_.push_back({std::string(kDraining), io::Fd()});
+  send_some();
+}
+
+void HotRestart::finish() {
+  done_ = true;
+  limit_.stop();
+  watch_.stop();
+  EM_LOG(kInfo, "proxy", "hot restart: process {} serves", child_);
+  hooks_.drain();
 }
 
 void HotRestart::on_fd(bool readable, bool writable) {
-  if (writable && !done_) send_some();
-  if (!readable) return;
+  if (writable) send_some();
+  if (!readable || done_) return;
   auto packet = receive_packet(fd_.get());
   if (!packet) {
     if (packet.error().sys != EAGAIN) give_up(packet.error().message);
     return;
   }
   if (packet->text.empty()) return give_up("the new process has ended; what it says is in its log");
-  if (packet->text != kReady || done_) return give_up("the new process is not understood");
-  // Who has died meanwhile must not be left alone with the service.
-  if (!send_packet(fd_.get(), kDraining)) return give_up("the new process has ended");
-  done_ = true;
-  limit_.stop();
-  watch_.stop();
-  EM_LOG(kInfo, "proxy", "hot restart: process {} serves", child_);
-  hooks_.drain();
+  if (packet->text != kReady || handing_over_ || !to_send_.empty())
+    return give_up("the new process is not understood");
+  handing_over_ = true;
+  hooks_.give_flows([this, attempt = attempt_](std::vector<proxy::HandedFlow> flows) {
+    if (*attempt) send_flows(std::move(flows));
+  });
 }
 
 void HotRestart::give_up(const std::string& why) {
@@ -245,6 +290,8 @@ void HotRestart::give_up(const std::string& why) {
   watch_.stop();
   fd_.reset();
   to_send_.clear();
+  if (attempt_ != nullptr) *attempt_ = false;
+  if (std::exchange(handing_over_, false)) hooks_.take_datagrams_back();
   end_child();
 }
 

@@ -8,6 +8,7 @@
 //     "socket <key>" and a descriptor ->   for each socket that listens
 //     "end"                           ->
 //                                     <-  "ready": it accepts
+//     "flow <addresses>" and a socket ->   for each flow of datagrams; it reads no more of them
 //     "draining"                      ->
 //
 // They talk over a pair of sockets that nobody else can reach; each message is a packet.
@@ -26,6 +27,7 @@
 #include "core/io/fd.h"
 #include "core/io/loop.h"
 #include "proxy/listener/inherited_sockets.h"
+#include "proxy/udp/udp_listener.h"
 
 namespace edgemesh::cmd {
 
@@ -43,8 +45,8 @@ class Predecessor {
   Result<> receive(proxy::InheritedSockets* sockets);
   // This process accepts. Returns when the predecessor accepts no more. An error means that it did
   // not say so: it has ended, or hangs and drains when it wakes up. There is no way back, as it may
-  // have heard.
-  Result<> take_over();
+  // have heard; `flows` has what came.
+  Result<> take_over(std::vector<proxy::HandedFlow>* flows);
 
  private:
   io::Fd fd_;
@@ -57,7 +59,11 @@ class HotRestart final : private io::FdWatch::Handler {
   struct Hooks {
     // Name and descriptor of each socket that listens.
     std::function<std::vector<std::pair<std::string, int>>()> sockets;
-    // The successor serves: accept no more, finish what is open, and end.
+    // The successor serves: its flows of datagrams are given away, to what is called in a later
+    // turn; and taken back (but for those that were sent) when the successor fails all the same.
+    std::function<void(std::function<void(std::vector<proxy::HandedFlow>)>)> give_flows;
+    std::function<void()> take_datagrams_back;
+    // After that: accept no more, finish what is open, and end.
     std::function<void()> drain;
   };
   HotRestart(io::Loop& loop, std::vector<std::string> argv, Hooks hooks);
@@ -71,6 +77,8 @@ class HotRestart final : private io::FdWatch::Handler {
   Result<> copy_sockets();
   void on_fd(bool readable, bool writable) override;
   void send_some();
+  void send_flows(std::vector<proxy::HandedFlow> flows);
+  void finish();
   void give_up(const std::string& why);
   void end_child();
 
@@ -81,7 +89,10 @@ class HotRestart final : private io::FdWatch::Handler {
   io::FdWatch watch_;
   pid_t child_ = -1;
   std::deque<std::pair<std::string, io::Fd>> to_send_;
+  bool handing_over_ = false;  // the successor is ready
+  bool said_all_ = false;
   bool done_ = false;
+  std::shared_ptr<bool> attempt_;  // false: it is over
   io::Timer limit_;
 };
 

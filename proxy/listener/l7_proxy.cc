@@ -68,6 +68,8 @@ Result<std::unique_ptr<L7Proxy>> L7Proxy::create(io::Loop& main, std::vector<io:
   manager.lookup = proxy->options_.lookup;
   manager.publish = [p = proxy.get()](ClusterUpdates updates) { p->publish(updates); };
   proxy->manager_ = std::make_unique<ClusterManager>(std::move(manager));
+  const InheritedSockets* inherited = proxy->options_.inherited;
+  first.holds_datagrams = inherited != nullptr && !inherited->empty();
   return proxy;
 }
 
@@ -227,9 +229,10 @@ void L7Proxy::Side::set_udp_listener(const model::Listener& spec, bool opens,
                            std::make_unique<ClusterDirectory>(
                                worker->l7.clusters(), spec.udp_cluster, datagrams->options.node),
                            std::move(socket), *local);
-    if (listener)
+    if (listener) {
+      if (holds_datagrams) (*listener)->pause();
       made.push_back(std::move(*listener));
-    else
+    } else
       EM_LOG(kError, "proxy", "listener {}: {}", spec.name, listener.error().message);
   }
   udp_listeners[spec.name] = std::move(made);

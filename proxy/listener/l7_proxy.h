@@ -6,6 +6,7 @@
 // the loops end.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -18,6 +19,7 @@
 #include "proxy/listener/listener_runtime.h"
 #include "proxy/listener/route_tables.h"
 #include "proxy/model/config.h"
+#include "proxy/udp/udp_listener.h"
 #include "proxy/upstream/cluster_manager.h"
 #include "proxy/upstream/health_checker.h"
 #include "proxy/upstream/remote_dialer.h"
@@ -81,6 +83,12 @@ class L7Proxy {
   std::vector<std::pair<std::string, int>> listening_sockets() const;
   // Of the options: what was not taken by now is not wanted.
   void forget_inherited() { options_.inherited = nullptr; }
+  // Flows of datagrams from one process to the next, so that their endpoints see no change. Nothing
+  // is read from the listeners' sockets meanwhile: from give_flows() on in the one, whose `done`
+  // runs on the main loop, and until take_flows() in the other, where there are sockets inherited.
+  void give_flows(std::function<void(std::vector<HandedFlow>)> done);
+  // Also the way back, with those that were given, or none.
+  void take_flows(std::vector<HandedFlow> flows);
   // Ends everything on the workers. Blocking, idempotent; the loops must run, or never have.
   void stop();
 

@@ -40,6 +40,7 @@ struct L7Proxy::Side {
   std::unique_ptr<UdpContext> datagrams;
   std::unique_ptr<RemoteDialer> remote;  // null: the first side's, which has the tunnels
   std::map<std::string, std::vector<std::unique_ptr<UdpListener>>> udp_listeners;
+  bool holds_datagrams = false;  // until the flows of the process before are here
   std::shared_ptr<const discovery::Snapshot> snapshot;  // with capture_services
   struct Waiting {
     io::Fd fd;

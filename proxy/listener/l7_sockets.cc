@@ -1,6 +1,7 @@
 // The sockets of listeners: made here, or taken over from the process before.
 #include <fcntl.h>
 
+#include "core/base/log.h"
 #include "proxy/listener/l7_side.h"
 
 namespace edgemesh::proxy {
@@ -81,6 +82,39 @@ Result<> L7Proxy::open_sockets(const model::Listener& spec, Opened* out) const {
       return fail(opened.error().with_context(fmt::format("listener {}", spec.name)));
   }
   return {};
+}
+
+void L7Proxy::give_flows(std::function<void(std::vector<HandedFlow>)> done) {
+  loops_.front()->post(
+      [alive = alive_, side = sides_.front(), &main = main_, done = std::move(done)] {
+        auto flows = std::make_shared<std::vector<HandedFlow>>();
+        side->holds_datagrams = true;
+        for (auto& [name, listeners] : side->udp_listeners)
+          for (auto& listener : listeners) listener->give_flows(flows.get());
+        main.post([alive, flows, done] {
+          if (*alive) done(std::move(*flows));
+        });
+      });
+}
+
+void L7Proxy::take_flows(std::vector<HandedFlow> flows) {
+  auto taken = std::make_shared<std::vector<HandedFlow>>(std::move(flows));
+  loops_.front()->post([side = sides_.front(), taken] {
+    side->holds_datagrams = false;
+    std::map<std::string, UdpListener*> by_address;
+    for (auto& [name, listeners] : side->udp_listeners)
+      for (auto& listener : listeners)
+        by_address.emplace(listener->local_addr().to_string(), listener.get());
+    size_t resumed = 0;
+    for (HandedFlow& flow : *taken) {
+      const auto found = by_address.find(flow.listener.to_string());
+      if (found != by_address.end() && found->second->take_flow(std::move(flow))) ++resumed;
+    }
+    for (auto& [name, listeners] : side->udp_listeners)
+      for (auto& listener : listeners) listener->resume();
+    if (!taken->empty())
+      EM_LOG(kInfo, "proxy", "{} of {} flows of datagrams go on", resumed, taken->size());
+  });
 }
 
 std::vector<std::pair<std::string, int>> L7Proxy::listening_sockets() const {

@@ -36,6 +36,15 @@ class ClusterRoute final : public UdpRoute {
     return true;
   }
 
+  bool resume(const SockAddr& endpoint) override {
+    release();
+    if (cluster_->retired()) return false;
+    for (const HostRef& host : cluster_->hosts())
+      if (host->addr() == endpoint) host_ = host;
+    if (host_) host_->stats().active_requests.up();
+    return static_cast<bool>(host_);
+  }
+
   const SockAddr& endpoint() const override { return host_->addr(); }
   std::string_view node() const override { return host_->endpoint().node; }
   bool remote() const override {

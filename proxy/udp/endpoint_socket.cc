@@ -21,6 +21,11 @@ Result<std::unique_ptr<EndpointSocket>> EndpointSocket::connect(UdpContext& cont
   const socklen_t size = to.to_sockaddr(&storage);
   if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&storage), size) != 0)  // NOLINT
     return fail_errno("connect", errno);
+  return adopt(context, std::move(fd), owner);
+}
+
+Result<std::unique_ptr<EndpointSocket>> EndpointSocket::adopt(UdpContext& context, io::Fd fd,
+                                                              Owner& owner) {
   const int raw = fd.get();
   std::unique_ptr<EndpointSocket> socket(new EndpointSocket(context, std::move(fd), owner));
   EM_TRY_VOID(socket->watch_.start(context.loop, raw, socket.get()));

@@ -22,7 +22,15 @@ class EndpointSocket final : public ListNode<EndpointSocket>, private io::FdWatc
   };
   static Result<std::unique_ptr<EndpointSocket>> connect(UdpContext& context, const SockAddr& to,
                                                          Owner& owner);
+  // A connected one that another process made.
+  static Result<std::unique_ptr<EndpointSocket>> adopt(UdpContext& context, io::Fd fd,
+                                                       Owner& owner);
   ~EndpointSocket() override { watch_.stop(true); }
+  // For another process; what came and was not read is for that. The object is dead afterwards.
+  io::Fd release() {
+    watch_.stop();
+    return std::move(fd_);
+  }
   SendOutcome send(std::span<const Datagram> items) {
     return send_datagrams(fd_.get(), items, nullptr);
   }

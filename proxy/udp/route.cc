@@ -27,6 +27,17 @@ class ServiceDirectory::Route final : public UdpRoute {
     return true;
   }
 
+  bool resume(const SockAddr& endpoint) override {
+    release();
+    const auto& all = port_->endpoints;
+    const auto same =
+        std::find_if(all.begin(), all.end(), [&](const auto& e) { return e.addr == endpoint; });
+    if (gone_ || same == all.end()) return false;
+    endpoint_ = &*same;
+    owner_.picker_.on_start(*endpoint_);
+    return true;
+  }
+
   const SockAddr& endpoint() const override { return endpoint_->addr; }
   std::string_view node() const override {
     const std::string& node = endpoint_->node;

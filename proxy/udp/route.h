@@ -19,7 +19,9 @@ class UdpRoute {
   // Chooses an endpoint: the first one, or another after failed(). When all have failed they are
   // tried again from the start. False: there is none.
   virtual bool choose() = 0;
-  // Of the last choose().
+  // Goes on with an endpoint that another process chose. False: it is none of the service's now.
+  virtual bool resume(const SockAddr& endpoint) = 0;
+  // Of the last choose() or resume().
   virtual const SockAddr& endpoint() const = 0;
   virtual std::string_view node() const = 0;  // of the endpoint; empty: reached from here
   virtual bool remote() const = 0;

@@ -87,6 +87,24 @@ Result<> UdpFlow::connect_to_endpoint() {
   return {};
 }
 
+io::Fd UdpFlow::release_socket(SockAddr* endpoint) {
+  if (socket_ == nullptr) return {};
+  *endpoint = route_->endpoint();
+  io::Fd out = socket_->release();
+  disconnect();
+  return out;
+}
+
+bool UdpFlow::resume(io::Fd socket, const SockAddr& endpoint) {
+  chosen_ = route_->resume(endpoint);
+  if (!chosen_ || route_->remote()) return false;
+  auto adopted = EndpointSocket::adopt(context(), std::move(socket), *this);
+  if (!adopted) return false;
+  socket_ = std::move(*adopted);
+  path_ = p2p::PathKind::kLocal;
+  return true;
+}
+
 void UdpFlow::on_answers(std::span<const Datagram> items) {
   if (!heard_) {
     route_->answered();

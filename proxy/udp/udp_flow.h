@@ -18,6 +18,10 @@ class UdpFlow final : public FlowNode,
   // To the endpoint; another one is chosen where that is needed. A value: the flow cannot go on.
   std::optional<FlowEnd> send(std::span<const Datagram> items);
   void log_end(FlowEnd reason) const;
+  // Between processes: the endpoint's socket, not valid where there is none of this process; and
+  // the way back.
+  io::Fd release_socket(SockAddr* endpoint);
+  bool resume(io::Fd socket, const SockAddr& endpoint);
 
   // Counted by the listener: what went back to the client.
   void count_reply(const SendOutcome& out) {

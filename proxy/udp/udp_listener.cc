@@ -67,6 +67,47 @@ void UdpListener::on_fd(bool readable, bool) {
   if (readable && receive_some()) again_.start(Duration::zero());
 }
 
+void UdpListener::pause() {
+  watch_.stop();
+  again_.stop();
+}
+
+void UdpListener::resume() {
+  if (watch_.active()) return;
+  if (auto started = watch_.start(context_.loop, fd_.get(), this); !started)
+    EM_LOG(kError, "udp", "{}: {}", local_.to_string(), started.error().message);
+}
+
+void UdpListener::give_flows(std::vector<HandedFlow>* out) {
+  pause();
+  while (FlowNode* node = table_.oldest()) {
+    auto& flow = static_cast<UdpFlow&>(*node);
+    HandedFlow handed;
+    handed.listener = local_;
+    handed.key = flow.key();
+    handed.socket = flow.release_socket(&handed.endpoint);
+    if (handed.socket.valid()) out->push_back(std::move(handed));
+    end(flow, FlowEnd::kShutdown);
+  }
+}
+
+bool UdpListener::take_flow(HandedFlow handed) {
+  if (table_.size() >= options_.max_flows || table_.find(handed.key) != nullptr) return false;
+  auto route = directory_->find(handed.key.client, handed.key.destination);
+  if (route == nullptr) return false;
+  auto flow = std::make_unique<UdpFlow>(*this, handed.key, std::move(route));
+  if (!flow->resume(std::move(handed.socket), handed.endpoint)) return false;
+  insert(std::move(flow));
+  return true;
+}
+
+void UdpListener::insert(std::unique_ptr<UdpFlow> flow) {
+  table_.insert(std::move(flow), context_.loop.now());
+  context_.metrics.opened.add();
+  context_.metrics.active.add(1);
+  if (!expiry_.active()) arm(options_.idle_timeout);
+}
+
 bool UdpListener::receive_some() {
   for (int i = 0; i < kBatchesATurn; ++i) {
     auto got = context_.batch.receive(fd_.get(), true);
@@ -123,10 +164,7 @@ UdpFlow* UdpListener::open(const FlowKey& key, std::span<const Datagram> items) 
   if (!make_room()) return drop(UdpDrop::kTooMany);
   auto made = std::make_unique<UdpFlow>(*this, key, std::move(route));
   UdpFlow* flow = made.get();
-  table_.insert(std::move(made), context_.loop.now());
-  context_.metrics.opened.add();
-  context_.metrics.active.add(1);
-  if (!expiry_.active()) arm(options_.idle_timeout);
+  insert(std::move(made));
   return flow;
 }
 

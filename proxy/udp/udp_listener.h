@@ -11,6 +11,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "proxy/udp/route.h"
 #include "proxy/udp/udp_context.h"
@@ -31,6 +32,14 @@ struct UdpListenOptions {
 
 class UdpFlow;
 
+// A flow on its way to another process that has the listener's socket, too.
+struct HandedFlow {
+  SockAddr listener;  // the local address of its socket
+  FlowKey key;
+  SockAddr endpoint;
+  io::Fd socket;  // connected to the endpoint
+};
+
 class UdpListener final : private io::FdWatch::Handler {
  public:
   static Result<std::unique_ptr<UdpListener>> listen(UdpContext& context, UdpListenOptions options,
@@ -44,6 +53,13 @@ class UdpListener final : private io::FdWatch::Handler {
 
   SockAddr local_addr() const { return local_; }
   size_t flows() const { return table_.size(); }
+  // Datagrams wait in the socket, or are another process's.
+  void pause();
+  void resume();
+  // Pauses; adds the flows that have a socket to an endpoint. None is left here.
+  void give_flows(std::vector<HandedFlow>* out);
+  // False: its endpoint is gone, or there is no room. Its next datagram begins a new flow.
+  bool take_flow(HandedFlow flow);
   // Datagrams that another worker received.
   void deliver(const UdpParcel& parcel);
 
@@ -57,6 +73,7 @@ class UdpListener final : private io::FdWatch::Handler {
   void take_batch(size_t n);
   void dispatch(const FlowKey& key, std::span<const Datagram> items);
   UdpFlow* open(const FlowKey& key, std::span<const Datagram> items);
+  void insert(std::unique_ptr<UdpFlow> flow);
   bool make_room();
   void end(UdpFlow& flow, FlowEnd reason);
   // From a flow: its endpoint's answers.

@@ -73,16 +73,21 @@ def _is_dead(pid):
 
 @case(quick=True)
 def proxy_restarts_under_load():
-    """Five hot restarts of edgemesh-proxy under load: no request fails, a download over them all is whole."""
+    """Five hot restarts of edgemesh-proxy under load: no request fails, a download over them all is whole,
+    flows of datagrams go on."""
     with Lab() as lab:
         ns = lab.namespace("proxy")
         app = lab.start("app", ns.wrap([PYTHON, os.path.join(APPS, "http_server.py"), "web", "8081"]))
-        wait_for(lambda: "ready" in app.log(), 10, app.log)
+        echo = lab.start("echo", ns.wrap([PYTHON, os.path.join(APPS, "udp_server.py"), "echo", "8082", "127.0.0.1"]))
+        for each in (app, echo):
+            wait_for(lambda p=each: "ready" in p.log(), 10, each.log)
         proxy = Proxy(lab, ns)
         try:
             clients = [PYTHON, os.path.join(APPS, "http_clients.py")]
             load = lab.start("load", ns.wrap([*clients, "127.0.0.1:8080", "8"]))
             probe = lab.start("probe", ns.wrap([*clients, "127.0.0.1:15000", "8", "/healthz"]))
+            flows = lab.start("flows", ns.wrap([PYTHON, os.path.join(APPS, "udp_client.py"), "keep", "127.0.0.1", "5353",
+                                                "50", "8"]))
             # Slow enough to last over several restarts; the first process ends when it is through.
             download = lab.start("download", ns.wrap(
                 ["curl", "-sS", "--limit-rate", str(BYTES // 5), "-o", "/dev/null", "-w", "%{size_download}",
@@ -90,6 +95,9 @@ def proxy_restarts_under_load():
             wait_for(lambda: download.running(), 2, "the download has begun")
             for _ in range(5):
                 proxy.restart()
+            flows.wait(30)
+            datagrams = json.loads(flows.log().splitlines()[-1])
+            assert datagrams["ok"] and datagrams["answered"] > 1000, datagrams
             for process in (probe, load):
                 process.wait(30)
                 result = json.loads(process.log().splitlines()[-1])
@@ -100,7 +108,8 @@ def proxy_restarts_under_load():
             wait_for(lambda: proxy.alive() == [proxy.pid], 15, lambda: f"the old ones end: {proxy.alive()}")
             health = ns.run(["curl", "-sS", "http://127.0.0.1:15000/healthz"]).stdout
             assert health.strip() == "ok", f"the admin endpoint of the last one: {health}"
-            return f"{result['answered']} requests, {result['connections']} connections, 0 failed"
+            return f"{result['answered']} requests, {result['connections']} connections, 0 failed; {datagrams['answered']} datagrams of 50 flows, " \
+                   "0 lost"
         finally:
             proxy.end()
 

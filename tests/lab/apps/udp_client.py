@@ -5,6 +5,8 @@
     sizes SIZE...      datagrams of these sizes come back whole, one by one
     flows COUNT EACH   COUNT sockets, EACH datagrams on each, every one is answered (a lost one is
                        asked for again, three times)
+    keep COUNT SECONDS COUNT sockets ask for so long whom the server sees, without another try; how
+                       many answers were lost, and how many sockets the server saw move
 Exit code 0: all that was sent came back.
 """
 
@@ -92,9 +94,24 @@ def flows(host, port, count, each):
             "seconds": time.monotonic() - start}
 
 
+def keep(host, port, count, seconds):
+    sockets = [connect(host, port) for _ in range(int(count))]
+    seen = [set() for _ in sockets]
+    answered = lost = 0
+    end = time.monotonic() + float(seconds)
+    while time.monotonic() < end:
+        for s, sources in zip(sockets, seen):
+            answer, _ = ask(s, b"WHO", tries=1)
+            answered += answer is not None
+            lost += answer is None
+            sources.add(answer)
+    moved = sum(len(sources) != 1 for sources in seen)
+    return {"ok": not lost and not moved, "answered": answered, "lost": lost, "moved": moved}
+
+
 def main():
     mode, host, port, *rest = sys.argv[1:]
-    result = {"hello": hello, "sizes": sizes, "flows": flows}[mode](host, port, *rest)
+    result = {"hello": hello, "sizes": sizes, "flows": flows, "keep": keep}[mode](host, port, *rest)
     print(json.dumps(result), flush=True)
     os._exit(0 if result["ok"] else 1)
 

@@ -1,8 +1,8 @@
 """An application for the lab: answers datagrams on one port.
 
     udp_server.py NAME PORT [ADDRESS]
-A DNS query gets an answer with one TXT record, the NAME; "HELLO" gets "hello from NAME"; everything
-else comes back as it is.
+A DNS query gets an answer with one TXT record, the NAME; "HELLO" gets "hello from NAME", "WHO" the
+address that it came from; everything else comes back as it is.
 """
 
 import socket
@@ -32,7 +32,10 @@ def main(name, port, address="0.0.0.0"):
     print("ready", flush=True)
     while True:
         data, client = s.recvfrom(65536)
-        answer = f"hello from {name}".encode() if data == b"HELLO" else dns_answer(data, name) or data
+        if data == b"WHO":
+            answer = f"{client[0]} {client[1]}".encode()
+        else:
+            answer = f"hello from {name}".encode() if data == b"HELLO" else dns_answer(data, name) or data
         try:
             s.sendto(answer, client)
         except OSError:

@@ -20,6 +20,7 @@ using namespace std::chrono_literals;  // NOLINT
 using testing::HasSubstr;
 
 constexpr const char* kHello = "edgemesh-handover 1";
+constexpr size_t kMany = 350;
 constexpr const char* kRole = "HOT_RESTART_TEST_ROLE";
 
 int descriptors() {
@@ -64,6 +65,7 @@ class PredecessorTest : public testing::Test {
   io::Fd far_;
   std::unique_ptr<Predecessor> near_;
   proxy::InheritedSockets sockets_;
+  std::vector<proxy::HandedFlow> flows_;
 };
 
 TEST_F(PredecessorTest, SocketsByName) {
@@ -123,16 +125,40 @@ TEST_F(PredecessorTest, SaysNothing) {
 }
 
 TEST_F(PredecessorTest, TakesOver) {
+  send("flow 127.0.0.1:53 10.0.0.1:4000 127.0.0.1:53 10.0.0.2:53", 1);
+  send("flow [::]:53 [2001:db8::1]:4000 [::1]:53 [2001:db8::2]:53", 1);
   send("draining");
-  EXPECT_TRUE(near_->take_over());
+  EXPECT_TRUE(near_->take_over(&flows_));
+  ASSERT_EQ(flows_.size(), 2U);
+  EXPECT_EQ(flows_[0].key.client.to_string(), "10.0.0.1:4000");
+  EXPECT_EQ(flows_[0].endpoint.to_string(), "10.0.0.2:53");
+  EXPECT_EQ(flows_[1].listener.to_string(), "[::]:53");
+  EXPECT_EQ(flows_[1].key.destination.to_string(), "[::1]:53");
+  EXPECT_TRUE(flows_[1].socket.valid());
   char text[16];
   const ssize_t n = recv(far_.get(), text, sizeof text, 0);
   EXPECT_EQ(std::string(text, static_cast<size_t>(std::max<ssize_t>(n, 0))), "ready");
 }
 
+TEST_F(PredecessorTest, BadFlows) {
+  const std::string good = "flow 127.0.0.1:53 10.0.0.1:4000 127.0.0.1:53 10.0.0.2:53";
+  send(good);  // without a socket
+  EXPECT_FALSE(near_->take_over(&flows_));
+  for (const char* bad :
+       {"flow ", "flow 127.0.0.1:53 10.0.0.1:4000 127.0.0.1:53", "flow x y z a"}) {
+    send(bad, 1);
+    EXPECT_FALSE(near_->take_over(&flows_)) << bad;
+  }
+  send(good + " 10.0.0.3:53", 1);
+  EXPECT_FALSE(near_->take_over(&flows_));
+  EXPECT_TRUE(flows_.empty());
+}
+
 TEST_F(PredecessorTest, EndsBeforeItIsTakenOver) {
+  send("flow 127.0.0.1:53 10.0.0.1:4000 127.0.0.1:53 10.0.0.2:53", 1);
   far_.reset();
-  auto taken = near_->take_over();
+  auto taken = near_->take_over(&flows_);
+  EXPECT_EQ(flows_.size(), 1U);
   ASSERT_FALSE(taken);
   EXPECT_EQ(taken.error().code, ErrorCode::kUnavailable);
 }
@@ -169,15 +195,31 @@ class HotRestartTest : public testing::Test {
   std::string log_;
   std::unique_ptr<io::Loop> loop_ = *io::Loop::create();
   io::Fd socket_ = *io::open_tcp_listener({IpAddr::loopback(), 0});
-  int drained_ = 0;
-  HotRestart restart_{
-      *loop_,
-      {"/proc/self/exe", "--gtest_filter=SuccessorProcess.Runs", "--gtest_brief=1"},
-      {[this] {
-         // More than fits into the pair of sockets at a time.
-         return std::vector<std::pair<std::string, int>>(600, {"tcp x", socket_.get()});
-       },
-       [this] { ++drained_; }}};
+  HotRestart::Hooks hooks() {
+    HotRestart::Hooks out;
+    // More of both than fits into the pair of sockets at a time.
+    out.sockets = [this] {
+      return std::vector<std::pair<std::string, int>>(kMany, {"tcp x", socket_.get()});
+    };
+    out.give_flows = [this](auto done) {
+      std::vector<proxy::HandedFlow> flows(kMany);
+      for (auto& flow : flows) {
+        flow.listener = flow.endpoint = flow.key.client =
+            flow.key.destination = {IpAddr::loopback(), 53};
+        flow.socket = io::Fd(fcntl(socket_.get(), F_DUPFD_CLOEXEC, 3));
+      }
+      ++given_;
+      done(std::move(flows));
+    };
+    out.take_datagrams_back = [this] { ++taken_back_; };
+    out.drain = [this] { ++drained_; };
+    return out;
+  }
+
+  int drained_ = 0, given_ = 0, taken_back_ = 0;
+  HotRestart restart_{*loop_,
+                      {"/proc/self/exe", "--gtest_filter=SuccessorProcess.Runs", "--gtest_brief=1"},
+                      hooks()};
 };
 
 // What HotRestart starts.
@@ -189,8 +231,13 @@ TEST(SuccessorProcess, Runs) {
   proxy::InheritedSockets sockets;
   if (!(*before)->receive(&sockets)) _exit(4);
   if (std::strcmp(role, "fails") == 0) _exit(5);
-  if (sockets.take("tcp x").size() != 600) _exit(6);
-  _exit((*before)->take_over() ? 0 : 7);
+  if (sockets.take("tcp x").size() != kMany) _exit(6);
+  if (std::strcmp(role, "dies") == 0) {  // ready, and gone before it has the flows
+    _exit(send(3, "ready", 5, 0) == 5 ? 9 : 10);
+  }
+  std::vector<proxy::HandedFlow> flows;
+  if (!(*before)->take_over(&flows)) _exit(7);
+  _exit(flows.size() == kMany ? 0 : 8);
 }
 
 TEST_F(HotRestartTest, TheSuccessorTakesOver) {
@@ -209,10 +256,17 @@ TEST_F(HotRestartTest, AfterOneThatFailsAnotherMayBegin) {
   EXPECT_TRUE(until([&] { return drained_ > 0; })) << log_;
 }
 
+TEST_F(HotRestartTest, OneThatDiesWhenItShouldServe) {
+  begin("dies");
+  EXPECT_TRUE(until([&] { return log_.find("this process goes on") != log_.npos; }));
+  EXPECT_EQ(drained_, 0);
+  EXPECT_EQ(given_, taken_back_);
+  begin("serves");
+  EXPECT_TRUE(until([&] { return drained_ > 0; })) << log_;
+}
+
 TEST_F(HotRestartTest, AProgramThatIsNotThere) {
-  HotRestart restart(
-      *loop_, {"/nonexistent/program"},
-      {[] { return std::vector<std::pair<std::string, int>>(); }, [this] { ++drained_; }});
+  HotRestart restart(*loop_, {"/nonexistent/program"}, hooks());
   restart.begin();
   EXPECT_THAT(log_, HasSubstr("this process goes on"));
   EXPECT_EQ(drained_, 0);
