@@ -86,6 +86,12 @@ std::string end_of_log(const std::string& path) {
   return out;
 }
 
+// They name folders. The uid alone is enough of an orphan's.
+bool safe_names(const Pod& pod) {
+  const auto inside = [](const std::string& name) { return name.find('/') == std::string::npos; };
+  return inside(pod.ns) && inside(pod.name) && inner_path(pod.uid) && inside(pod.uid);
+}
+
 // The runtime makes the pod's cgroup, and leaves it; empty by now.
 void remove_cgroup(const std::string& path) {
   const std::string root = "/sys/fs/cgroup";
@@ -115,6 +121,8 @@ NodeParts::NodeParts(agent::MetaModule& meta, NodePartsOptions options, Mounter&
                objects_, nullptr, mounter) {}
 
 Result<> NodeParts::prepare(const Pod& pod) {
+  if (!safe_names(pod))
+    return fail(ErrorCode::kInvalidArgument, "a namespace, name or uid that is no file's name");
   std::error_code error;
   const std::string folder = log_folder(pod, node_);
   for (const auto* list : {&pod.init_containers, &pod.containers}) {
@@ -167,6 +175,7 @@ std::string NodeParts::last_words(const Pod& pod, const ContainerView& container
 }
 
 void NodeParts::tear_down(const Pod& pod) {
+  if (!safe_names(pod)) return;
   std::error_code error;
   const std::string folder = log_folder(pod, node_);
   fs::remove_all(folder, error);
@@ -176,6 +185,23 @@ void NodeParts::tear_down(const Pod& pod) {
   // By its class of service, which is not known of a pod without an object.
   for (const char* part : {"", "/burstable", "/besteffort"})
     remove_cgroup(fmt::format("{}{}/pod{}", options_.cgroup_parent, part, pod.uid));
+}
+
+void NodeParts::sweep(const std::set<std::string>& uids) {
+  volumes_.remove_strangers(uids);
+  std::vector<fs::path> gone;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(options_.log_root, error)) {
+    // <namespace>_<name>_<uid>; what is not named so is somebody else's.
+    const std::string name = entry.path().filename();
+    const size_t first = name.find('_'), last = name.rfind('_');
+    if (first == last || last + 1 == name.size()) continue;
+    if (!uids.contains(name.substr(last + 1))) gone.push_back(entry.path());
+  }
+  for (const fs::path& folder : gone) {
+    EM_LOG(kInfo, "edged", "{} is of a pod that is gone: it is removed", folder.string());
+    fs::remove_all(folder, error);
+  }
 }
 
 void NodeParts::on_object(const agent::MetaKey& key, std::string_view json) {

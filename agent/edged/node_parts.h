@@ -37,6 +37,8 @@ class NodeParts final : public PodParts, public agent::MetaSink {
   std::vector<pb::AuthConfig> logins(const Pod& pod, const std::string& image) override;
   std::string last_words(const Pod& pod, const ContainerView& container) override;
   void tear_down(const Pod& pod) override;
+  // Removes what is left of pods that are not among these.
+  void sweep(const std::set<std::string>& uids);
 
   void on_object(const agent::MetaKey& key, std::string_view json) override;
   void on_object_gone(const agent::MetaKey&, const std::string&) override {}

@@ -57,6 +57,7 @@ Result<std::unique_ptr<Pods>> Pods::create(io::Loop& loop, const agent::AgentCon
   pods->images_ = std::make_unique<edged::ImageCollector>(loop, *pods->runtime_,
                                                           edged::ImageCollector::Options());
   pods->images_->start();
+  pods->sweeper_ = std::make_unique<edged::Sweeper>(loop, *pods->runtime_, meta, *pods->parts_);
   return pods;
 }
 

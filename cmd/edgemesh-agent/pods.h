@@ -10,6 +10,7 @@
 #include "agent/edged/node/log_rotation.h"
 #include "agent/edged/node/node_reporter.h"
 #include "agent/edged/node_parts.h"
+#include "agent/edged/sweeper.h"
 
 namespace edgemesh::cmd {
 
@@ -32,6 +33,7 @@ class Pods {
   std::unique_ptr<edged::NodeReporter> node_;
   std::unique_ptr<edged::LogRotation> logs_;
   std::unique_ptr<edged::ImageCollector> images_;
+  std::unique_ptr<edged::Sweeper> sweeper_;
 };
 
 }  // namespace edgemesh::cmd
