@@ -119,11 +119,14 @@ class TcpListener final : private FdWatch::Handler {
   // Stops and starts taking new connections (they wait in the backlog).
   void pause();
   void resume();
+  // Takes all that have come, in this call: before the socket is closed, which resets them.
+  void accept_waiting();
 
  private:
   TcpListener(Loop& loop, Fd fd, OnAccept on_accept, SockAddr local);
   void on_fd(bool readable, bool writable) override;
   void accept_some();
+  bool accept_up_to(int limit);
   void pause_exhausted(int error);
 
   Loop& loop_;

@@ -13,6 +13,7 @@ namespace edgemesh::io {
 
 namespace {
 constexpr int kAcceptsATurn = 64;  // then other connections get their turn
+constexpr int kMaxWaiting = 65'536;
 // From linux/netfilter_ipv4.h and ip6_tables.h, which clash with netinet/in.h.
 constexpr int kOriginalDst = 80;
 constexpr Duration kRetryAfter = std::chrono::milliseconds(100);
@@ -130,24 +131,35 @@ void TcpListener::on_fd(bool readable, bool) {
 }
 
 void TcpListener::accept_some() {
+  if (accept_up_to(kAcceptsATurn)) retry_.start(Duration::zero());
+}
+
+void TcpListener::accept_waiting() {
+  // A queue that is refilled all the time must not hold us here.
+  accept_up_to(kMaxWaiting);
+}
+
+// True: more may wait.
+bool TcpListener::accept_up_to(int limit) {
   auto alive = alive_;
-  for (int i = 0; i < kAcceptsATurn; ++i) {
-    if (paused_) return;
+  for (int i = 0; i < limit; ++i) {
+    if (paused_) return false;
     sockaddr_storage storage;
     socklen_t len = sizeof storage;
     auto* sa = reinterpret_cast<sockaddr*>(&storage);  // NOLINT
     int fd = accept4(fd_.get(), sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
-      if (errno == EAGAIN) return;
+      if (errno == EAGAIN) return false;
       if (is_of_one_connection(errno)) continue;
-      return pause_exhausted(errno);
+      pause_exhausted(errno);
+      return false;
     }
     Fd owned(fd);
     auto peer = SockAddr::from_sockaddr(sa, len);
     on_accept_(std::move(owned), peer ? *peer : SockAddr{});
-    if (!*alive) return;
+    if (!*alive) return false;
   }
-  retry_.start(Duration::zero());
+  return true;
 }
 
 void TcpListener::pause_exhausted(int error) {

@@ -122,7 +122,13 @@ void WorkerListener::update(ListenerRuntimePtr runtime) {
   }
 }
 
+void WorkerListener::stop_accepting() {
+  for (const auto& socket : sockets_) socket->accept_waiting();
+  sockets_.clear();
+}
+
 void WorkerListener::drain(Drain how) {
+  if (how == Drain::kPatient) stop_accepting();
   sockets_.clear();
   for (const auto& [key, slot] : slots_) slot->draining = true;
   draining_ = true;

@@ -43,7 +43,8 @@ class WorkerListener {
   // No new connections; those that are open finish their requests. Bytes go on until they end.
   // kPatient: also those that have only just come, and idle ones have one more.
   void drain(Drain how = Drain::kNow);
-  void stop_accepting() { sockets_.clear(); }
+  // Closes the sockets; who has come is taken.
+  void stop_accepting();
   // Ends what is open.
   void close_all();
   size_t connections() const { return connections_; }

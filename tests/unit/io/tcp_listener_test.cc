@@ -90,6 +90,14 @@ TEST_F(ListenerTest, IsNotWokenForASocketThatSomebodyElseHas) {
   EXPECT_EQ(watches(), before - 1);
 }
 
+TEST_F(ListenerTest, TakesAllThatWait) {
+  std::vector<std::unique_ptr<TcpStream>> clients;
+  for (int i = 0; i < 100; ++i)  // more than it accepts in a turn
+    clients.push_back(*TcpStream::connect(*loop_, listener_->local_addr()));
+  listener_->accept_waiting();
+  EXPECT_EQ(accepted_, 100u);
+}
+
 TEST_F(ListenerTest, BrokenConnectionDoesNotHoldUpTheNext) {
   accept_error = ECONNABORTED;
   auto client = *TcpStream::connect(*loop_, listener_->local_addr());

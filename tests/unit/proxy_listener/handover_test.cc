@@ -1,5 +1,6 @@
 // The sockets of one L7Proxy in another one: what a hot restart does, in one process.
 #include <fcntl.h>
+#include <sys/socket.h>
 
 #include "tests/unit/proxy_listener/listener_fixture.h"
 
@@ -70,6 +71,27 @@ TEST_F(HandoverTest, WhoHasOnlyJustComeIsServed) {
   proxy_->drain([] {}, Drain::kPatient);
   settle(5);
   EXPECT_THAT(talk(early, get("/"), "old"), HasSubstr("Connection: close"));
+}
+
+// The successor does not have the listener: who waits in its queue must not be reset.
+TEST_F(HandoverTest, WhoWaitsInTheQueueIsServed) {
+  ASSERT_TRUE(apply(kListener, answers("old")));
+  std::vector<int> waiting;
+  sockaddr_storage to;
+  const socklen_t size = addr_of("l").to_sockaddr(&to);
+  for (int i = 0; i < 3; ++i) {  // the loop does not run: nobody accepts
+    waiting.push_back(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(connect(waiting.back(), reinterpret_cast<sockaddr*>(&to), size), 0);
+    fcntl(waiting.back(), F_SETFL, O_NONBLOCK);
+  }
+  // Its task is run before the loop looks at its sockets.
+  proxy_->drain([] {}, Drain::kPatient);
+  settle(5);
+  for (const int fd : waiting) {
+    auto& client = *clients_.emplace_back(
+        std::make_unique<test::Collector>(std::move(*io::TcpStream::adopt(*loop_, io::Fd(fd)))));
+    EXPECT_THAT(talk(client, get("/"), "old"), HasSubstr("Connection: close"));
+  }
 }
 
 TEST_F(HandoverTest, EveryQueueHasAWorkerAndEveryWorkerAQueue) {
