@@ -46,16 +46,16 @@ void Exchange::begin(HttpConnection& connection, StreamPtr stream, HeadPtr head,
   run_policies();
 }
 
-// Null: it is not. While memory is tight the connection ends with this request.
+// Null: it is not. While memory or connections are short the connection ends with this request.
 const char* Exchange::overloaded() {
   const uint64_t active = worker_.stats().active_requests.value();
   if (active > worker_.options().max_requests) return "overload";
   const Overload* overload = worker_.options().overload;
   if (overload == nullptr) return nullptr;
   if (overload->too_many_requests(active)) return "overload";
-  if (overload->level() == Overload::kFine) return nullptr;
+  if (overload->level() == Overload::kFine && !overload->many_connections()) return nullptr;
   connection_->drain(Drain::kPatient);
-  return overload->level() == Overload::kShed ? "overload_memory" : nullptr;
+  return overload->level() == Overload::kShed ? kNoMemory : nullptr;
 }
 
 void Exchange::abort() {

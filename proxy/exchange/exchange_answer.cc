@@ -6,6 +6,7 @@
 #include "proxy/exchange/exchange.h"
 #include "proxy/exchange/http_connection.h"
 #include "proxy/exchange/l7_worker.h"
+#include "proxy/exchange/overload.h"
 #include "proxy/route/matchers.h"
 
 namespace edgemesh::proxy {
@@ -108,6 +109,8 @@ void Exchange::add_answer_fields(Head* head) {
     head->remove("server");
     head->add_kept("server", chain().server_name);  // the runtime outlives the head
   }
+  if ((flags_ & flag::kOverload) != 0)
+    head->add_kept("x-edgemesh-overloaded", detail_ == kNoMemory ? "memory" : "requests");
   if (winner_ != nullptr) {
     const auto took = worker_.loop().now() - begun_;
     set_number(head, "x-envoy-upstream-service-time",

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <string_view>
+#include <utility>
 
 #include "core/io/fd.h"
 
@@ -20,7 +21,9 @@ constexpr uint64_t percent_of(uint64_t whole, uint64_t percent) {
 }  // namespace
 
 void Overload::set(const model::Overload& limits, size_t workers) {
-  max_connections_ = limits.max_connections > 0 ? limits.max_connections : UINT64_MAX;
+  const uint64_t most = limits.max_connections;
+  max_connections_ = most > 0 ? most : UINT64_MAX;
+  soft_connections_ = most > 0 ? most - most / 10 : UINT64_MAX;
   max_requests_ = limits.max_requests > 0
                       ? std::max<uint64_t>(1, limits.max_requests / std::max<size_t>(1, workers))
                       : UINT64_MAX;
@@ -40,6 +43,13 @@ bool Overload::note_memory(uint64_t in_use) {
     now = kTight;
   level_.store(now, std::memory_order_relaxed);
   return now != before;
+}
+
+bool Overload::note_refusals() {
+  const uint64_t now = refused();
+  const bool before = refusing_;
+  refusing_ = std::exchange(refused_before_, now) != now;
+  return refusing_ != before;
 }
 
 bool Overload::take_connection() {

@@ -194,7 +194,8 @@ void L7Proxy::make_service(const std::string& key, const std::string& ns, const 
     return resume();
   }
   made.listening.runtime = *runtime;
-  made.listening.shared = std::make_shared<ListenerShared>(key, static_cast<int>(loops_.size()));
+  made.listening.shared =
+      std::make_shared<ListenerShared>(key, static_cast<int>(loops_.size()), overload_);
   each_side([key, shared = made.listening.shared, runtime = *runtime](Side& side) {
     std::vector<io::Fd> none;
     side.set_listener(key, shared, runtime, false, none);

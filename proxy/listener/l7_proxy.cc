@@ -1,5 +1,3 @@
-#include <malloc.h>
-
 #include <algorithm>
 #include <future>
 #include <set>
@@ -31,7 +29,7 @@ L7Proxy::L7Proxy(io::Loop& main, std::vector<io::Loop*> workers, L7ProxyOptions 
                    [this] {
                      if (auto done = std::exchange(on_drained_, nullptr)) done();
                    }),
-      memory_timer_(main, [this] { look_at_memory(); }) {}
+      load_timer_(main, [this] { look_at_load(); }) {}
 
 Result<std::unique_ptr<L7Proxy>> L7Proxy::create(io::Loop& main, std::vector<io::Loop*> workers,
                                                  L7ProxyOptions options) {
@@ -116,10 +114,10 @@ Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config) {
   tables_ = std::move(tables);
   config_ = std::move(config);
   overload_->set(config_->overload, loops_.size());
-  if (config_->overload.max_memory == 0)
-    memory_timer_.stop();
-  else if (!memory_timer_.active())
-    memory_timer_.start_repeating(std::chrono::seconds(1));
+  if (config_->overload == model::Overload{})
+    load_timer_.stop();
+  else if (!load_timer_.active())
+    load_timer_.start_repeating(std::chrono::seconds(1));
   std::set<std::string> gone;
   for (const auto& [name, listening] : listeners_)
     if (!changes.contains(name)) gone.insert(name);
@@ -144,25 +142,6 @@ Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config) {
     }
   }
   return {};
-}
-
-void L7Proxy::look_at_memory() {
-  if (!overload_->note_memory(resident_memory())) return;
-  const uint64_t used = overload_->memory() >> 20, most = overload_->max_memory() >> 20;
-  switch (overload_->level()) {
-    case Overload::kFine:
-      EM_LOG(kInfo, "proxy", "overload: {} of {} MiB in use, all is taken again", used, most);
-      return;
-    case Overload::kTight:
-      EM_LOG(kWarn, "proxy", "overload: {} of {} MiB in use, kept connections end", used, most);
-      break;
-    case Overload::kShed:
-      EM_LOG(kError, "proxy",
-             "overload: {} of {} MiB in use, requests get 503, connections are refused", used,
-             most);
-      break;
-  }
-  main_.offload([] { malloc_trim(0); }, [] {});
 }
 
 void L7Proxy::Side::end() {

@@ -128,7 +128,10 @@ class L7Proxy {
   void remove_listener(const std::string& name);
   void for_each_listening(
       const std::function<void(const std::string&, const ListenerShared&)>& visit) const;
+  // l7_overload.cc
+  void look_at_load();
   void look_at_memory();
+  void give_memory_back();
   // Runs `task` on the loop of each side.
   void each_side(const std::function<void(Side&)>& task);
 
@@ -151,7 +154,8 @@ class L7Proxy {
   std::map<std::string, Service> services_;  // by the name of cluster and listener
   std::map<std::string, Listening> listeners_;
   io::Timer drain_timer_;
-  io::Timer memory_timer_;  // while memory has a limit
+  io::Timer load_timer_;  // while there are limits
+  int short_of_memory_ = 0;  // for how many looks in a row
   io::Task on_drained_;
   size_t busy_ = 0;
   bool stopped_ = false;

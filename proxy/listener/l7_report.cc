@@ -130,6 +130,9 @@ void L7Proxy::append_metrics(std::string& out) const {
   head(out, "edgemesh_overload_refused_connections_total", "counter",
        "Connections closed at once over a limit of the process.");
   out += fmt::format("edgemesh_overload_refused_connections_total {}\n", overload_->refused());
+  head(out, "edgemesh_overload_connections", "gauge",
+       "Open connections that count towards the limit of the process.");
+  out += fmt::format("edgemesh_overload_connections {}\n", overload_->connections());
   head(out, "edgemesh_overload_level", "gauge",
        "Memory: 0 fine, 1 tight (kept connections end), 2 requests are shed.");
   out += fmt::format("edgemesh_overload_level {}\n", static_cast<int>(overload_->level()));

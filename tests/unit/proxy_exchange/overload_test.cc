@@ -18,6 +18,33 @@ TEST(OverloadTest, ConnectionsUpToTheLimit) {
   EXPECT_TRUE(overload.take_connection());
 }
 
+TEST(OverloadTest, NearTheLimitOfConnections) {
+  Overload overload;
+  overload.take_connection();
+  EXPECT_FALSE(overload.many_connections());
+  overload.set({.max_connections = 20}, 1);
+  for (int i = 1; i < 17; ++i) overload.take_connection();
+  EXPECT_FALSE(overload.many_connections());  // 17
+  overload.take_connection();
+  EXPECT_TRUE(overload.many_connections());
+  overload.give_connection();
+  EXPECT_FALSE(overload.many_connections());
+}
+
+TEST(OverloadTest, RefusalsBeginAndEnd) {
+  Overload overload;
+  overload.set({.max_connections = 1}, 1);
+  overload.take_connection();
+  EXPECT_FALSE(overload.note_refusals());
+  overload.take_connection();
+  EXPECT_TRUE(overload.note_refusals());
+  EXPECT_TRUE(overload.refusing());
+  overload.take_connection();
+  EXPECT_FALSE(overload.note_refusals());  // still
+  EXPECT_TRUE(overload.note_refusals());
+  EXPECT_FALSE(overload.refusing());
+}
+
 TEST(OverloadTest, RequestsAreSharedByTheWorkers) {
   Overload overload;
   overload.set({.max_requests = 100}, 4);

@@ -1,4 +1,7 @@
 // Limits of the process: what is over them is told no at once, and all goes on when it is over.
+#include <cstring>
+
+#include "core/base/log.h"
 #include "tests/unit/proxy_listener/listener_fixture.h"
 
 namespace edgemesh::proxy {
@@ -51,8 +54,9 @@ TEST_F(OverloadedTest, WithoutMemoryRequestsAreShedAndTakenAgain) {
   advance(seconds(1));
   EXPECT_EQ(value("edgemesh_overload_level"), 2);
   kept.received.clear();
-  EXPECT_THAT(talk(kept, get("/3"), "overloaded"),
-              testing::AllOf(HasSubstr("503"), HasSubstr("Connection: close")));
+  EXPECT_THAT(talk(kept, get("/3"), "\r\n\r\noverloaded"),
+              testing::AllOf(HasSubstr("503"), HasSubstr("Connection: close"),
+                             HasSubstr("x-edgemesh-overloaded: memory")));
   EXPECT_TRUE(ended(kept));
   EXPECT_TRUE(ended(dial("l")));
 
@@ -68,9 +72,82 @@ TEST_F(OverloadedTest, Requests) {
   slow.send("POST /slow HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n");
   settle();
   auto& second = dial("l");
-  EXPECT_THAT(talk(second, get("/2"), "overloaded"), HasSubstr("503"));
+  EXPECT_THAT(talk(second, get("/2"), "\r\n\r\noverloaded"),
+              testing::AllOf(HasSubstr("503"), HasSubstr("x-edgemesh-overloaded: requests")));
   EXPECT_THAT(talk(slow, "abc", "|3."), HasSubstr("200"));
   EXPECT_THAT(talk(dial("l"), get("/3"), "|0."), HasSubstr("200"));
+}
+
+// Who is idle gives its place to others before there is none.
+TEST_F(OverloadedTest, NearTheLimitKeptConnectionsEnd) {
+  limit("{maxConnections: 10}");
+  auto& early = dial("l");
+  EXPECT_THAT(talk(early, get("/1"), "|0."), Not(HasSubstr("Connection: close")));
+  std::vector<test::Collector*> idle;
+  for (int i = 0; i < 8; ++i) talk(*idle.emplace_back(&dial("b")), "", ";");
+  early.received.clear();
+  EXPECT_THAT(talk(early, get("/2"), "|0."),
+              testing::AllOf(HasSubstr("200"), HasSubstr("Connection: close")));
+  EXPECT_TRUE(ended(early));
+  EXPECT_EQ(value("edgemesh_overload_refused_connections_total"), 0);
+}
+
+TEST_F(OverloadedTest, EachChangeIsToldOnce) {
+  std::vector<std::string> told;
+  log::set_sink([&](std::string_view line) {
+    if (line.find("overload: ") != line.npos) told.emplace_back(line);
+  });
+  limit("{maxConnections: 1}");
+  talk(dial("b"), "", ";");
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(ended(dial("l")));
+  advance(seconds(1));
+  EXPECT_TRUE(ended(dial("l")));
+  for (int i = 0; i < 5; ++i) advance(seconds(1));
+  log::set_sink({});
+  ASSERT_EQ(told.size(), 2U);
+  EXPECT_THAT(told[0], HasSubstr("connections are refused, 20"));
+  EXPECT_THAT(told[1], HasSubstr("no connection was refused"));
+}
+
+TEST_F(OverloadedTest, IdleConnectionsEndWhenMemoryStaysShort) {
+  limit("{}");
+  auto& idle = dial("l");
+  EXPECT_THAT(talk(idle, get("/1"), "|0."), HasSubstr("200"));
+  auto& busy = dial("l");
+  busy.send("POST /slow HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n");
+  settle();
+  limit("{maxMemoryMiB: 1}");
+  advance(seconds(1));
+  EXPECT_FALSE(idle.eof || idle.failed);  // it may have a request on its way
+  for (int i = 0; i < 5; ++i) advance(seconds(1));
+  EXPECT_TRUE(ended(idle));
+  EXPECT_FALSE(busy.eof || busy.failed);
+  EXPECT_THAT(talk(busy, "abc", "|3."), HasSubstr("200"));
+}
+
+// What is freed and stays with the allocator is not in use.
+TEST_F(OverloadedTest, MemoryThatWasFreedCountsNoMore) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "another allocator";
+#endif
+  limit(fmt::format("{{maxMemoryMiB: {}}}", (resident_memory() >> 20) + 64));
+  std::vector<std::unique_ptr<char[]>> crowd;
+  for (int i = 0; i < 32 * 1024; ++i) {
+    crowd.push_back(std::make_unique<char[]>(4096));
+    std::memset(crowd.back().get(), i, 4096);
+  }
+  auto last = std::move(crowd.back());  // the heap cannot shrink by itself
+  advance(seconds(1));
+  EXPECT_EQ(value("edgemesh_overload_level"), 2);
+  crowd.clear();
+  advance(seconds(1));
+  EXPECT_EQ(value("edgemesh_overload_level"), 2);
+  ASSERT_TRUE(until([&] {
+    clock_.advance(seconds(1));
+    settle(20);
+    return value("edgemesh_overload_level") == 0;
+  }));
+  EXPECT_THAT(talk(dial("l"), get("/1"), "|0."), HasSubstr("200"));
 }
 
 }  // namespace
