@@ -73,7 +73,7 @@ def pod_folders(agent):
 def pods_get_what_their_spec_names():
     """A pod waits for its config map, then runs with its variables, files, user and limits; a change of the config map
     reaches it; deleted, its folder is gone. The node's status has its capacity."""
-    with Mesh("vol", join=False) as mesh:
+    with Mesh("prc", join=False) as mesh:
         node = EdgeNode(mesh, "a")
         try:
             node.start()
