@@ -50,19 +50,19 @@ EdgedModule::EdgedModule(io::Loop& loop, cri::RuntimeClient& runtime, PodParts& 
             send_event(it->second.worker->pod(),
                        {true, "Unhealthy", kind + " probe failed: " + message, container});
           }),
-      shared_{
-          .loop = loop,
-          .runtime = runtime,
-          .parts = parts,
-          .images = images_,
-          .prober = prober_,
-          .handlers = handlers_,
-          .backoff = backoff_,
-          .host_ip = options_.host_ip,
-          .started_ns =
-              std::chrono::nanoseconds(loop.clock().wall_now().time_since_epoch()).count(),
-          .on_change = [this](const std::string& uid) { on_pod_change(uid); },
-          .on_event = [this](const Pod& pod, const PodEvent& event) { send_event(pod, event); }},
+      shared_{.loop = loop,
+              .runtime = runtime,
+              .parts = parts,
+              .images = images_,
+              .prober = prober_,
+              .handlers = handlers_,
+              .backoff = backoff_,
+              .host_ip = options_.host_ip,
+              .started_ns =
+                  std::chrono::nanoseconds(loop.clock().wall_now().time_since_epoch()).count(),
+              .on_change = [this](const std::string& uid) { on_pod_change(uid); },
+              .on_event = [this](const Pod& pod, const PodEvent& event) { send_event(pod, event); },
+              .on_work = [this] { watch_.refresh(); }},
       watch_(
           loop, runtime,
           [this](PodViews views, TimePoint asked) { on_views(std::move(views), asked); },

@@ -43,9 +43,14 @@ const Json& PodWorker::status() const {
 }
 
 bool PodWorker::busy() const {
-  if (stage_ == Stage::kEnding || stage_ == Stage::kEnded) return true;
-  return sandbox_busy_ || !making_.empty() || !stopping_.empty() || !refused_.empty() ||
-         !image_waits_.empty() || timer_.active() || !seen_;
+  if (stage_ == Stage::kEnding) return true;
+  return sandbox_busy_ || !making_.empty() || !stopping_.empty() || !removing_ids_.empty() ||
+         !seen_;
+}
+
+void PodWorker::changed() {
+  touched_ = shared_.loop.now();
+  shared_.on_work();
 }
 
 Duration PodWorker::grace_now() const {

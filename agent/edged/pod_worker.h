@@ -57,6 +57,7 @@ struct WorkerShared {
   // The worker's pod: its status changed, or it has ended.
   std::function<void(const std::string& uid)> on_change;
   std::function<void(const Pod& pod, const PodEvent& event)> on_event;
+  std::function<void()> on_work;  // something was done at the runtime
 };
 
 class PodWorker {
@@ -124,7 +125,7 @@ class PodWorker {
   void watch_probes();
   void update_status(const Plan& plan);
   void event(bool warning, const char* reason, std::string message, std::string container = "");
-  void changed() { touched_ = shared_.loop.now(); }
+  void changed();
   const Container* find(const std::string& name, bool* init = nullptr) const;
   Duration grace_now() const;
 

@@ -3,6 +3,14 @@
 #include "core/base/log.h"
 
 namespace edgemesh::edged {
+namespace {
+
+constexpr Duration kSoon = std::chrono::milliseconds(50);
+// The runtime hears of the end of a process a little later than we do.
+constexpr Duration kNotice = std::chrono::milliseconds(100);
+constexpr int kMostNotices = 50;
+
+}  // namespace
 
 RuntimeWatch::RuntimeWatch(io::Loop& loop, cri::RuntimeClient& runtime, OnViews on_views,
                            OnState on_state)
@@ -10,7 +18,11 @@ RuntimeWatch::RuntimeWatch(io::Loop& loop, cri::RuntimeClient& runtime, OnViews 
       runtime_(runtime),
       on_views_(std::move(on_views)),
       on_state_(std::move(on_state)),
-      timer_(loop, [this] { ask(); }) {}
+      timer_(loop, [this] { ask(); }),
+      exits_(loop, [this](const std::string& container) {
+        ended_[container] = 0;
+        ask_within(kSoon);
+      }) {}
 
 RuntimeWatch::~RuntimeWatch() {
   *alive_ = false;
@@ -20,17 +32,29 @@ void RuntimeWatch::refresh() {
   if (asking_)
     again_ = true;
   else
-    timer_.start(Duration::zero());  // several in one turn ask once
+    ask_within(kSoon);
+}
+
+void RuntimeWatch::ask_within(Duration wait) {
+  if (asking_) {
+    again_ = true;
+  } else if (!timer_.active() || timer_.deadline() > loop_.now() + wait) {
+    timer_.start(wait);
+  }
 }
 
 void RuntimeWatch::set_busy(bool busy) {
   if (busy_ == busy) return;
   busy_ = busy;
-  if (!asking_) ask_later();
+  if (busy) ask_within(kBusyEvery);
 }
 
 void RuntimeWatch::ask_later() {
-  timer_.start(again_ ? Duration::zero() : busy_ ? kBusyEvery : kIdleEvery);
+  timer_.start(again_            ? kSoon
+               : !ended_.empty() ? kNotice
+               : busy_           ? kBusyEvery
+               : blind_          ? kBlindEvery
+                                 : kIdleEvery);
 }
 
 void RuntimeWatch::ask() {
@@ -102,14 +126,39 @@ void RuntimeWatch::ask_details(const RoundPtr& round) {
         continue;
       }
       ++round->open;
-      runtime_.container_status(c.id, false, [this, alive = alive_, round, &c](auto answer) {
+      runtime_.container_status(c.id, c.running(), [this, alive = alive_, round, &c](auto answer) {
         if (!*alive) return;
-        if (answer) read_status(answer->status(), c);
+        if (answer) on_status(c, *answer);
         close_one(round);
       });
     }
   }
   close_one(round);
+}
+
+void RuntimeWatch::on_status(ContainerView& view, const cri::pb::ContainerStatusResponse& answer) {
+  read_status(answer.status(), view);
+  const auto info = answer.info().find("info");
+  if (view.running() && info != answer.info().end())
+    exits_.watch(view.id, pid_of_info(info->second));
+}
+
+// Which of them can be watched, and which have ended without the runtime having noticed yet.
+void RuntimeWatch::follow_processes(const PodViews& views) {
+  std::set<std::string> running;
+  blind_ = false;
+  for (const auto& [uid, pod] : views) {
+    for (const ContainerView& c : pod.containers) {
+      if (!c.running()) continue;
+      running.insert(c.id);
+      blind_ = blind_ || (!exits_.watches(c.id) && !ended_.contains(c.id));
+    }
+  }
+  exits_.keep_only(running);
+  for (auto it = ended_.begin(); it != ended_.end();) {
+    const bool over = !running.contains(it->first) || ++it->second > kMostNotices;
+    it = over ? ended_.erase(it) : std::next(it);
+  }
 }
 
 void RuntimeWatch::close_one(const RoundPtr& round) {
@@ -127,6 +176,7 @@ void RuntimeWatch::finish(const RoundPtr& round) {
       if (c.detailed) containers_[c.id] = c;
     }
   }
+  follow_processes(round->views);
   asking_ = false;
   on_views_(std::move(round->views), round->asked);
   if (!asking_) ask_later();
