@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 
 from lab.cases import case
 from lab.mesh import Mesh
@@ -52,6 +53,18 @@ class EdgeNode:
                 found[name] = labels["io.kubernetes.pod.name"]
         return found
 
+    def power_off(self):
+        """Nothing of the runtime and of its containers runs any more."""
+        self.containerd.process.kill()
+        # The shims first: else they would tell of the end of their containers.
+        containers = []
+        for shim in self.containerd.shims():
+            with open(f"/proc/{shim}/task/{shim}/children", encoding="ascii") as f:
+                containers += f.read().split()
+            subprocess.run(["kill", "-9", str(shim)], check=False)
+        for pid in containers:
+            subprocess.run(["kill", "-9", pid], check=False)
+
     def close(self):
         self.containerd.close()
 
@@ -100,5 +113,64 @@ def pods_run_and_go():
             wait_for(lambda: not node.containerd.ctr("containers", "list", "-q").stdout.split(), 10,
                      "nothing is left at the runtime")
             return f"addresses {addresses}"
+        finally:
+            node.close()
+
+
+def status_of(cloud, label="app=web"):
+    """The one container's status of the one pod, or {}."""
+    found = pods(cloud, label)
+    return (found[0].get("status", {}).get("containerStatuses") or [{}])[0] if found else {}
+
+
+@case()
+def a_container_that_crashes_is_held_back():
+    """A container that ends with an error is started again, then waits in CrashLoopBackOff; kubectl shows why."""
+    with Mesh("prc", join=False) as mesh:
+        node = EdgeNode(mesh, "a")
+        try:
+            node.start()
+            mesh.cloud.apply(deployment(command=("sh", "-c", "exit 3")))
+            wait_shown(node, "0/1", "CrashLoopBackOff")
+            status = status_of(mesh.cloud)
+            assert status["restartCount"] == 1, status
+            ended = status["lastState"]["terminated"]
+            assert ended["exitCode"] == 3 and ended["reason"] == "Error", status
+            wait_for(lambda: status_of(mesh.cloud)["restartCount"] == 2, 20, "it is tried again after the back-off")
+            return status["state"]["waiting"]["message"]
+        finally:
+            node.close()
+
+
+@case()
+def pods_run_again_after_a_reboot_without_the_cloud():
+    """Containerd, the containers and the agent are killed and started again while the cloud is away: the pods run
+    again; when the cloud is back it hears the truth and nothing is started once more."""
+    with Mesh("prc", join=False) as mesh:
+        node = EdgeNode(mesh, "a")
+        try:
+            node.start()
+            cloud = mesh.cloud
+            cloud.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "colour", "namespace": "default"},
+                         "data": {"colour": "blue"}},
+                        deployment(containers=[{
+                            "name": "main", "image": BUSYBOX, "envFrom": [{"configMapRef": {"name": "colour"}}],
+                            "command": ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]}]))
+            wait_shown(node, "1/1", "Running")
+            before = node.running()
+            cloud.process.kill()
+            node.agent.process.kill()
+            node.power_off()
+            assert not node.containerd.shims()
+            node.containerd.start()
+            node.agent.start(wait=False)
+            wait_for(lambda: len(node.running()) == 1, 30, lambda: f"the pod runs again\n{node.agent.process.log_tail(40)}")
+            again = node.running()
+            assert set(again) != set(before)
+            cloud.start()
+            wait_for(lambda: status_of(cloud).get("restartCount") == 1 and status_of(cloud).get("ready"), 20,
+                     lambda: f"the cloud knows: {status_of(cloud)}\n{node.agent.process.log_tail(40)}")
+            assert node.running() == again
+            return f"restarts: {status_of(cloud)['restartCount']}"
         finally:
             node.close()
