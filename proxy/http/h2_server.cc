@@ -59,12 +59,16 @@ class ServerConn final : public h2::Conn {
   void before_flush() override {
     if (!read_before_) return;
     read_before_ = false;
-    if (Stream* s = std::exchange(upgraded_, nullptr); s != nullptr) head_done(*s, true);
     std::string initial = std::move(initial_);
     initial_.clear();
     if (!over() && !initial.empty()) feed(io::as_bytes(initial));
     // The stream may have told its readiness to whoever read before: ask.
     if (!over()) Conn::on_readable();
+  }
+  // The request of an upgrade waits for the client's preface: a client (curl) has room for little
+  // behind the 101.
+  void on_settings() override {
+    if (Stream* s = std::exchange(upgraded_, nullptr); s != nullptr) head_done(*s, true);
   }
   // Never before what was read earlier.
   void on_readable() override {
@@ -124,8 +128,8 @@ class ServerConn final : public h2::Conn {
   TimePoint drain_by_{};
   std::string initial_;
   HeadPtr upgrade_;
-  Stream* upgraded_ = nullptr;
-  bool read_before_;  // somebody else has read from the stream
+  Stream* upgraded_ = nullptr;  // until its request is told
+  bool read_before_;            // somebody else has read from the stream
 };
 
 class H2Server final : public HttpServerConnection {
