@@ -146,6 +146,8 @@ Result<pb::ContainerConfig> NodeParts::container(const Pod& pod, const Container
   if (pod.host_network) ips = {options_.host_ip};
   ContainerInputs inputs;
   inputs.attempt = attempt;
+  const auto user = image_users_.find(full_image_name(container.image));
+  if (user != image_users_.end()) inputs.image_user = user->second;
   EM_TRY(inputs.env, container_env(pod, container, node_, ips, objects_));
   EM_TRY(inputs.mounts,
          volumes_.mounts(pod, container, inputs.env, ips.empty() ? "" : ips.front(), attempt));
@@ -201,6 +203,19 @@ void NodeParts::sweep(const std::set<std::string>& uids) {
   for (const fs::path& folder : gone) {
     EM_LOG(kInfo, "edged", "{} is of a pod that is gone: it is removed", folder.string());
     fs::remove_all(folder, error);
+  }
+}
+
+void NodeParts::set_images(const pb::ListImagesResponse& images) {
+  image_users_.clear();
+  for (const auto& image : images.images()) {
+    ImageUser user;
+    if (image.has_uid()) user.uid = image.uid().value();
+    user.name = image.username();
+    image_users_[image.id()] = user;
+    for (const auto* names : {&image.repo_tags(), &image.repo_digests()}) {
+      for (const std::string& name : *names) image_users_[name] = user;
+    }
   }
 }
 

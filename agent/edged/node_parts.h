@@ -3,6 +3,7 @@
 // Threads: the loop of the metastore.
 #pragma once
 
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -40,6 +41,9 @@ class NodeParts final : public PodParts, public agent::MetaSink {
   // Removes what is left of pods that are not among these.
   void sweep(const std::set<std::string>& uids);
 
+  // What is on the node: whom images run as.
+  void set_images(const pb::ListImagesResponse& images);
+
   void on_object(const agent::MetaKey& key, std::string_view json) override;
   void on_object_gone(const agent::MetaKey&, const std::string&) override {}
 
@@ -59,6 +63,7 @@ class NodeParts final : public PodParts, public agent::MetaSink {
   NodePartsOptions options_;
   NodeContext node_;
   VolumeManager volumes_;
+  std::map<std::string, ImageUser> image_users_;  // by full name and by id
 };
 
 }  // namespace edgemesh::edged

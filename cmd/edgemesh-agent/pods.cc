@@ -48,7 +48,8 @@ Result<std::unique_ptr<Pods>> Pods::create(io::Loop& loop, const agent::AgentCon
   const std::string disk = config.state_dir;
   pods->node_ = std::make_unique<edged::NodeReporter>(
       loop, *pods->runtime_, *pods->outbox_, config.node_name,
-      [disk] { return edged::read_facts(disk); });
+      [disk] { return edged::read_facts(disk); },
+      [parts = pods->parts_.get()](const auto& images) { parts->set_images(images); });
   meta.add_sink(pods->node_.get());
   edged::LogRotation::Options logs;
   logs.log_root = config.edged.log_dir;

@@ -10,12 +10,13 @@ namespace edgemesh::edged {
 using Json = nlohmann::json;
 
 NodeReporter::NodeReporter(io::Loop& loop, cri::RuntimeClient& runtime, agent::Outbox& outbox,
-                           std::string node, Facts facts)
+                           std::string node, Facts facts, OnImages on_images)
     : loop_(loop),
       runtime_(runtime),
       outbox_(outbox),
       node_(std::move(node)),
       facts_(std::move(facts)),
+      on_images_(std::move(on_images)),
       timer_(loop, [this] { look(); }) {}
 
 NodeReporter::~NodeReporter() {
@@ -54,6 +55,7 @@ void NodeReporter::ask_runtime() {
     if (!*alive) return;
     asking_ = false;
     if (list) {
+      if (on_images_) on_images_(*list);
       images_.clear();
       for (const auto& image : list->images()) {
         NodeImage one{{}, static_cast<int64_t>(image.size())};

@@ -29,9 +29,10 @@ class NodeReporter final : public agent::MetaSink {
   static constexpr int kMostCorrections = 6;
 
   using Facts = std::function<NodeFacts()>;
+  using OnImages = std::function<void(const cri::pb::ListImagesResponse&)>;
   // All borrowed.
   NodeReporter(io::Loop& loop, cri::RuntimeClient& runtime, agent::Outbox& outbox, std::string node,
-               Facts facts);
+               Facts facts, OnImages on_images = {});
   ~NodeReporter() override;
 
   // From here on it looks and sends; the outbox is started in the same turn of the loop.
@@ -55,6 +56,7 @@ class NodeReporter final : public agent::MetaSink {
   agent::Outbox& outbox_;
   std::string node_;
   Facts facts_;
+  OnImages on_images_;  // each time they are listed
   io::Timer timer_;
   std::string uid_;
   bool asking_ = false;

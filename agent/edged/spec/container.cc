@@ -65,7 +65,9 @@ Result<pb::ContainerConfig> container_config(const Pod& pod, const Container& co
   out.set_tty(flag_of(kube::find(spec, "tty")));
   auto* config = out.mutable_linux();
   *config->mutable_resources() = resources_of(pod, container, node.fields.memory_bytes);
-  EM_TRY_VOID(set_container_security(pod, container, node, *config->mutable_security_context()));
+  EM_TRY_VOID(set_container_security(pod, container, node,
+                                     inputs.image_user ? &*inputs.image_user : nullptr,
+                                     *config->mutable_security_context()));
   return out;
 }
 

@@ -46,6 +46,20 @@ std::string registry_of(std::string_view image) {
   return host ? host_of(first) : "docker.io";
 }
 
+std::string full_image_name(std::string_view image) {
+  const std::string host = registry_of(image);
+  std::string rest(image);
+  const size_t slash = image.find('/');
+  const bool has_host = slash != std::string_view::npos && host_of(rest) == host &&
+                        rest.substr(0, slash).find_first_of(".:") != std::string::npos;
+  if (has_host || rest.starts_with("localhost/")) rest.erase(0, slash + 1);
+  if (host == "docker.io" && rest.find('/') == std::string::npos) rest = "library/" + rest;
+  const size_t name = rest.rfind('/') == std::string::npos ? 0 : rest.rfind('/');
+  const bool marked =
+      rest.find(':', name) != std::string::npos || rest.find('@') != std::string::npos;
+  return host + "/" + rest + (marked ? "" : ":latest");
+}
+
 std::vector<AuthConfig> logins_in(const Json& secret, std::string_view image) {
   std::vector<AuthConfig> out;
   const std::string registry = registry_of(image);

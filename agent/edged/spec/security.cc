@@ -105,6 +105,25 @@ void set_capabilities(const Container& container, pb::LinuxContainerSecurityCont
   }
 }
 
+// As kubelet says it.
+Result<> check_image_user(const Pod& pod, const Container& container, const ImageUser* image) {
+  const std::string where =
+      fmt::format("(pod: \"{}_{}({})\", container: {})", pod.name, pod.ns, pod.uid, container.name);
+  if (image == nullptr)
+    return fail(ErrorCode::kUnavailable,
+                "container has runAsNonRoot, and the user of its image is not known yet {}", where);
+  if (!image->uid && !image->name.empty())
+    return fail(
+        ErrorCode::kInvalidArgument,
+        "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user "
+        "is non-root {}",
+        image->name, where);
+  if (image->uid.value_or(0) == 0)
+    return fail(ErrorCode::kInvalidArgument,
+                "container has runAsNonRoot and image will run as root {}", where);
+  return {};
+}
+
 }  // namespace
 
 bool flag_of(const Json* value) {
@@ -140,7 +159,7 @@ void set_sandbox_security(const Pod& pod, pb::LinuxPodSandboxConfig& out) {
 }
 
 Result<> set_container_security(const Pod& pod, const Container& container, const NodeContext& node,
-                                pb::LinuxContainerSecurityContext& out) {
+                                const ImageUser* image, pb::LinuxContainerSecurityContext& out) {
   set_namespaces(pod, out);
   set_groups(pod, out);
   set_capabilities(container, out);
@@ -151,11 +170,16 @@ Result<> set_container_security(const Pod& pod, const Container& container, cons
   const Json* group = pick(pod, container, "runAsGroup");
   if (group != nullptr && group->is_number_integer())
     out.mutable_run_as_group()->set_value(group->get<int64_t>());
-  if (flag_of(pick(pod, container, "runAsNonRoot")) && out.has_run_as_user() &&
-      out.run_as_user().value() == 0)
-    return fail(ErrorCode::kInvalidArgument,
-                "container's runAsUser breaks non-root policy (pod: \"{}_{}({})\", container: {})",
-                pod.name, pod.ns, pod.uid, container.name);
+  if (flag_of(pick(pod, container, "runAsNonRoot"))) {
+    if (!out.has_run_as_user()) {
+      EM_TRY_VOID(check_image_user(pod, container, image));
+    } else if (out.run_as_user().value() == 0) {
+      return fail(
+          ErrorCode::kInvalidArgument,
+          "container's runAsUser breaks non-root policy (pod: \"{}_{}({})\", container: {})",
+          pod.name, pod.ns, pod.uid, container.name);
+    }
+  }
   if (const Json* own = context_of(*container.json)) {
     out.set_readonly_rootfs(flag_of(kube::find(*own, "readOnlyRootFilesystem")));
     const Json* escalate = kube::find(*own, "allowPrivilegeEscalation");

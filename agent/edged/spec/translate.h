@@ -5,6 +5,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -38,10 +39,18 @@ struct NodeContext {
 
 using Env = std::vector<std::pair<std::string, std::string>>;
 
+// Whom an image says it runs as: a number, else a name; neither: root.
+struct ImageUser {
+  std::optional<int64_t> uid;
+  std::string name;
+};
+
 struct ContainerInputs {
   uint32_t attempt = 0;
   Env env;                        // of container_env()
   std::vector<pb::Mount> mounts;  // volumes, hosts file, termination log
+  // None: not known yet. A container with runAsNonRoot and no user of its own waits for it.
+  std::optional<ImageUser> image_user = {};
 };
 
 std::string log_folder(const Pod& pod, const NodeContext& node);

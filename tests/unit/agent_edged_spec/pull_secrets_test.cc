@@ -23,6 +23,15 @@ TEST(PullSecrets, RegistryOfAnImage) {
   EXPECT_EQ(registry_of("localhost/a"), "localhost");
 }
 
+TEST(PullSecrets, FullNamesOfImages) {
+  EXPECT_EQ(full_image_name("busybox"), "docker.io/library/busybox:latest");
+  EXPECT_EQ(full_image_name("a/b:1"), "docker.io/a/b:1");
+  EXPECT_EQ(full_image_name("docker.io/library/x:1"), "docker.io/library/x:1");
+  EXPECT_EQ(full_image_name("r.example:5000/a/b"), "r.example:5000/a/b:latest");
+  EXPECT_EQ(full_image_name("localhost/a:2"), "localhost/a:2");
+  EXPECT_EQ(full_image_name("r.example/a@sha256:12"), "r.example/a@sha256:12");
+}
+
 TEST(PullSecrets, LoginsOfTheRegistryAlone) {
   const Json both =
       secret(".dockerconfigjson",

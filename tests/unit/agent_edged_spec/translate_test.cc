@@ -299,6 +299,21 @@ TEST(Container, SecurityOfThePodAndItsOwn) {
   EXPECT_THAT(refused.error().message, HasSubstr("breaks non-root policy"));
 }
 
+TEST(Container, NotAsRootByItsImage) {
+  const Pod pod = make({{"securityContext", {{"runAsNonRoot", true}}}});
+  const auto error = [&](std::optional<ImageUser> user) {
+    ContainerInputs inputs;
+    inputs.image_user = std::move(user);
+    auto config = container_config(pod, pod.containers[0], node(), inputs);
+    return config ? std::string() : config.error().message;
+  };
+  EXPECT_THAT(error(std::nullopt), HasSubstr("not known yet"));
+  EXPECT_THAT(error(ImageUser{}), HasSubstr("image will run as root"));
+  EXPECT_THAT(error(ImageUser{0, ""}), HasSubstr("image will run as root"));
+  EXPECT_THAT(error(ImageUser{std::nullopt, "web"}), HasSubstr("non-numeric user (web)"));
+  EXPECT_EQ(error(ImageUser{1000, ""}), "");
+}
+
 TEST(Container, SeccompProfiles) {
   const auto config = [](Json profile, NodeContext context) {
     const Pod pod = make({{"securityContext", {{"seccompProfile", std::move(profile)}}}});
