@@ -422,7 +422,8 @@ void Upstream::one_pod_status(const RequestPtr& r, const Json& status) {
     }
     kube::WriteOptions options;
     options.subresource = "status";
-    client_.patch(kube::kPods, r->ns, name, kube::PatchKind::kStrategic, dump({{"status", body}}),
+    const Json whole = whole_pod_status(object, body);
+    client_.patch(kube::kPods, r->ns, name, kube::PatchKind::kStrategic, dump({{"status", whole}}),
                   options, guarded([r, name](Result<std::string> result) {
                     if (result) return;
                     EM_LOG(kWarn, "upstream", "status of pod {}/{}: {}", r->ns, name,

@@ -71,6 +71,10 @@ class Upstream {
 // {"ErrStatus":{metav1.Status}} as client-go's errors look in JSON.
 nlohmann::json error_status(const Error& error, const kube::ResourceType& type,
                             std::string_view name);
+// What a node tells of a pod's status, as a patch of `pod` that drops what it leaves out (an address
+// of an earlier sandbox), where a plain patch would keep it. What others write (conditions of theirs,
+// the class of service) stays.
+nlohmann::json whole_pod_status(const nlohmann::json& pod, nlohmann::json status);
 // Does a pod's spec name this config map (secret)?
 bool pod_refers_to(const nlohmann::json& pod, const kube::ResourceType& type,
                    std::string_view name);

@@ -4,6 +4,7 @@
 
 #include "cloud/edge/pod_view.h"
 #include "cloud/upstream.h"
+#include "kube/json_util.h"
 
 namespace edgemesh::cloud {
 namespace {
@@ -60,6 +61,19 @@ Json error_status(const Error& error, const kube::ResourceType& type, std::strin
             {"reason", words.reason},
             {"details", details},
             {"code", words.code}}}};
+}
+
+Json whole_pod_status(const Json& pod, Json status) {
+  const Json* before = kube::find(pod, "status");
+  for (const char* list : {"podIPs", "hostIPs"}) {
+    const auto it = status.find(list);
+    if (it == status.end() || !it->is_array()) continue;
+    it->insert(it->begin(), Json{{"$patch", "replace"}});
+  }
+  for (const char* key : {"reason", "message", "podIP", "podIPs"}) {
+    if (!status.contains(key) && before != nullptr && before->contains(key)) status[key] = nullptr;
+  }
+  return status;
 }
 
 bool pod_refers_to(const Json& pod, const kube::ResourceType& type, std::string_view name) {

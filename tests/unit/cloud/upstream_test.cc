@@ -226,6 +226,31 @@ TEST_F(UpstreamTest, TakesPodStatusAndEndsPodsThatAreNotThere) {
   EXPECT_EQ(kube_->find(kube::kPods, "default", "mine"), nullptr);
 }
 
+// Its sandbox was made anew: the address of the one before is no longer the pod's.
+TEST_F(UpstreamTest, WhatAPodsStatusLeavesOutIsOver) {
+  put_pod("mine", "edge-1");
+  const auto tell = [&](const Json& status) {
+    ask("update", "default/podstatus/mine",
+        {{"UID", "u-mine"}, {"Name", "mine"}, {"Status", status}});
+    return (*kube_->find(kube::kPods, "default", "mine"))["status"];
+  };
+  const Json first{{"phase", "Failed"},
+                   {"reason", "Evicted"},
+                   {"podIP", "10.0.0.1"},
+                   {"podIPs", Json::array({{{"ip", "10.0.0.1"}}})},
+                   {"conditions", Json::array({{{"type", "Ready"}, {"status", "False"}}})}};
+  EXPECT_EQ(tell(first), first);
+  const Json second{{"phase", "Running"},
+                    {"podIP", "10.0.0.2"},
+                    {"podIPs", Json::array({{{"ip", "10.0.0.2"}}})},
+                    {"conditions", Json::array({{{"type", "Ready"}, {"status", "True"}}})}};
+  EXPECT_EQ(tell(second), second);
+  const Json third = tell({{"phase", "Pending"}});
+  EXPECT_FALSE(third.contains("podIP"));
+  EXPECT_FALSE(third.contains("podIPs"));
+  EXPECT_TRUE(third.contains("conditions"));
+}
+
 TEST_F(UpstreamTest, AnswersControlMessagesAndTheCa) {
   channel::Message ping;
   ping.id = "x";
