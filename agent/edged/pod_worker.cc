@@ -67,6 +67,11 @@ void PodWorker::set_pod(Pod pod) {
 
 void PodWorker::set_view(PodView view, TimePoint asked) {
   if (seen_ && touched_ >= asked) return;
+  // An earlier run of the agent started it.
+  if (!seen_) {
+    for (const SandboxView& sandbox : view.sandboxes)
+      start_time_s_ = std::min(start_time_s_, sandbox.created / 1'000'000'000);
+  }
   seen_ = true;
   view_ = std::move(view);
   look();

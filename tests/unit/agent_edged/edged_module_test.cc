@@ -318,6 +318,22 @@ TEST_F(EdgedModuleTest, ADeadlineFailsThePodAndItStaysSo) {
   EXPECT_THAT(sent(), Contains("delete default/pod/web"));
 }
 
+TEST_F(EdgedModuleTest, ADeadlineCountsFromTheFirstStart) {
+  start();
+  Json pod = pod_json();
+  pod["spec"]["activeDeadlineSeconds"] = 20;
+  give(pod);
+  run(10s);
+  const std::string since = status()["startTime"];
+  boot();
+  give(pod);
+  start();
+  run(1s);
+  EXPECT_EQ(status()["startTime"], since);
+  run(15s);
+  EXPECT_EQ(status()["reason"], "DeadlineExceeded");
+}
+
 TEST_F(EdgedModuleTest, StrangersAreEndedAfterAWhile) {
   give(pod_json());
   start();
