@@ -181,6 +181,20 @@ std::string init_reason(const json& o) {
   return {};
 }
 
+// Sidecars (init containers that run as long as the pod) count as containers.
+void count_sidecars(const json& o, PodState& out) {
+  for (const json& spec : list_of(find(o, "spec", "initContainers"))) {
+    if (text_at(spec, "restartPolicy") != "Always") continue;
+    ++out.total;
+    for (const json& status : list_of(find(o, "status", "initContainerStatuses"))) {
+      if (text_at(status, "name") != text_at(spec, "name")) continue;
+      out.restarts += number(find(status, "restartCount"));
+      const json* ready = find(status, "ready");
+      if (ready != nullptr && *ready == json(true)) ++out.ready;
+    }
+  }
+}
+
 PodState pod_state(const json& o) {
   PodState out;
   out.reason = or_none(text_at(o, "status", "reason"), text_at(o, "status", "phase").c_str());
@@ -195,6 +209,7 @@ PodState pod_state(const json& o) {
     std::string reason = container_reason(*it);
     if (!reason.empty()) out.reason = reason;
   }
+  count_sidecars(o, out);
   std::string init = init_reason(o);
   if (!init.empty()) out.reason = std::move(init);
   if (out.reason == "Completed" && running) out.reason = "Running";

@@ -174,3 +174,44 @@ def pods_run_again_after_a_reboot_without_the_cloud():
             return f"restarts: {status_of(cloud)['restartCount']}"
         finally:
             node.close()
+
+
+def pod(name, containers, **spec):
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
+            "spec": {"terminationGracePeriodSeconds": 2, "containers": containers, **spec}}
+
+
+@case()
+def what_kubectl_shows_of_pods():
+    """Init containers, a sidecar, HTTP and TCP probes, one that ends, one without its image: as on any cluster."""
+    with Mesh("prc", join=False) as mesh:
+        node = EdgeNode(mesh, "a")
+        try:
+            node.start()
+            box = {"image": BUSYBOX}
+            probe = {"periodSeconds": 1, "failureThreshold": 2}
+            web = {**box, "name": "web", "command": ["httpd", "-f", "-p", "8080", "-h", "/tmp"],
+                   "volumeMounts": [{"name": "pages", "mountPath": "/tmp"}], "ports": [{"name": "http", "containerPort": 8080}],
+                   "readinessProbe": {"httpGet": {"path": "/index.html", "port": "http"}, **probe},
+                   "livenessProbe": {"tcpSocket": {"port": 8080}, **probe},
+                   "startupProbe": {"exec": {"command": ["true"]}, **probe}}
+            first = {**box, "name": "first", "command": ["sh", "-c", "echo hello > /tmp/index.html"],
+                     "volumeMounts": [{"name": "pages", "mountPath": "/tmp"}]}
+            side = {**box, "name": "side", "restartPolicy": "Always", "command": ["sleep", "3600"]}
+            mesh.cloud.apply(
+                pod("web", [web], initContainers=[first, side], volumes=[{"name": "pages", "emptyDir": {}}]),
+                pod("ends", [{**box, "name": "main", "command": ["true"]}], restartPolicy="Never"),
+                pod("fails", [{**box, "name": "main", "command": ["sh", "-c", "exit 4"]}], restartPolicy="Never"),
+                pod("imageless", [{"name": "main", "image": "absent:1", "imagePullPolicy": "Never"}]))
+            wait_shown(node, "2/2", "Running", "app=web")
+            wait_shown(node, "0/1", "Completed", "app=ends")
+            wait_shown(node, "0/1", "Error", "app=fails")
+            wait_shown(node, "0/1", "ErrImageNeverPull", "app=imageless")
+            address = pods(mesh.cloud, "app=web")[0]["status"]["podIP"]
+            said = node.agent.node.run(["curl", "-sS", "--noproxy", "*", f"http://{address}:8080/index.html"]).stdout
+            assert said.strip() == "hello", said
+            described = mesh.cloud.kubectl("describe", "pod", "web").stdout
+            assert "Ready             True" in described, described
+            return " ".join(" ".join(r[:3]) + ";" for r in shown(mesh.cloud, "app"))
+        finally:
+            node.close()
