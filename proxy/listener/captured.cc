@@ -90,12 +90,24 @@ model::ListenerPtr make_listener(const std::string& key) {
   http.append_forwarded_for = false;
   http.forward_100_continue = true;
   auto chain = std::make_shared<model::FilterChain>();
+  chain->name = "http";
+  chain->match.transport = model::ChainMatch::Transport::kRaw;  // ALPN has the same names
+  chain->match.application_protocols = {"http/1.0", "http/1.1", "h2c"};
   chain->network = std::move(http);
+  // A port may be named after HTTP and speak TLS, or something else: that works as if HTTP were off.
+  model::TcpChain bytes;
+  bytes.clusters = {model::WeightedCluster{key, 1, {}, nullptr, nullptr}};
+  bytes.connect_attempts = 2;
+  bytes.idle_timeout = Duration{};
+  auto other = std::make_shared<model::FilterChain>();
+  other->name = "bytes";
+  other->network = std::move(bytes);
   auto listener = std::make_shared<model::Listener>();
   listener->name = key;
   listener->kind = model::Listener::Kind::kCaptured;
   listener->direction = model::Listener::Direction::kOutbound;
   listener->chains.push_back(std::move(chain));
+  listener->chains.push_back(std::move(other));
   return listener;
 }
 

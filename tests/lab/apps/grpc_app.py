@@ -30,7 +30,8 @@ class Lab(grpc.GenericRpcHandler):
     def echo(self, request, context):
         fields = dict(context.invocation_metadata())
         context.send_initial_metadata(((WHO, sys.argv[2]),))
-        context.set_trailing_metadata((("x-trailer-bin", fields.get("x-field-bin", b"")), ("x-size", str(len(request)))))
+        context.set_trailing_metadata((("x-trailer-bin", fields.get("x-field-bin", b"")),
+                                       ("x-size", str(len(request)))))
         return request
 
     def fail(self, request, context):

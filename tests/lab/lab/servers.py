@@ -54,7 +54,7 @@ class Servers:
         os.makedirs(self.root)
         data = os.urandom(FILE_BYTES)
         self.data, self.digest = data, hashlib.sha256(data).hexdigest()
-        for name, content in (("file", data), ("text", b"text that is compressed\n" * 5000)):
+        for name, content in (("file", data), ("small", data[:1000]), ("text", b"text that is compressed\n" * 5000)):
             with open(os.path.join(self.root, name), "wb") as f:
                 f.write(content)
 
@@ -102,7 +102,7 @@ class Servers:
         out = []
         for service, ports in (
                 ("ngx", [("web", "http", 80, NGINX_PORT), ("https", None, 443, NGINX_TLS_PORT),
-                         ("tcp", None, 81, NGINX_PORT)]),
+                         ("tcp", None, 81, NGINX_PORT), ("http-tls", None, 82, NGINX_TLS_PORT)]),
                 ("h2", [("web", "kubernetes.io/h2c", 80, NGHTTPD_PORT)]),
                 ("ha", [("http", None, 80, HAPROXY_PORT), ("http2", None, 81, HAPROXY_PORT + 1000)]),
                 ("grpc", [("grpc", None, 80, GRPC_PORT)]),
