@@ -92,7 +92,10 @@ class CompiledHost : public std::enable_shared_from_this<CompiledHost> {
   const std::vector<RouteEntry>& routes() const { return routes_; }
 
  private:
-  Result<> add_route(const model::Route& route, const CompiledHost* previous,
+  // Routes of the version before, by former_key(): looking for one must not cost a walk over all.
+  using Former = std::unordered_map<uint64_t, std::vector<const RouteEntry*>>;
+  static uint64_t former_key(const model::Route& route);
+  Result<> add_route(const model::Route& route, const Former& former,
                      const std::shared_ptr<const RetryRules>& retry);
   void build_index();
   model::VirtualHostPtr spec_;

@@ -24,7 +24,11 @@ size_t RouteEntry::pick_cluster(uint64_t random) const {
   return 0;
 }
 
-Result<> CompiledHost::add_route(const model::Route& route, const CompiledHost* previous,
+uint64_t CompiledHost::former_key(const model::Route& route) {
+  return hash64(route.name) * 31 + hash64(route.match.path.path);
+}
+
+Result<> CompiledHost::add_route(const model::Route& route, const Former& former,
                                  const std::shared_ptr<const RetryRules>& retry) {
   RouteEntry entry;
   entry.route = &route;
@@ -41,11 +45,11 @@ Result<> CompiledHost::add_route(const model::Route& route, const CompiledHost* 
     EM_TRY(entry.retry, RetryRules::make(route.retry));
   }
   const Policies* old = nullptr;
-  if (previous != nullptr)
-    for (const RouteEntry& other : previous->routes_)
-      if (other.route->name == route.name && other.route->match == route.match) {
-        old = other.policies.get();
-        if (auto note = other.note.share()) entry.note.set(std::move(note));
+  if (const auto it = former.find(former_key(route)); it != former.end())
+    for (const RouteEntry* other : it->second)
+      if (other->route->name == route.name && other->route->match == route.match) {
+        old = other->policies.get();
+        if (auto note = other->note.share()) entry.note.set(std::move(note));
       }
   EM_TRY(entry.policies, Policies::make(route.policies, spec_->policies, old));
   if (const auto* forward = entry.forward()) {
@@ -79,8 +83,12 @@ Result<CompiledHostPtr> CompiledHost::make(model::VirtualHostPtr spec,
     EM_TRY(retry, RetryRules::make(host.retry));
   }
   out->routes_.reserve(host.routes.size());
+  Former former;
+  if (previous != nullptr)
+    for (const RouteEntry& entry : previous->routes_)
+      former[former_key(*entry.route)].push_back(&entry);
   for (const model::Route& route : host.routes)
-    if (auto added = out->add_route(route, previous, retry); !added)
+    if (auto added = out->add_route(route, former, retry); !added)
       return fail(std::move(added).error().with_context(
           fmt::format("host {}, route {}", host.name, route.name)));
   if (out->routes_.size() >= kIndexFrom) out->build_index();
