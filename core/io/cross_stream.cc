@@ -149,10 +149,12 @@ class FarEnd final : public Stream::Handler {
       ring.consume(done.n);
     }
     if (bridge_.up.room_to_tell()) wake_near(self());
-    if (ended_ || !bridge_.up.ended.load(std::memory_order_acquire) || ring.size() > 0) return;
-    ended_ = true;
-    stream_->shutdown_write();
-    if (leaving_) release();
+    if (!ended_ && bridge_.up.ended.load(std::memory_order_acquire) && ring.size() == 0) {
+      ended_ = true;
+      stream_->shutdown_write();
+    }
+    // The end may have been passed on before the near end left: then nothing else comes.
+    if (ended_ && leaving_) release();
   }
   void receive() {
     if (bridge_.down.ended.load(std::memory_order_relaxed) || leaving_) return;

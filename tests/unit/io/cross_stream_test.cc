@@ -59,6 +59,7 @@ TEST_F(CrossStreamTest, BytesBothWaysAndBothEnds) {
   near_end_->drop();
   turn();
   EXPECT_FALSE(peer_->failed);
+  EXPECT_EQ(streams_->size(), 0U);  // nothing is kept of it
 }
 
 TEST_F(CrossStreamTest, AFailedOpenIsTold) {
@@ -106,6 +107,7 @@ TEST_F(CrossStreamTest, WhatWasWrittenBeforeAnOrderlyEndArrives) {
   EXPECT_EQ(peer_->received.size(), large.size());
   EXPECT_TRUE(peer_->eof);
   EXPECT_FALSE(peer_->failed);
+  EXPECT_EQ(streams_->size(), 0U);
 }
 
 TEST_F(CrossStreamTest, WhoDoesNotReadPushesBack) {

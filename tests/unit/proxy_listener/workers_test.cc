@@ -20,13 +20,30 @@ class OneThreadDialer final : public p2p::Dialer {
     if (node != "far") return fail(ErrorCode::kUnavailable, "node {} is not known", node);
     ++opened;
     EM_TRY(auto stream, io::TcpStream::connect(loop_, target));
-    return std::unique_ptr<io::Stream>(std::move(stream));
+    return std::unique_ptr<io::Stream>(std::make_unique<Counted>(std::move(stream), living));
   }
   p2p::PathKind path_kind(const std::string&) const override { return p2p::PathKind::kPunched; }
 
-  std::atomic<int> opened{0}, elsewhere{0};
+  std::atomic<int> opened{0}, elsewhere{0}, living{0};
 
  private:
+  class Counted final : public io::Stream {
+   public:
+    Counted(std::unique_ptr<io::Stream> below, std::atomic<int>& living)
+        : below_(std::move(below)), living_(living) {
+      ++living_;
+    }
+    ~Counted() override { --living_; }
+    void set_handler(Handler* handler) override { below_->set_handler(handler); }
+    io::IoResult read(std::span<uint8_t> into) override { return below_->read(into); }
+    io::IoResult write(std::span<const uint8_t> data) override { return below_->write(data); }
+    void shutdown_write() override { below_->shutdown_write(); }
+    void reset() override { below_->reset(); }
+
+   private:
+    std::unique_ptr<io::Stream> below_;
+    std::atomic<int>& living_;
+  };
   io::Loop& loop_;
 };
 
@@ -83,6 +100,26 @@ TEST_F(WorkersTest, BytesToo) {
   }
   EXPECT_EQ(dialer_->opened, 20);
   EXPECT_EQ(dialer_->elsewhere, 0);
+}
+
+// Half-close in both orders; the tunnel's loop keeps nothing of what ended.
+TEST_F(WorkersTest, NothingStaysOfWhatEnded) {
+  auto& servers = std::next(servers_.begin())->raw;
+  for (int i = 0; i < 20; ++i) {
+    auto& client = dial("b");
+    EXPECT_EQ(talk(client, "ping", "hello bytes;"), "hello bytes;");
+    ASSERT_TRUE(until([&] { return servers.back()->received == "ping"; }));
+    auto& first = i % 2 == 0 ? client : *servers.back();
+    auto& second = i % 2 == 0 ? *servers.back() : client;
+    first.finish();
+    ASSERT_TRUE(until([&] { return second.eof; }));
+    second.send("still");
+    second.finish();
+    ASSERT_TRUE(until([&] { return first.eof; }));
+    EXPECT_THAT(first.received, HasSubstr("still"));
+  }
+  clients_.clear();
+  EXPECT_TRUE(until([&] { return dialer_->living == 0; })) << dialer_->living << " of 20";
 }
 
 TEST_F(WorkersTest, LargeBodiesPassWhole) {
