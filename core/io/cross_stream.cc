@@ -297,6 +297,7 @@ BridgePtr FarEnd::self() {
 }
 
 void FarEnd::release() {
+  bridge_.streams->ends_.erase(this);  // close_all() has nothing to cut here any more
   drop_stream();
   bridge_.far.defer([end = std::move(bridge_.far_end)] {});
 }

@@ -158,6 +158,18 @@ TEST_F(CrossStreamTest, AllCanBeEndedAtOnce) {
   EXPECT_TRUE(near_end_->failed);
 }
 
+TEST_F(CrossStreamTest, AllCanBeEndedJustAfterOneEnded) {
+  open();
+  peer_->finish();
+  near_end_->finish();
+  turn();
+  near_end_->drop();
+  // Runs after the far end has let go, and before it is destroyed.
+  far_->post([&] { streams_->close_all(); });
+  turn();
+  EXPECT_EQ(streams_->size(), 0U);
+}
+
 // Two threads; the peer is on the far one and sends back what it gets.
 class Echo final : public Stream::Handler {
  public:
