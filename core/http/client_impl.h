@@ -17,18 +17,12 @@
 
 #include "core/http/client.h"
 #include "core/http/h1_parser.h"
+#include "core/http/upgrade.h"
 #include "core/io/stream.h"
 
 namespace edgemesh::http {
 
 class Exchange;
-
-struct Upgraded {
-  Response head;
-  std::unique_ptr<io::Stream> stream;
-  std::shared_ptr<const tls::PeerIdentity> peer;
-};
-using OnUpgraded = UniqueFunction<void(Result<Upgraded>)>;
 
 struct Client::Impl : std::enable_shared_from_this<Client::Impl> {
   Impl(io::Loop& l, ClientOptions o) : loop(l), options(std::move(o)) {}
@@ -170,9 +164,5 @@ class ExchangeCall final : public Call {
   std::shared_ptr<Client::Impl> client_;
   std::weak_ptr<Exchange> exchange_;
 };
-
-// One request on a connection of its own that asks for another protocol. `options.tls` as usual.
-std::unique_ptr<Call> start_upgrade(io::Loop& loop, ClientOptions options, ClientRequest request,
-                                    OnUpgraded done);
 
 }  // namespace edgemesh::http

@@ -15,7 +15,7 @@ Result<std::unique_ptr<Server>> Server::create(io::Loop& loop, ServerOptions opt
   if (options.tls && !options.tls->is_server())
     return fail(ErrorCode::kInvalidArgument, "HTTP server: the TLS context is a client's");
   auto server = std::make_unique<ServerImpl>(loop, std::move(options), std::move(handler));
-  EM_TRY_VOID(server->listen());
+  if (!server->options.adopt_only) EM_TRY_VOID(server->listen());
   return std::unique_ptr<Server>(std::move(server));
 }
 

@@ -50,6 +50,7 @@ class ResponseWriter {
 
 struct ServerOptions {
   SockAddr listen;
+  bool adopt_only = false;            // it listens nowhere: connections come by adopt()
   std::shared_ptr<io::Fd> socket;  // listens already, and is taken; null: one is opened on `listen`
   std::shared_ptr<tls::Context> tls;  // null: plain. Its ALPN list should have "http/1.1".
   size_t max_body = 8 << 20;
