@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "cloud/controllers/daemon_set.h"
 #include "cloud/controllers/deployment.h"
 #include "cloud/controllers/endpoint_slices.h"
 #include "cloud/controllers/garbage_collector.h"
@@ -19,18 +20,20 @@ struct Controllers::Parts {
       deployment.emplace(cluster);
       replica_set.emplace(cluster);
     }
+    if (options.daemon_set) daemon_set.emplace(cluster);
     if (options.scheduler) scheduler.emplace(cluster);
     if (options.endpoint_slice) endpoint_slices.emplace(cluster);
     if (options.garbage_collector) {
-      garbage.emplace(
-          cluster, std::vector<const kube::ResourceType*>{
-                       &kDeployments, &kReplicaSets, &kDaemonSets, &kube::kPods, &kube::kServices,
-                       &kube::kEndpointSlices, &kube::kConfigMaps, &kube::kSecrets});
+      garbage.emplace(cluster, std::vector<const kube::ResourceType*>{
+                                   &kDeployments, &kReplicaSets, &kDaemonSets,
+                                   &kControllerRevisions, &kube::kPods, &kube::kServices,
+                                   &kube::kEndpointSlices, &kube::kConfigMaps, &kube::kSecrets});
     }
   }
   void begin() {
     if (deployment) deployment->start();
     if (replica_set) replica_set->start();
+    if (daemon_set) daemon_set->start();
     if (scheduler) scheduler->start();
     if (endpoint_slices) endpoint_slices->start();
     if (garbage) garbage->start();
@@ -39,6 +42,7 @@ struct Controllers::Parts {
   Cluster cluster;
   std::optional<DeploymentController> deployment;
   std::optional<ReplicaSetController> replica_set;
+  std::optional<DaemonSetController> daemon_set;
   std::optional<Scheduler> scheduler;
   std::optional<EndpointSliceController> endpoint_slices;
   std::optional<GarbageCollector> garbage;

@@ -193,14 +193,19 @@ bool tolerates(const Json& pod, const Json& taint) {
   return false;
 }
 
-std::string untolerated_taint(const Json& pod, const Json& node) {
+const Json* find_untolerated(const Json& pod, const Json& node,
+                             std::initializer_list<std::string_view> effects) {
   for (const Json& taint : list_at(node, "spec", "taints")) {
     const std::string effect = kube::text_at(taint, "effect");
-    if ((effect == "NoSchedule" || effect == "NoExecute") && !tolerates(pod, taint)) {
-      return kube::text_at(taint, "key");
-    }
+    const bool asked = std::find(effects.begin(), effects.end(), effect) != effects.end();
+    if (asked && !tolerates(pod, taint)) return &taint;
   }
-  return "";
+  return nullptr;
+}
+
+std::string untolerated_taint(const Json& pod, const Json& node) {
+  const Json* taint = find_untolerated(pod, node, {"NoSchedule", "NoExecute"});
+  return taint == nullptr ? std::string() : kube::text_at(*taint, "key");
 }
 
 }  // namespace edgemesh::cloud::controllers

@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <nlohmann/json_fwd.hpp>
 #include <set>
 #include <string>
+#include <string_view>
 
 #include "cloud/controllers/cluster.h"
 
@@ -35,6 +37,9 @@ bool affinity_allows(const nlohmann::json& pod, const ClusterObject& node);
 // The first taint with an effect that keeps pods away (NoSchedule, NoExecute) and is not tolerated;
 // "" for none.
 std::string untolerated_taint(const nlohmann::json& pod, const nlohmann::json& node);
+// The first taint with one of these effects that is not tolerated; null: none.
+const nlohmann::json* find_untolerated(const nlohmann::json& pod, const nlohmann::json& node,
+                                       std::initializer_list<std::string_view> effects);
 bool tolerates(const nlohmann::json& pod, const nlohmann::json& taint);
 
 }  // namespace edgemesh::cloud::controllers

@@ -47,6 +47,16 @@ RolloutLimits rollout_limits(const Json* rolling_update, int64_t replicas) {
   return out;
 }
 
+RolloutLimits daemon_limits(const Json* rolling_update, int64_t desired) {
+  const Json none = Json::object();
+  const Json& given = rolling_update == nullptr ? none : *rolling_update;
+  RolloutLimits out;
+  out.surge = amount(kube::find(given, "maxSurge"), desired, true, 0);
+  out.unavailable = amount(kube::find(given, "maxUnavailable"), desired, true, 1);
+  if (out.surge == 0 && out.unavailable == 0) out.unavailable = 1;
+  return out;
+}
+
 RolloutStep rolling_step(int64_t wanted, RolloutLimits limits, SetSize fresh,
                          const std::vector<SetSize>& old) {
   RolloutStep step;

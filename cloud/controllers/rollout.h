@@ -16,6 +16,10 @@ struct RolloutLimits {
 // unavailable down).
 RolloutLimits rollout_limits(const nlohmann::json* rolling_update, int64_t replicas);
 
+// Of a DaemonSet's spec.updateStrategy.rollingUpdate: percentages of `desired` pods, both rounded
+// up; by default one pod at a time and no surge.
+RolloutLimits daemon_limits(const nlohmann::json* rolling_update, int64_t desired);
+
 struct SetSize {
   int64_t replicas = 0;   // spec
   int64_t available = 0;  // status

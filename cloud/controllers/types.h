@@ -8,5 +8,7 @@ namespace edgemesh::cloud::controllers {
 inline const kube::ResourceType kReplicaSets{"apps", "v1", "replicasets", "ReplicaSet", true};
 inline const kube::ResourceType kDeployments{"apps", "v1", "deployments", "Deployment", true};
 inline const kube::ResourceType kDaemonSets{"apps", "v1", "daemonsets", "DaemonSet", true};
+inline const kube::ResourceType kControllerRevisions{"apps", "v1", "controllerrevisions",
+                                                     "ControllerRevision", true};
 
 }  // namespace edgemesh::cloud::controllers
