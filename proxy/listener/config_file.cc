@@ -1,7 +1,5 @@
 #include "proxy/listener/config_file.h"
 
-#include <malloc.h>
-
 #include "core/base/log.h"
 
 namespace edgemesh::proxy {
@@ -10,24 +8,30 @@ namespace {
 
 using ConfigPtr = std::shared_ptr<const model::Config>;
 
-// Beyond this size of the file, what reading it left in the heap is worth giving back.
-constexpr size_t kManyObjects = 500;
 constexpr Duration kExpiryCheck = std::chrono::hours(24);
 constexpr int64_t kExpiresSoon = int64_t{7} * 24 * 3600;
 constexpr const char* kReloads = "edgemesh_certificate_reloads_total";
 constexpr const char* kReloadsHelp =
     "Changes of certificate, key and JWKS files, by what became of them.";
 
-Result<ConfigPtr> read(const std::string& path, const ConfigPtr& before) {
-  EM_TRY(ConfigPtr fresh, model::load_config(path));
-  return before == nullptr ? fresh : model::share_unchanged(std::move(fresh), *before);
-}
-
 int64_t unix_seconds(std::chrono::system_clock::time_point time) {
   return std::chrono::duration_cast<std::chrono::seconds>(time.time_since_epoch()).count();
 }
 
 }  // namespace
+
+struct ConfigFile::Ready {
+  ConfigPtr config;
+  RouteTablesPtr tables;
+  // What takes long, on a thread of its own.
+  static Result<Ready> read(const std::string& path, const ConfigPtr& before,
+                            const RouteTablesPtr& tables_before) {
+    EM_TRY(ConfigPtr config, model::load_config(path));
+    if (before != nullptr) config = model::share_unchanged(std::move(config), *before);
+    EM_TRY(RouteTables tables, RouteTables::build(*config, *tables_before));
+    return Ready{std::move(config), std::make_shared<RouteTables>(std::move(tables))};
+  }
+};
 
 ConfigFile::ConfigFile(io::Loop& loop, L7Proxy& proxy, std::string path, obs::Registry& registry)
     : loop_(loop),
@@ -70,15 +74,16 @@ void ConfigFile::next() {
 void ConfigFile::read_file() {
   busy_ = true;
   running_ = std::exchange(waiting_, {});
-  auto result = std::make_shared<Result<ConfigPtr>>(ConfigPtr());
-  loop_.offload([path = path_, before = proxy_.config(), result] { *result = read(path, before); },
+  auto result = std::make_shared<Result<Ready>>(Ready());
+  loop_.offload([path = path_, before = proxy_.config(), tables = proxy_.tables(),
+                 result] { *result = Ready::read(path, before, tables); },
                 [this, alive = alive_, result] {
                   if (*alive) finish_file(std::move(*result));
                 });
 }
 
-void ConfigFile::finish_file(Result<ConfigPtr> read) {
-  const Result<> result = read ? put_in_force(std::move(*read)) : Result<>(fail(read.error()));
+void ConfigFile::finish_file(Result<Ready> ready) {
+  const Result<> result = ready ? put_in_force(std::move(*ready)) : Result<>(fail(ready.error()));
   busy_ = false;
   look_again_ |= static_cast<bool>(result);
   const auto alive = alive_;
@@ -89,18 +94,17 @@ void ConfigFile::finish_file(Result<ConfigPtr> read) {
   next();
 }
 
-Result<> ConfigFile::put_in_force(ConfigPtr config) {
-  const bool many = config->clusters.size() + config->routes.size() > kManyObjects;
+Result<> ConfigFile::put_in_force(Ready ready) {
+  const auto& config = ready.config;
   const Telemetry* telemetry = proxy_.telemetry();
   if (telemetry != nullptr && (config->telemetry.metrics != telemetry->spec().metrics ||
                                config->telemetry.tracing != telemetry->spec().tracing))
     EM_LOG(kWarn, "proxy", "telemetry: metrics and tracing change with the next start");
   const TimePoint start = loop_.clock().now();
-  EM_TRY_VOID(proxy_.apply(std::move(config)));
+  EM_TRY_VOID(proxy_.apply(std::move(ready.config), std::move(ready.tables)));
   const auto took = loop_.clock().now() - start;
   EM_LOG(kInfo, "proxy", "{} was read again and is in force, in {:.1f} ms of the main loop", path_,
          std::chrono::duration<double, std::milli>(took).count());
-  if (many) loop_.offload([] { malloc_trim(0); }, [] {});
   return {};
 }
 

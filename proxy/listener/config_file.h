@@ -38,11 +38,12 @@ class ConfigFile {
 
  private:
   using ConfigPtr = std::shared_ptr<const model::Config>;
+  struct Ready;  // to be put in force
 
   void next();
   void read_file();
-  void finish_file(Result<ConfigPtr> read);
-  Result<> put_in_force(ConfigPtr config);
+  void finish_file(Result<Ready> ready);
+  Result<> put_in_force(Ready ready);
   void read_named_files();
   void finish_named_files(Result<model::ConfigFiles> read);
   void check_expiry();

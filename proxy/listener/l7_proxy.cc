@@ -1,3 +1,5 @@
+#include <malloc.h>
+
 #include <algorithm>
 #include <future>
 #include <set>
@@ -9,6 +11,9 @@
 namespace edgemesh::proxy {
 
 namespace {
+
+// Beyond this size of a configuration, what the one before left in the heap is worth giving back.
+constexpr size_t kManyObjects = 500;
 
 bool same_addresses(const model::Listener& a, const model::Listener& b) {
   return a.kind == b.kind && a.address == b.address && a.more_addresses == b.more_addresses &&
@@ -85,8 +90,33 @@ void L7Proxy::each_side(const std::function<void(Side&)>& task) {
 
 // ---- Configuration.
 
-Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config) {
-  EM_TRY(RouteTables tables, RouteTables::build(*config, tables_));
+std::shared_ptr<void> L7Proxy::retire() {
+  struct Former {
+    RouteTablesPtr tables;
+    std::shared_ptr<const model::Config> config;
+    void end() {
+      const bool many =
+          config != nullptr && config->clusters.size() + config->routes.size() > kManyObjects;
+      tables.reset();
+      config.reset();
+      if (many) malloc_trim(0);
+    }
+  };
+  // Whoever leaves it last: a worker, as a rule.
+  const auto away = [&main = main_, alive = alive_](Former* last) {
+    if (!*alive) return delete last;
+    main.post([&main, former = std::unique_ptr<Former>(last)]() mutable {
+      main.offload([former = std::move(former)]() { former->end(); }, [] {});
+    });
+  };
+  return std::shared_ptr<Former>(new Former{tables_, config_}, away);
+}
+
+Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config, RouteTablesPtr tables) {
+  if (tables == nullptr) {
+    EM_TRY(RouteTables built, RouteTables::build(*config, *tables_));
+    tables = std::make_shared<RouteTables>(std::move(built));
+  }
   struct Change {
     ListenerRuntimePtr runtime;
     bool opens = false;
@@ -98,7 +128,7 @@ Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config) {
     const auto before = listeners_.find(name);
     const bool is_new = before == listeners_.end();
     EM_TRY(change.runtime,
-           build_listener(spec, tables, is_new ? nullptr : before->second.runtime.get(),
+           build_listener(spec, *tables, is_new ? nullptr : before->second.runtime.get(),
                           {options_.telemetry, &config->telemetry}));
     change.opens = is_new || !same_addresses(*before->second.runtime->spec, *spec);
     if (change.opens) {
@@ -111,6 +141,7 @@ Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config) {
   for (const auto& [key, service] : services_) clusters.push_back(service.cluster);
   EM_TRY_VOID(manager_->apply(clusters));  // the last that can fail
 
+  const std::shared_ptr<void> former = retire();
   tables_ = std::move(tables);
   config_ = std::move(config);
   overload_->set(config_->overload, loops_.size());
@@ -135,7 +166,7 @@ Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config) {
     for (size_t i = 0; i < sides_.size(); ++i) {
       auto sockets = std::make_shared<std::vector<io::Fd>>();
       if (change.opens) *sockets = std::move(change.opened.sockets[i]);
-      loops_[i]->post([side = sides_[i], name = name, shared = listening.shared,
+      loops_[i]->post([side = sides_[i], name = name, shared = listening.shared, former,
                        runtime = change.runtime, opens = change.opens, sockets] {
         if (side->worker != nullptr) side->set_listener(name, shared, runtime, opens, *sockets);
       });

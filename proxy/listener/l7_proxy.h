@@ -6,6 +6,7 @@
 // the loops end.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -64,11 +65,12 @@ class L7Proxy {
   L7Proxy& operator=(const L7Proxy&) = delete;
 
   // This configuration instead of the one before. All or nothing: on an error nothing has changed.
-  // Connections stay; each of their next requests follows the new one.
-  Result<> apply(std::shared_ptr<const model::Config> config);
+  // Connections stay; each of their next requests follows the new one. `tables` are those of this
+  // configuration, built on another thread from tables(); null: they are built here.
+  Result<> apply(std::shared_ptr<const model::Config> config, RouteTablesPtr tables = nullptr);
   void set_snapshot(std::shared_ptr<const discovery::Snapshot> snapshot);
-  // The way to other nodes, which belongs to the first worker's loop; that carries the streams of the
-  // others.
+  // The way to other nodes, which belongs to the first worker's loop; that carries the streams of
+  // the others.
   void set_dialer(p2p::Dialer* dialer);
 
   // A connection that capture brought to worker `index`, on that worker's loop; `local` is where it
@@ -93,6 +95,7 @@ class L7Proxy {
   void stop();
 
   const std::shared_ptr<const model::Config>& config() const { return config_; }
+  const RouteTablesPtr& tables() const { return tables_; }
   // Listener and address: of one with port 0 the port that the system chose.
   std::vector<std::pair<std::string, SockAddr>> listen_addrs() const;
   std::vector<std::shared_ptr<const HostSet>> clusters() const { return manager_->sets(); }
@@ -143,7 +146,9 @@ class L7Proxy {
   std::shared_ptr<Overload> overload_;
   std::unique_ptr<ClusterManager> manager_;
   std::shared_ptr<const model::Config> config_;
-  RouteTables tables_;
+  // The configuration that was in force goes where it delays nobody, after the workers left it.
+  std::shared_ptr<void> retire();
+  RouteTablesPtr tables_ = std::make_shared<RouteTables>();
   std::shared_ptr<const discovery::Snapshot> snapshot_;
   struct Service {  // made for a captured connection
     std::string ns, name;
@@ -154,12 +159,12 @@ class L7Proxy {
   std::map<std::string, Service> services_;  // by the name of cluster and listener
   std::map<std::string, Listening> listeners_;
   io::Timer drain_timer_;
-  io::Timer load_timer_;  // while there are limits
+  io::Timer load_timer_;     // while there are limits
   int short_of_memory_ = 0;  // for how many looks in a row
   io::Task on_drained_;
   size_t busy_ = 0;
   bool stopped_ = false;
-  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  std::shared_ptr<std::atomic<bool>> alive_ = std::make_shared<std::atomic<bool>>(true);
 };
 
 // What apply() would say of this configuration, without opening a socket: for --check-config.

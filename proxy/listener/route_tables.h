@@ -25,6 +25,7 @@ class RouteTables {
   std::map<std::string, TablePtr, std::less<>> named_;
   std::map<const model::RouteConfig*, TablePtr> inline_;
 };
+using RouteTablesPtr = std::shared_ptr<const RouteTables>;
 
 Result<ListenerRuntimePtr> build_listener(const model::ListenerPtr& spec, const RouteTables& tables,
                                           const ListenerRuntime* before,
