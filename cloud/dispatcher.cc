@@ -78,6 +78,9 @@ void Dispatcher::on_message(const std::string& node, channel::Message message) {
   if (is_one_of(message.source, kCloudSources)) {
     return ignore(node, message, "its source is a part of the cloud");
   }
+  if (message.source == channel::kApplicationSource && parts_.dynamic != nullptr) {
+    return parts_.dynamic->on_message(node, message);
+  }
   if (message.group == "user" || message.source == "metaserver" || message.source == "twin" ||
       is_one_of(operation, kTaskOperations)) {
     return ignore(node, message, "no controller for it runs here");

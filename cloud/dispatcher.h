@@ -6,6 +6,7 @@
 
 #include <string>
 
+#include "cloud/dynamic_controller.h"
 #include "cloud/edge/edge_controller.h"
 #include "cloud/mesh_controller.h"
 #include "cloud/node_controller.h"
@@ -26,6 +27,7 @@ class Dispatcher final : public NodeEvents {
     Upstream& upstream;
     std::string kube_ca_pem;  // the answer to k8s/ca.crt
     EdgeController* edge = nullptr;  // null: pods and their configs do not go to nodes
+    DynamicController* dynamic = nullptr;  // null: requests of the nodes' local APIs are not made
   };
   Dispatcher(Parts parts, obs::Registry& registry);
 

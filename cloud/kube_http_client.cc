@@ -220,6 +220,19 @@ class HttpClient final : public kube::Client {
     return out;
   }
 
+  void call_as_node(NodeCall call, UniqueFunction<void(Result<NodeCallAnswer>)> done) {
+    auto out = request(std::move(call.method), std::move(call.target));
+    out.headers.set("Impersonate-User", "system:node:" + call.node);
+    out.headers.add("Impersonate-Group", "system:nodes");
+    out.headers.add("Impersonate-Group", "system:authenticated");
+    if (!call.content_type.empty()) out.headers.set("Content-Type", call.content_type);
+    out.body = std::move(call.body);
+    http_.request(std::move(out), [done = std::move(done)](Result<http::Response> response) {
+      if (!response) return done(fail(response.error()));
+      done(NodeCallAnswer{response->status, std::move(response->body)});
+    });
+  }
+
  private:
   static std::string path(const kube::ResourceType& type, std::string_view ns,
                           std::string_view name, std::string_view subresource = {}) {
@@ -291,6 +304,12 @@ Result<std::unique_ptr<kube::Client>> make_http_client(io::Loop& loop, const Kub
   EM_TRY(options.tls, tls::Context::client(tls_options));
   return std::unique_ptr<kube::Client>(
       std::make_unique<HttpClient>(loop, config, std::move(options)));
+}
+
+CallAsNode calls_as_node(kube::Client& http_client) {
+  return [&client = static_cast<HttpClient&>(http_client)](NodeCall call, auto done) {
+    client.call_as_node(std::move(call), std::move(done));
+  };
 }
 
 }  // namespace edgemesh::cloud

@@ -157,9 +157,10 @@ Result<> App::open_controllers() {
   upstream_ = std::make_unique<cloud::Upstream>(client, *hub_, std::move(upstream));
   edge_ = std::make_unique<cloud::EdgeController>(loop_, client, *hub_,
                                                   cloud::EdgeController::Options{}, registry_);
+  dynamic_ = std::make_unique<cloud::DynamicController>(*hub_, backend_->calls_as_node());
   dispatcher_ = std::make_unique<cloud::Dispatcher>(
       cloud::Dispatcher::Parts{*hub_, *mesh_, *nodes_, *rendezvous_, *upstream_,
-                               backend_->ca_pem(), edge_.get()},
+                               backend_->ca_pem(), edge_.get(), dynamic_.get()},
       registry_);
   hub_->set_events(dispatcher_.get());
   if (backend_->embedded()) {

@@ -56,6 +56,7 @@ class App {
   std::unique_ptr<cloud::Rendezvous> rendezvous_;
   std::unique_ptr<cloud::Upstream> upstream_;
   std::unique_ptr<cloud::EdgeController> edge_;
+  std::unique_ptr<cloud::DynamicController> dynamic_;
   std::unique_ptr<cloud::Dispatcher> dispatcher_;
   std::unique_ptr<cloud::controllers::Controllers> controllers_;  // null: the API has its own
   std::unique_ptr<cloud::NodeClaims> claims_;

@@ -1,11 +1,31 @@
 #include "cmd/edgemesh-cloud/backend.h"
 
+#include <limits>
+
+#include "cloud/api/in_process.h"
 #include "cloud/api/server.h"
 #include "cloud/kube_config.h"
 #include "cloud/kube_http_client.h"
 
 namespace edgemesh::cmd {
 namespace {
+
+// As one of the node's own connections: the hub has checked its certificate.
+http::Request request_of(cloud::NodeCall call) {
+  http::Request out;
+  out.method = std::move(call.method);
+  out.target = std::move(call.target);
+  out.body = std::move(call.body);
+  if (!call.content_type.empty()) out.headers.set("Content-Type", call.content_type);
+  out.headers.set("User-Agent", "edgemesh-agent");
+  out.secure = true;
+  auto peer = std::make_shared<tls::PeerIdentity>();
+  peer->common_name = "system:node:" + call.node;
+  peer->organizations = {"system:nodes"};
+  peer->not_before = std::numeric_limits<int64_t>::max();
+  out.peer = std::move(peer);
+  return out;
+}
 
 class Embedded final : public Backend {
  public:
@@ -49,6 +69,15 @@ class Embedded final : public Backend {
     return "Kubernetes API " + servers_.front()->local_addr().to_string();
   }
   bool embedded() const override { return true; }
+  cloud::CallAsNode calls_as_node() override {
+    return [this](cloud::NodeCall call, auto done) {
+      cloud::call_in_process(api_->server(), request_of(std::move(call)),
+                             [done = std::move(done)](http::Response response) {
+                               done(cloud::NodeCallAnswer{response.status,
+                                                          std::move(response.body)});
+                             });
+    };
+  }
   void drain() override {
     api_->server().drain();
     for (const auto& server : servers_) server->drain();
@@ -78,6 +107,7 @@ class External final : public Backend {
   std::string ca_pem() const override { return ca_pem_; }
   std::string description() const override { return "kube-apiserver " + server_; }
   bool embedded() const override { return false; }
+  cloud::CallAsNode calls_as_node() override { return cloud::calls_as_node(*client_); }
   void drain() override {}
   void check_certificates(cloud::NodeCertificateCheck) override {}
   void end_refused() override {}

@@ -8,6 +8,7 @@
 #include "cloud/api/auth.h"
 #include "cloud/ca.h"
 #include "cloud/cloud_config.h"
+#include "cloud/dynamic_controller.h"
 #include "core/io/loop.h"
 #include "kube/client.h"
 
@@ -20,6 +21,7 @@ class Backend {
   virtual std::string ca_pem() const = 0;  // of the API, for the nodes (k8s/ca.crt)
   virtual std::string description() const = 0;
   virtual bool embedded() const = 0;
+  virtual cloud::CallAsNode calls_as_node() = 0;  // must not outlive this
   virtual void drain() = 0;
   // The embedded API asks it about the certificates of nodes; a real kube-apiserver does not know our CA.
   virtual void check_certificates(cloud::NodeCertificateCheck check) = 0;
