@@ -1,9 +1,10 @@
 #include "cloud/api/auth.h"
 
+#include <fmt/format.h>
 #include <openssl/crypto.h>
 
 #include <algorithm>
-#include <array>
+#include <utility>
 
 namespace edgemesh::cloud {
 
@@ -13,9 +14,35 @@ bool ApiUser::in_group(std::string_view group) const {
 
 namespace {
 
-constexpr std::string_view kMasters = "system:masters";
 constexpr std::string_view kNodes = "system:nodes";
 constexpr std::string_view kNodePrefix = "system:node:";
+constexpr std::string_view kAccountPrefix = "system:serviceaccount:";
+
+}  // namespace
+
+std::string service_account_user(std::string_view ns, std::string_view name) {
+  return fmt::format("{}{}:{}", kAccountPrefix, ns, name);
+}
+
+std::optional<std::pair<std::string, std::string>> service_account_of(std::string_view user) {
+  if (!user.starts_with(kAccountPrefix)) return std::nullopt;
+  user.remove_prefix(kAccountPrefix.size());
+  const size_t colon = user.find(':');
+  if (colon == 0 || colon == std::string_view::npos || colon + 1 == user.size())
+    return std::nullopt;
+  return std::pair(std::string(user.substr(0, colon)), std::string(user.substr(colon + 1)));
+}
+
+std::vector<std::string> service_account_groups(std::string_view ns) {
+  return {"system:serviceaccounts", fmt::format("system:serviceaccounts:{}", ns)};
+}
+
+std::string_view node_of(const ApiUser& user) {
+  if (!user.name.starts_with(kNodePrefix) || !user.in_group(kNodes)) return {};
+  return std::string_view(user.name).substr(kNodePrefix.size());
+}
+
+namespace {
 
 class StandardAuthenticator final : public Authenticator {
  public:
@@ -33,9 +60,12 @@ class StandardAuthenticator final : public Authenticator {
       user.groups = request.peer->organizations;
       const std::string& first = request.peer->organization;
       if (!first.empty() && !user.in_group(first)) user.groups.push_back(first);
-      return user;
+      return authenticated(std::move(user));
     }
     std::string_view value = request.headers.get_or("Authorization", "");
+    if (value.empty()) {
+      return ApiUser{std::string(kAnonymousUser), {std::string(kUnauthenticatedGroup)}};
+    }
     constexpr std::string_view kScheme = "Bearer ";
     if (value.size() <= kScheme.size() ||
         !http::equals_ignore_case(value.substr(0, kScheme.size()), kScheme)) {
@@ -49,10 +79,16 @@ class StandardAuthenticator final : public Authenticator {
                   CRYPTO_memcmp(token.data(), value.data(), token.size()) == 0;
       if (same) found = &user;
     }
-    return found != nullptr ? std::optional<ApiUser>(*found) : std::nullopt;
+    if (found == nullptr) return std::nullopt;
+    return authenticated(*found);
   }
 
  private:
+  static ApiUser authenticated(ApiUser user) {
+    if (!user.in_group(kAuthenticatedGroup)) user.groups.emplace_back(kAuthenticatedGroup);
+    return user;
+  }
+
   std::map<std::string, ApiUser> tokens_;
   NodeCertificateCheck check_;
 };
@@ -67,33 +103,42 @@ bool node_may(std::string_view node, const ApiAttributes& what) {
       resource == "namespaces") {
     return reads(what);
   }
-  bool writes_one = what.verb == "get" || what.verb == "update" || what.verb == "patch";
-  if (resource == "nodes") {
-    if (what.name == node && writes_one) return true;
-    // A field selector narrows a list; beside a name in the path it changes nothing.
-    return what.name.empty() && reads(what) && what.field_name == node;
-  }
+  bool touches_one = reads(what) || what.verb == "update" || what.verb == "patch";
+  if (resource == "nodes") return what.name == node && touches_one;
   if (resource == "leases.coordination.k8s.io") {
-    return what.ns == "kube-node-lease" && what.name == node && writes_one;
+    return what.ns == "kube-node-lease" && what.name == node && touches_one;
   }
   return false;
 }
 
-class StandardAuthorizer final : public Authorizer {
+class NodeAuthorizer final : public Authorizer {
  public:
-  bool allows(const ApiUser& user, const ApiAttributes& what) const override {
-    if (user.in_group(kMasters)) return true;
-    if (what.resource.empty()) {
-      constexpr std::array<std::string_view, 5> kOpen = {"/api", "/apis", "/openapi", "/version",
-                                                         "/healthz"};
-      bool open = std::any_of(kOpen.begin(), kOpen.end(), [&](std::string_view prefix) {
-        return what.path == prefix || what.path.starts_with(std::string(prefix) + "/");
-      });
-      return open && what.verb == "get";
-    }
-    if (!user.in_group(kNodes) || !user.name.starts_with(kNodePrefix)) return false;
-    return node_may(std::string_view(user.name).substr(kNodePrefix.size()), what);
+  bool allows(const ApiUser& user, const ApiAttributes& what, std::string*) const override {
+    std::string_view node = node_of(user);
+    return !node.empty() && !what.resource.empty() && node_may(node, what);
   }
+};
+
+class UnionAuthorizer final : public Authorizer {
+ public:
+  explicit UnionAuthorizer(std::vector<std::shared_ptr<Authorizer>> others)
+      : others_(std::move(others)) {}
+  bool allows(const ApiUser& user, const ApiAttributes& what, std::string* reason) const override {
+    if (user.in_group(kMastersGroup)) return true;
+    std::string all, one;
+    for (const auto& authorizer : others_) {
+      if (authorizer->allows(user, what, reason != nullptr ? &one : nullptr)) {
+        if (reason != nullptr) *reason = std::move(one);
+        return true;
+      }
+      if (!one.empty()) all += (all.empty() ? "" : ", ") + std::exchange(one, {});
+    }
+    if (reason != nullptr) *reason = std::move(all);
+    return false;
+  }
+
+ private:
+  std::vector<std::shared_ptr<Authorizer>> others_;
 };
 
 }  // namespace
@@ -103,8 +148,12 @@ std::shared_ptr<Authenticator> make_authenticator(std::map<std::string, ApiUser>
   return std::make_shared<StandardAuthenticator>(std::move(tokens), std::move(check));
 }
 
-std::shared_ptr<Authorizer> make_authorizer() {
-  return std::make_shared<StandardAuthorizer>();
+std::shared_ptr<Authorizer> make_authorizer(std::vector<std::shared_ptr<Authorizer>> others) {
+  return std::make_shared<UnionAuthorizer>(std::move(others));
+}
+
+std::shared_ptr<Authorizer> make_node_authorizer() {
+  return std::make_shared<NodeAuthorizer>();
 }
 
 }  // namespace edgemesh::cloud

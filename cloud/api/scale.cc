@@ -16,7 +16,8 @@ int64_t number_at(const json& object, const std::string& path) {
   return found.size() == 1 && found[0]->is_number_integer() ? found[0]->get<int64_t>() : 0;
 }
 
-// {"matchLabels":{"a":"b"},"matchExpressions":[...]} -> "a=b,c in (d,e)"; text stays.
+}  // namespace
+
 std::string selector_text(const json& selector) {
   if (selector.is_string()) return selector.get<std::string>();
   std::string out;
@@ -45,8 +46,6 @@ std::string selector_text(const json& selector) {
   }
   return out;
 }
-
-}  // namespace
 
 json scale_of(const ResourceInfo& resource, const json& object) {
   const ScalePaths& paths = *resource.scale;

@@ -6,8 +6,10 @@
 
 #include "cloud/api/discovery.h"
 #include "cloud/api/embedded_client.h"
+#include "cloud/api/gate.h"
 #include "cloud/api/list.h"
 #include "cloud/api/list_options.h"
+#include "cloud/api/rbac.h"
 #include "cloud/api/request.h"
 #include "cloud/api/scale.h"
 #include "cloud/api/schema.h"
@@ -58,6 +60,11 @@ std::string warning_text(std::string_view text) {
   return fmt::format("299 - \"{}\"", quoted);
 }
 
+std::string lower(std::string text) {
+  for (char& c : text) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+  return text;
+}
+
 // A request that was understood, on its way through the handlers.
 struct Call {
   http::Request request;
@@ -68,22 +75,14 @@ struct Call {
   std::string warning;  // for fieldValidation=Warn
 };
 
-std::string metadata_name_of(const http::Request& request) {
-  auto selector = kube::FieldSelector::parse(request.query("fieldSelector").value_or(""));
-  if (!selector) return {};
-  for (const auto& term : selector->terms()) {
-    if (term.field == "metadata.name" && term.equal) return term.value;
-  }
-  return {};
-}
-
 class Server final : public ApiServer {
  public:
   Server(io::Loop& loop, ApiCore& core, ApiServerOptions options)
-      : loop_(loop), core_(core), options_(std::move(options)), random_(std::random_device()()) {
-    if (options_.authenticator == nullptr) options_.authenticator = make_authenticator();
-    if (options_.authorizer == nullptr) options_.authorizer = make_authorizer();
-  }
+      : loop_(loop),
+        core_(core),
+        options_(std::move(options)),
+        gate_(options_.authenticator, options_.authorizer),
+        random_(std::random_device()()) {}
 
   void handle(http::Request request, Writer writer) override;
   void drain() override;
@@ -92,8 +91,6 @@ class Server final : public ApiServer {
 
  private:
   bool handle_health(const http::Request& request, const Writer& writer);
-  bool authorize(const http::Request& request, const Writer& writer, const ApiUser& user,
-                 const ResourcePath* path, const std::string& verb);
   void handle_other(const http::Request& request, const Writer& writer);
   void handle_resource(Call call);
   bool check_subresource(const Call& call);
@@ -112,6 +109,7 @@ class Server final : public ApiServer {
   io::Loop& loop_;
   ApiCore& core_;
   ApiServerOptions options_;
+  Gate gate_;
   std::minstd_rand random_;
   bool draining_ = false;
   struct OpenWatch {
@@ -123,14 +121,12 @@ class Server final : public ApiServer {
 
 void Server::handle(http::Request request, Writer writer) {
   if (handle_health(request, writer)) return;
-  auto user = options_.authenticator->authenticate(request);
-  if (!user) {
-    return send_error(writer, ApiError::simple(401, "Unauthorized", "Unauthorized"));
-  }
+  auto caller = gate_.identify(request);
+  if (!caller) return send_error(writer, caller.error());
   auto path = parse_resource_path(request.path());
   if (!path) {
-    if (!authorize(request, writer, *user, nullptr, "get")) return;
-    return handle_other(request, writer);
+    auto good = gate_.check(caller->user, attributes_of(request, nullptr, lower(request.method)));
+    return good ? handle_other(request, writer) : send_error(writer, good.error());
   }
   std::string verb = verb_of(request, *path);
   if (verb.empty()) {
@@ -138,7 +134,8 @@ void Server::handle(http::Request request, Writer writer) {
                                                "the server does not allow this method on the "
                                                "requested resource"));
   }
-  if (!authorize(request, writer, *user, &*path, verb)) return;
+  auto good = gate_.check(caller->user, attributes_of(request, &*path, verb));
+  if (!good) return send_error(writer, good.error());
   Call call{std::move(request), std::move(writer), std::move(*path), std::move(verb), nullptr, {}};
   call.resource = core_.registry().find(call.path.group, call.path.version, call.path.resource);
   if (call.resource == nullptr) {
@@ -157,41 +154,6 @@ bool Server::handle_health(const http::Request& request, const Writer& writer) {
   bool ready = !draining_ || !path.starts_with("/readyz");
   send(writer, ready ? 200 : 503, ready ? "ok" : "stopping", "text/plain; charset=utf-8");
   return true;
-}
-
-bool Server::authorize(const http::Request& request, const Writer& writer, const ApiUser& user,
-                       const ResourcePath* path, const std::string& verb) {
-  ApiAttributes what;
-  what.verb = verb;
-  what.path = request.path();
-  if (path != nullptr) {
-    what.group = path->group;
-    what.version = path->version;
-    what.resource = path->resource;
-    what.subresource = path->subresource;
-    what.ns = path->ns;
-    what.name = path->name;
-    what.field_name = metadata_name_of(request);
-  }
-  if (options_.authorizer->allows(user, what)) return true;
-  ApiError error = ApiError::simple(403, "Forbidden", "");
-  if (path == nullptr) {
-    error.message =
-        fmt::format("forbidden: User \"{}\" cannot {} path \"{}\"", user.name, verb, what.path);
-  } else {
-    std::string resource = what.resource;
-    if (!what.group.empty()) resource += "." + what.group;
-    error.message = fmt::format(
-        "{}{} is forbidden: User \"{}\" cannot {} resource \"{}\" in API group \"{}\"{}", resource,
-        what.name.empty() ? "" : " \"" + what.name + "\"", user.name, verb, what.resource,
-        what.group,
-        what.ns.empty() ? " at the cluster scope" : " in the namespace \"" + what.ns + "\"");
-    error.name = what.name;
-    error.group = what.group;
-    error.kind = what.resource;
-  }
-  send_error(writer, error);
-  return false;
 }
 
 void Server::handle_other(const http::Request& request, const Writer& writer) {
@@ -419,7 +381,7 @@ void Server::end_refused() {
     if (open.peer == nullptr) continue;
     http::Request request;
     request.peer = open.peer;
-    if (!options_.authenticator->authenticate(request)) gone.push_back(watch);
+    if (!gate_.authenticator().authenticate(request)) gone.push_back(watch);
   }
   for (HttpWatch* watch : gone) watch->finish();
 }
@@ -428,6 +390,11 @@ void Server::end_refused() {
 
 std::unique_ptr<ApiServer> ApiServer::create(io::Loop& loop, ApiCore& core,
                                              ApiServerOptions options) {
+  if (options.authenticator == nullptr) options.authenticator = make_authenticator();
+  if (options.authorizer == nullptr) {
+    options.authorizer = make_authorizer(
+        {make_node_authorizer(), std::make_shared<Rbac>(core.store(), core.registry())});
+  }
   return std::make_unique<Server>(loop, core, std::move(options));
 }
 
@@ -436,6 +403,8 @@ Result<std::unique_ptr<EmbeddedApi>> EmbeddedApi::open(io::Loop& loop, Options o
   EM_TRY(api->store_, ApiStore::open(loop, api->registry_, options.store));
   api->core_ = std::make_unique<ApiCore>(loop, *api->store_, api->registry_, options.core);
   api->core_->start();
+  api->rbac_defaults_ = std::make_unique<RbacDefaults>(*api->core_);
+  api->rbac_defaults_->start();
   api->client_ = make_embedded_client(*api->core_);
   api->server_ = ApiServer::create(loop, *api->core_, std::move(options.server));
   return api;
@@ -444,6 +413,7 @@ Result<std::unique_ptr<EmbeddedApi>> EmbeddedApi::open(io::Loop& loop, Options o
 EmbeddedApi::~EmbeddedApi() {
   server_.reset();
   client_.reset();
+  rbac_defaults_.reset();
   core_.reset();
   store_.reset();
 }

@@ -9,6 +9,7 @@
 
 #include "cloud/api/auth.h"
 #include "cloud/api/core.h"
+#include "cloud/api/rbac_defaults.h"
 #include "cloud/api/request.h"
 #include "core/http/server.h"
 
@@ -21,7 +22,7 @@ struct ApiServerOptions {
                      const ResourcePath&)>
       on_subresource;
   std::shared_ptr<Authenticator> authenticator;  // null: make_authenticator()
-  std::shared_ptr<Authorizer> authorizer;        // null: make_authorizer()
+  std::shared_ptr<Authorizer> authorizer;        // null: nodes' own, and RBAC on the store's objects
   Duration bookmark_every = std::chrono::minutes(1);
   // Of a watch that does not say how long: between this and twice this.
   Duration watch_timeout = std::chrono::minutes(30);
@@ -64,6 +65,7 @@ class EmbeddedApi {
   ResourceRegistry registry_;
   std::unique_ptr<ApiStore> store_;
   std::unique_ptr<ApiCore> core_;
+  std::unique_ptr<RbacDefaults> rbac_defaults_;
   std::unique_ptr<kube::Client> client_;
   std::unique_ptr<ApiServer> server_;
 };
