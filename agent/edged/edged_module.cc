@@ -14,6 +14,9 @@ using Json = nlohmann::json;
 
 constexpr size_t kMaxEvents = 1000;  // of a run of the agent, until the cloud is connected again
 constexpr Duration kOrphanGrace = std::chrono::seconds(30);
+// In the metastore once its pods are all there are.
+constexpr const char* kTrustedKey = "edged/all-pods-known";
+constexpr const char* kTrustedType = "edged";
 
 std::string status_resource(const Pod& pod) {
   return fmt::format("{}/podstatus/{}", pod.ns, pod.name);
@@ -28,11 +31,13 @@ int64_t wall_s(io::Loop& loop) {
 }  // namespace
 
 EdgedModule::EdgedModule(io::Loop& loop, cri::RuntimeClient& runtime, PodParts& parts,
-                         agent::Outbox& outbox, Options options, obs::Registry& registry)
+                         agent::Outbox& outbox, agent::Metastore& store, Options options,
+                         obs::Registry& registry)
     : loop_(loop),
       options_(std::move(options)),
       parts_(parts),
       outbox_(outbox),
+      store_(store),
       images_(loop, runtime,
               [this](const std::string& uid) {
                 if (const auto it = pods_.find(uid); it != pods_.end()) it->second.worker->look();
@@ -77,6 +82,7 @@ EdgedModule::~EdgedModule() {
 Result<> EdgedModule::start(bus::Bus& bus) {
   bus_ = &bus;
   EM_TRY_VOID(outbox_.start(bus));
+  trusted_ = store_.has(kTrustedKey);
   watch_.start();
   return {};
 }
@@ -90,7 +96,6 @@ void EdgedModule::on_message(bus::Message message) {
   if (message.resource != "node/connection") return;
   connected_ = message.content == "\"cloud_connected\"";
   if (connected_) {
-    connected_at_ = loop_.now();
     events_ = 0;
     // What the cloud has may be older than what it confirmed: it may be a new one, from a backup.
     for (auto& [uid, entry] : pods_) send_status(entry, true);
@@ -127,7 +132,6 @@ void EdgedModule::on_object(const agent::MetaKey& key, std::string_view json) {
     return;
   }
   if (!pod->node_name.empty() && pod->node_name != options_.node) return;
-  had_pods_ = true;
   // A pod of the same name with another uid: the one before is gone.
   for (auto& [uid, entry] : pods_) {
     const Pod& other = entry.worker->pod();
@@ -183,26 +187,51 @@ void EdgedModule::on_views(PodViews views, TimePoint asked) {
   update_pace();
 }
 
+void EdgedModule::on_pod_list(const std::vector<std::string>& uids) {
+  list_.emplace(uids.begin(), uids.end());
+  if (bus_ != nullptr) watch_.refresh();
+}
+
+// Its object may be on its way.
+bool EdgedModule::may_be_wanted(const std::string& uid) const {
+  return list_ ? list_->contains(uid) : !trusted_;
+}
+
 // Pods of the runtime that have no object.
 void EdgedModule::adopt_orphans(PodViews& views) {
+  if (!loaded_) return;
   const TimePoint now = loop_.now();
   std::erase_if(strangers_, [&](const auto& s) { return !views.contains(s.first); });
-  for (auto& [uid, view] : views) {
+  bool all_known = true;
+  for (const auto& [uid, view] : views) {
     if (pods_.contains(uid)) continue;
-    const TimePoint seen = strangers_.try_emplace(uid, now).first->second;
-    const TimePoint since = had_pods_ ? seen : std::max(seen, connected_at_);
-    if (!loaded_ || (!had_pods_ && !connected_) || now - since < options_.orphan_after) continue;
-    EM_LOG(kInfo, "edged", "pod {}/{} ({}) is not one of this node's: it is ended", view.ns,
-           view.name, uid);
-    Pod pod;
-    pod.uid = uid;
-    pod.ns = view.ns;
-    pod.name = view.name;
-    pod.grace = kOrphanGrace;
-    Entry& entry = entry_for(std::move(pod));
-    entry.gone = entry.silent = true;
-    entry.worker->end(kOrphanGrace);
+    Stranger& stranger = strangers_.try_emplace(uid, Stranger{now}).first->second;
+    const bool due = now - stranger.seen >= options_.orphan_after;
+    if (!may_be_wanted(uid)) {
+      if (due) end_orphan(view);
+      continue;
+    }
+    all_known = false;
+    if (due && !std::exchange(stranger.told, true))
+      EM_LOG(kWarn, "edged",
+             "pod {}/{} ({}) has no object here; it goes on until the cloud says what is wanted",
+             view.ns, view.name, uid);
   }
+  if (trusted_ || !all_known) return;
+  trusted_ = store_.put(kTrustedKey, kTrustedType, "1");
+}
+
+void EdgedModule::end_orphan(const PodView& view) {
+  EM_LOG(kInfo, "edged", "pod {}/{} ({}) is not one of this node's: it is ended", view.ns,
+         view.name, view.uid);
+  Pod pod;
+  pod.uid = view.uid;
+  pod.ns = view.ns;
+  pod.name = view.name;
+  pod.grace = kOrphanGrace;
+  Entry& entry = entry_for(std::move(pod));
+  entry.gone = entry.silent = true;
+  entry.worker->end(kOrphanGrace);
 }
 
 void EdgedModule::update_pace() {

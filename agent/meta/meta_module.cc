@@ -68,7 +68,9 @@ void MetaModule::on_message(bus::Message message) {
     return on_connection(message.content == "\"cloud_connected\"");
   }
   MetaKey key;
-  if (!MetaKey::parse(message.resource, &key) || !is_kind(key.kind)) {
+  const bool named = MetaKey::parse(message.resource, &key);
+  if (named && key.kind == "podlist") return on_pod_list(message);
+  if (!named || !is_kind(key.kind)) {
     EM_LOG(kDebug, "meta", "{} {} is none of the objects kept here", message.operation,
            message.resource.substr(0, 200));
     return;
@@ -94,6 +96,20 @@ void MetaModule::send_inventory() {
                                                        kube::to_text({{"objects", objects}})));
   if (!sent)
     EM_LOG(kWarn, "meta", "the cloud does not hear what is stored: {}", sent.error().message);
+}
+
+void MetaModule::on_pod_list(const bus::Message& message) {
+  const Json content = Json::parse(message.content, nullptr, false);
+  const Json* list = kube::find(content, "uids");
+  if (list == nullptr || !list->is_array()) {
+    EM_LOG(kWarn, "meta", "{}: no list of pods", message.resource);
+    return;
+  }
+  std::vector<std::string> uids;
+  for (const Json& uid : *list) {
+    if (uid.is_string()) uids.push_back(uid.get<std::string>());
+  }
+  for (MetaSink* sink : sinks_) sink->on_pod_list(uids);
 }
 
 // --- changes ---

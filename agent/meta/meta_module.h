@@ -9,6 +9,7 @@
 //   mesh: what
 //                 is on disk. The cloud sends what is missing, and deletes what is gone. A KubeEdge
 //                 cloud does not know this message and goes by its own records.
+//   cloud > node  update null/podlist/<node> {"uids":[...]}: the answer to it; not confirmed
 //
 // The sink hears of an object after it is on disk, so that nothing runs that a restart would not
 // know of; at start it hears of all that is stored, with or without a cloud. What comes twice, or
@@ -42,6 +43,9 @@ class MetaSink {
   virtual void on_object_gone(const MetaKey& key, const std::string& uid) = 0;
   // Once: all that was on disk has been told.
   virtual void on_objects_loaded() {}
+  // After each connect, from a cloud of ours: the uids of all pods that are this node's by now.
+  // Objects of some may still be on their way.
+  virtual void on_pod_list(const std::vector<std::string>& uids) { (void)uids; }
 };
 
 class MetaModule final : public bus::Module {
@@ -88,6 +92,7 @@ class MetaModule final : public bus::Module {
   void on_connection(bool connected);
   void send_inventory();
   void on_change(bus::Message message, MetaKey key);
+  void on_pod_list(const bus::Message& message);
   bool take(Arrived& arrived);
   void flush();
   void on_flushed(std::vector<Arrived> batch, bool stored);

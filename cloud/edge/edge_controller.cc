@@ -23,6 +23,7 @@ EdgeController::EdgeController(io::Loop& loop, kube::Client& client, NodeLink& l
                                Options options, obs::Registry& registry)
     : loop_(loop),
       client_(client),
+      link_(link),
       options_(options),
       book_(loop, client, options.book),
       sender_(loop, client, link, book_, options.sender, registry) {}
@@ -241,6 +242,24 @@ void EdgeController::sync_node(const std::string& node) {
     if (!wanted.contains(entry->ref.uid)) gone.push_back(entry->ref);
   }
   for (const ObjectRef& ref : gone) sender_.drop(node, ref);
+  if (const auto it = connected_.find(node); it != connected_.end() && it->second)
+    send_pod_list(node);
+}
+
+void EdgeController::send_pod_list(const std::string& node) {
+  Json uids = Json::array();
+  if (const auto pods = pods_of_.find(node); pods != pods_of_.end()) {
+    for (const std::string& key : pods->second) uids.push_back(pods_.at(key).ref.uid);
+  }
+  channel::Message out;
+  out.id = channel::new_id();
+  out.timestamp_ms = channel::now_ms();
+  out.source = "edgecontroller";
+  out.group = "resource";
+  out.operation = "update";
+  out.resource = "null/podlist/" + node;
+  out.content = kube::to_text({{"uids", std::move(uids)}});
+  link_.send(node, out);
 }
 
 Result<> EdgeController::on_inventory(const std::string& node, const Json& content) {

@@ -9,7 +9,8 @@
 // - An agent of ours says after each connect what its store holds (mesh/get objects); that replaces
 // the book:
 //   a node whose disk was lost, or a cloud restored from a backup, ends in the same state.
-//   KubeEdge's edges do not say it; for them the book alone counts.
+//   It is told the uids of all its pods then (null/podlist/<node>), so that it may end what else
+//   runs there. KubeEdge's edges do not say what they hold; for them the book alone counts.
 // - Cost: a change costs what the nodes concerned cost, whatever the number of nodes and objects.
 // Threads: one loop.
 #pragma once
@@ -90,11 +91,13 @@ class EdgeController {
   void release(const std::string& node, const std::string& key);
   void forget_pod(Pod& pod);
   void sync_node(const std::string& node);
+  void send_pod_list(const std::string& node);
   void want(const std::string& node, const ObjectRef& ref, const std::string& version,
             std::unordered_set<std::string>* wanted);
 
   io::Loop& loop_;
   kube::Client& client_;
+  NodeLink& link_;
   Options options_;
   SyncBook book_;
   ReliableSender sender_;

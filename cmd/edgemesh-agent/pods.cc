@@ -41,7 +41,7 @@ Result<std::unique_ptr<Pods>> Pods::create(io::Loop& loop, const agent::AgentCon
   options.node = config.node_name;
   options.host_ip = parts.host_ip;
   pods->module_ = std::make_unique<edged::EdgedModule>(loop, *pods->runtime_, *pods->parts_,
-                                                       *pods->outbox_, options, metrics);
+                                                       *pods->outbox_, store, options, metrics);
   meta.add_sink(pods->parts_.get());  // first: volumes are current when the module looks again
   meta.add_sink(pods->module_.get());
   EM_TRY_VOID(bus.add(*pods->module_));

@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 
+#include <filesystem>
+
 #include "agent/edged/spec/labels.h"
 #include "tests/support/fake_cri.h"
 #include "tests/unit/agent_meta/fixture.h"
@@ -76,7 +78,8 @@ class EdgedModuleTest : public agent::MetaFixture {
     EdgedModule::Options options;
     options.node = "edge-1";
     options.host_ip = "192.0.2.1";
-    module = std::make_unique<EdgedModule>(*loop_, *runtime, parts, *outbox, options, registry_);
+    module = std::make_unique<EdgedModule>(*loop_, *runtime, parts, *outbox, *store_, options,
+                                           registry_);
     bus_ = std::make_unique<bus::Bus>(*loop_);
     ASSERT_TRUE(bus_->add(*module));
     ASSERT_TRUE(bus_->add(hub_));
@@ -347,6 +350,97 @@ TEST_F(EdgedModuleTest, StrangersAreEndedAfterAWhile) {
   EXPECT_EQ(runtime->sandboxes.size(), 2U);
   run(50s);
   ASSERT_EQ(runtime->sandboxes.size(), 1U);
+  EXPECT_EQ(runtime->sandboxes.begin()->second.config.metadata().uid(), "u2");
+}
+
+// A metastore that was lost says nothing of what runs.
+class BlankStoreTest : public EdgedModuleTest {
+ protected:
+  // Two pods run; then the agent starts on an empty metastore.
+  void SetUp() override {
+    EdgedModuleTest::SetUp();
+    give(pod_json());
+    give(second());
+    start();
+    run(1s);
+    ASSERT_EQ(runtime->sandboxes.size(), 2U);
+    TearDown();
+    store_.reset();
+    for (const char* end : {"", "-wal", "-shm"})
+      std::filesystem::remove(dir_.path() + "/meta.db" + end);
+    restart();
+  }
+  void restart() {
+    TearDown();
+    open_store();
+    runtime->calls.clear();
+    boot();
+  }
+  static Json second() {
+    Json out = pod_json();
+    out["metadata"]["uid"] = "u2";
+    out["metadata"]["name"] = "db";
+    return out;
+  }
+  using EdgedModuleTest::give;
+  void give(const Json& pod) {
+    module->on_object({"pod", "default", pod["metadata"]["name"].get<std::string>()}, pod.dump());
+  }
+};
+
+TEST_F(BlankStoreTest, EndsNothingWhileTheCloudIsAway) {
+  module->on_objects_loaded();
+  ASSERT_TRUE(bus_->start());
+  run(300s);
+  EXPECT_THAT(runtime->calls, IsEmpty());
+}
+
+TEST_F(BlankStoreTest, EndsNothingBeforeTheCloudSaidWhatIsWanted) {
+  start();
+  give(pod_json());  // the others come slowly
+  run(300s);
+  EXPECT_THAT(runtime->calls, IsEmpty());
+  EXPECT_EQ(runtime->sandboxes.size(), 2U);
+}
+
+TEST_F(BlankStoreTest, IsNotTrustedBecauseOnePodCame) {
+  start();
+  give(pod_json());
+  run(60s);
+  restart();
+  give(pod_json());
+  module->on_objects_loaded();
+  ASSERT_TRUE(bus_->start());
+  run(300s);
+  EXPECT_THAT(runtime->calls, IsEmpty());
+}
+
+TEST_F(BlankStoreTest, WhatTheCloudNamesIsWaitedForAndTheRestIsEnded) {
+  start();
+  run(60s);
+  module->on_pod_list({"u2"});
+  run(40s);
+  ASSERT_EQ(runtime->sandboxes.size(), 1U);
+  EXPECT_EQ(runtime->sandboxes.begin()->second.config.metadata().uid(), "u2");
+  runtime->calls.clear();
+  run(300s);
+  EXPECT_THAT(runtime->calls, IsEmpty()) << "its object is on its way";
+  give(second());
+  run(20s);
+  EXPECT_THAT(runtime->calls, IsEmpty()) << "it is adopted";
+}
+
+TEST_F(BlankStoreTest, IsTrustedOnceAllThatRunsHasAnObject) {
+  start();
+  give(pod_json());
+  give(second());
+  run(20s);
+  restart();
+  give(second());
+  module->on_objects_loaded();
+  ASSERT_TRUE(bus_->start());
+  run(100s);
+  ASSERT_EQ(runtime->sandboxes.size(), 1U) << "the other was deleted";
   EXPECT_EQ(runtime->sandboxes.begin()->second.config.metadata().uid(), "u2");
 }
 

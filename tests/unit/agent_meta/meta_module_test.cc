@@ -15,6 +15,8 @@ struct Sink final : MetaSink {
     objects.erase(key);
   }
   void on_objects_loaded() override { log.push_back("loaded"); }
+  void on_pod_list(const std::vector<std::string>& uids) override { listed = uids; }
+  std::vector<std::string> listed;
   std::vector<std::string> log;
   std::map<MetaKey, std::string> objects;
 };
@@ -163,6 +165,15 @@ TEST_F(MetaModuleTest, ABurstIsConfirmedWhole) {
   }
   EXPECT_EQ(take().size(), 5000U);
   EXPECT_EQ(module_->status().objects, 5000U);
+}
+
+TEST_F(MetaModuleTest, TheListOfPodsIsPassedOn) {
+  deliver("update", "null/podlist/edge-1", {{"uids", {"a", 7, "b"}}});
+  settle();
+  EXPECT_EQ(sink_.listed, (Log{"a", "b"}));
+  deliver("update", "null/podlist/edge-1", {{"uids", "a"}});
+  settle();
+  EXPECT_EQ(sink_.listed, (Log{"a", "b"}));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "cloud/edge/edge_controller.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -12,6 +13,8 @@ namespace {
 
 using Json = nlohmann::json;
 using std::chrono::seconds;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
 
 Json object(const std::string& name, const std::string& uid) {
   return {{"metadata", {{"namespace", "default"}, {"name", name}, {"uid", uid}}}};
@@ -70,6 +73,13 @@ class EdgeControllerTest : public ::testing::Test {
       EXPECT_TRUE(edge_->on_answer(node, message.id, false)) << message.resource;
     }
     settle();
+  }
+  // What the node was told of which pods it has.
+  std::vector<std::string> lists() {
+    std::vector<std::string> out;
+    for (const auto& message : link_.sent["edge-1"])
+      if (message.resource == "null/podlist/edge-1") out.push_back(message.content);
+    return out;
   }
   // "insert default/pod/web" of each, sorted.
   static std::vector<std::string> words(const std::vector<channel::Message>& messages) {
@@ -250,8 +260,25 @@ TEST_F(EdgeControllerTest, AnInventoryReplacesTheBook) {
         {{{"resource", "default/pod/db"}, {"uid", "pod-db"}, {"resourceVersion", version}},
          {{"resource", "default/pod/old"}, {"uid", "pod-old"}, {"resourceVersion", "3"}},
          {{"resource", "junk"}, {"uid", "x"}}}}}));
-  EXPECT_EQ(words(take()), (Words{"delete default/pod/old", "insert default/pod/web"}));
+  EXPECT_EQ(words(take()), (Words{"delete default/pod/old", "insert default/pod/web",
+                                  "update null/podlist/edge-1"}));
   EXPECT_FALSE(edge_->on_inventory("edge-1", Json::object()));
+}
+
+// The node ends what it runs beside these: they are told when they are known, to who asked.
+TEST_F(EdgeControllerTest, ThePodsOfANodeAreToldOnceTheyAreKnown) {
+  kube_->put(kube::kPods, pod("web", "edge-1"));
+  kube_->put(kube::kPods, pod("other", "edge-2"));
+  edge_.reset();
+  edge_ =
+      std::make_unique<EdgeController>(*loop_, *kube_, link_, EdgeController::Options(), registry_);
+  link_.nodes.insert("edge-1");
+  edge_->on_connected("edge-1");
+  ASSERT_TRUE(edge_->on_inventory("edge-1", {{"objects", Json::array()}}));
+  EXPECT_THAT(lists(), IsEmpty()) << "nothing is known yet";
+  edge_->start();
+  settle();
+  EXPECT_THAT(lists(), ElementsAre(R"({"uids":["pod-web"]})"));
 }
 
 // Each may cost many writes to the API.
