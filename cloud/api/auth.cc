@@ -71,7 +71,11 @@ class StandardAuthenticator final : public Authenticator {
         !http::equals_ignore_case(value.substr(0, kScheme.size()), kScheme)) {
       return std::nullopt;
     }
-    value.remove_prefix(kScheme.size());
+    return authenticate_token(value.substr(kScheme.size()), {}, nullptr);
+  }
+
+  std::optional<ApiUser> authenticate_token(std::string_view value, const std::vector<std::string>&,
+                                            std::vector<std::string>*) const override {
     const ApiUser* found = nullptr;
     // All are compared, each in constant time: the time tells nothing about the tokens.
     for (const auto& [token, user] : tokens_) {
@@ -136,12 +140,19 @@ class UnionAuthorizer final : public Authorizer {
     if (reason != nullptr) *reason = std::move(all);
     return false;
   }
+  void add_rules(const ApiUser& user, std::string_view ns, std::vector<RbacRule>* rules,
+                 std::string* problem) const override {
+    for (const auto& authorizer : others_) authorizer->add_rules(user, ns, rules, problem);
+  }
 
  private:
   std::vector<std::shared_ptr<Authorizer>> others_;
 };
 
 }  // namespace
+
+void Authorizer::add_rules(const ApiUser&, std::string_view, std::vector<RbacRule>*,
+                           std::string*) const {}
 
 std::shared_ptr<Authenticator> make_authenticator(std::map<std::string, ApiUser> tokens,
                                                   NodeCertificateCheck check) {

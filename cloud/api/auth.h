@@ -15,6 +15,8 @@
 
 namespace edgemesh::cloud {
 
+struct RbacRule;
+
 inline constexpr std::string_view kMastersGroup = "system:masters";  // may do everything
 inline constexpr std::string_view kAuthenticatedGroup = "system:authenticated";
 inline constexpr std::string_view kUnauthenticatedGroup = "system:unauthenticated";
@@ -41,6 +43,11 @@ class Authenticator {
   // nullopt: credentials that are not valid (401). Without any: system:anonymous. Everyone else is
   // in system:authenticated.
   virtual std::optional<ApiUser> authenticate(const http::Request& request) const = 0;
+  // Of a bearer token alone, that is for one of `audiences` (empty: for this API). `fitting`: which
+  // of them; stays empty for tokens that are for none in particular.
+  virtual std::optional<ApiUser> authenticate_token(std::string_view token,
+                                                    const std::vector<std::string>& audiences,
+                                                    std::vector<std::string>* fitting) const = 0;
 };
 
 // Whether a certificate of the node with this notBefore still counts, as Revocations::check.
@@ -69,6 +76,10 @@ class Authorizer {
   bool allows(const ApiUser& user, const ApiAttributes& what) const {
     return allows(user, what, nullptr);
   }
+  // Adds what the user may do in the namespace, as far as it can be told by rules; `problem`: why
+  // that is not all.
+  virtual void add_rules(const ApiUser& user, std::string_view ns, std::vector<RbacRule>* rules,
+                         std::string* problem) const;
 };
 
 // Allows what any of `others` allows; system:masters may do everything.

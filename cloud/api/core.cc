@@ -226,7 +226,18 @@ ApiResult<void> ApiCore::prepare_new(const ResourceInfo& resource, std::string_v
     return refuse(
         ApiError::invalid(resource, text_at(*body, "metadata", "name"), std::move(errors)));
   }
-  return admit_new(store_, registry_, resource, body);
+  if (auto good = admit_new(store_, registry_, resource, body); !good) return good;
+  return admit(resource, ns, text_at(*body, "metadata", "name"), "", nullptr, body);
+}
+
+ApiResult<void> ApiCore::admit(const ResourceInfo& resource, std::string_view ns,
+                               std::string_view name, std::string_view subresource,
+                               const json* before, const json* after) const {
+  for (const AdmissionCheck& check : admission_) {
+    auto good = check({resource, ns, name, subresource, before, after, acting_});
+    if (!good) return good;
+  }
+  return {};
 }
 
 void ApiCore::create(const ResourceInfo& resource, std::string_view ns, json body,
@@ -300,7 +311,7 @@ ApiResult<void> ApiCore::prepare_change(const ResourceInfo& resource, const json
   errors.insert(errors.end(), frozen.begin(), frozen.end());
   if (!errors.empty()) return refuse(ApiError::invalid(resource, stored.name, std::move(errors)));
   if (has_generation(resource) && !same_spec(before, *body)) bump_generation(before, body);
-  return {};
+  return admit(resource, stored.ns, stored.name, subresource, &before, body);
 }
 
 void ApiCore::update(const ResourceInfo& resource, std::string_view ns, std::string_view name,

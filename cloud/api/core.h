@@ -4,11 +4,13 @@
 // of the store. `done` may run from within the call when nothing is to be stored.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 
+#include "cloud/api/auth.h"
 #include "cloud/api/error.h"
 #include "cloud/api/service_ip.h"
 #include "cloud/api/store.h"
@@ -31,6 +33,28 @@ class ApiCore {
     bool is_status = false;
   };
   using Done = UniqueFunction<void(ApiResult<Written>)>;
+
+  // A write as it would be stored, for checks that look at who asks.
+  struct Admission {
+    const ResourceInfo& resource;
+    std::string_view ns, name, subresource;
+    const nlohmann::json* before;  // null: it is made
+    const nlohmann::json* after;   // null: it is deleted; of binding and eviction: what was posted
+    const ApiUser* user;           // null: this process itself
+  };
+  using AdmissionCheck = std::function<ApiResult<void>(const Admission&)>;
+  void add_admission(AdmissionCheck check) { admission_.push_back(std::move(check)); }
+  // While it lives, calls are made for that user (who outlives it); otherwise for this process.
+  class Acting {
+   public:
+    Acting(ApiCore& core, const ApiUser& user) : core_(core) { core_.acting_ = &user; }
+    ~Acting() { core_.acting_ = nullptr; }
+    Acting(const Acting&) = delete;
+    Acting& operator=(const Acting&) = delete;
+
+   private:
+    ApiCore& core_;
+  };
 
   ApiCore(io::Loop& loop, ApiStore& store, ResourceRegistry& registry, Options options);
   // Makes the namespaces that always exist. Call once, before serving.
@@ -101,10 +125,16 @@ class ApiCore {
   void note_event(const StoredObject& event);
   void expire_events();
 
+  ApiResult<void> admit(const ResourceInfo& resource, std::string_view ns, std::string_view name,
+                        std::string_view subresource, const nlohmann::json* before,
+                        const nlohmann::json* after) const;
+
   io::Loop& loop_;
   ApiStore& store_;
   ResourceRegistry& registry_;
   ServiceAddresses addresses_;
+  std::vector<AdmissionCheck> admission_;
+  const ApiUser* acting_ = nullptr;
 
   // Events in the order of their last change; they go after an hour, or earlier when there are
   // many.

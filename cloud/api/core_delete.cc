@@ -82,6 +82,9 @@ void ApiCore::remove(const ResourceInfo& resource, std::string_view ns, std::str
   }
   auto object = kube::parse_json(previous->text);
   if (!object) return done(refuse(ApiError::simple(500, "InternalError", object.error().message)));
+  if (auto good = admit(resource, previous->ns, name, "", &*object, nullptr); !good) {
+    return done(refuse(good.error()));
+  }
   if (deletion.dry_run) {
     return done(ApiCore::Written{success_status(resource, *previous), false, true});
   }

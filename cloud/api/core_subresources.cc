@@ -78,6 +78,11 @@ void ApiCore::create_below(const ResourceInfo& resource, std::string_view ns, st
   ObjectPtr previous = store_.latest(resource, ns, name);
   if (previous == nullptr) return done(refuse(ApiError::not_found(resource, name)));
   if (!body.is_object()) return done(refuse(ApiError::bad_request("want a JSON object")));
+  auto object = kube::parse_json(previous->text);
+  if (!object) return done(refuse(ApiError::simple(500, "InternalError", object.error().message)));
+  if (auto good = admit(resource, ns, name, options.subresource, &*object, &body); !good) {
+    return done(refuse(good.error()));
+  }
   bool pod = resource.is("Pod");
   if (pod && options.subresource == "binding") {
     return bind_pod(resource, previous, body, options, std::move(done));

@@ -16,7 +16,8 @@ using nlohmann::json;
 
 namespace {
 
-json verbs() {
+json verbs(const ResourceInfo& resource) {
+  if (resource.review) return json::array({"create"});
   return {"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"};
 }
 
@@ -70,7 +71,7 @@ json resource_list(const ResourceRegistry& registry, std::string_view group,
                  {"singularName", info->singular},
                  {"namespaced", info->type.namespaced},
                  {"kind", info->type.kind},
-                 {"verbs", verbs()}};
+                 {"verbs", verbs(*info)}};
     if (!info->short_names.empty()) item["shortNames"] = info->short_names;
     if (!info->categories.empty()) item["categories"] = info->categories;
     resources.push_back(std::move(item));
@@ -108,7 +109,7 @@ json aggregated_resources(const ResourceRegistry& registry, std::string_view gro
                  {"responseKind", kind},
                  {"scope", info->type.namespaced ? "Namespaced" : "Cluster"},
                  {"singularResource", info->singular},
-                 {"verbs", verbs()}};
+                 {"verbs", verbs(*info)}};
     if (!info->short_names.empty()) item["shortNames"] = info->short_names;
     if (!info->categories.empty()) item["categories"] = info->categories;
     json below = json::array();

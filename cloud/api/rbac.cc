@@ -43,10 +43,11 @@ RoleRef role_ref(const json& binding) {
 
 Rbac::Rbac(ApiStore& store, const ResourceRegistry& registry)
     : store_(store),
-      roles_info_(registry.find(kRbacGroup, "v1", "roles")),
-      cluster_roles_info_(registry.find(kRbacGroup, "v1", "clusterroles")),
-      bindings_info_(registry.find(kRbacGroup, "v1", "rolebindings")),
-      cluster_bindings_info_(registry.find(kRbacGroup, "v1", "clusterrolebindings")) {
+      roles_info_(registry.find_storage("roles.rbac.authorization.k8s.io")),
+      cluster_roles_info_(registry.find_storage("clusterroles.rbac.authorization.k8s.io")),
+      bindings_info_(registry.find_storage("rolebindings.rbac.authorization.k8s.io")),
+      cluster_bindings_info_(
+          registry.find_storage("clusterrolebindings.rbac.authorization.k8s.io")) {
   for (const ResourceInfo* info :
        {roles_info_, cluster_roles_info_, bindings_info_, cluster_bindings_info_}) {
     load(info);
@@ -199,6 +200,11 @@ std::vector<const RbacRule*> Rbac::rules_of(const ApiUser& user, std::string_vie
   });
   if (problem != nullptr) *problem = problem_of(user, ns);
   return out;
+}
+
+void Rbac::add_rules(const ApiUser& user, std::string_view ns, RbacRules* rules,
+                     std::string* problem) const {
+  for (const RbacRule* rule : rules_of(user, ns, problem)) rules->push_back(*rule);
 }
 
 const RbacRules* Rbac::rules_of_role(const RoleRef& ref) const {

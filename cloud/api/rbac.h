@@ -37,6 +37,8 @@ class Rbac final : public Authorizer {
   using Authorizer::allows;
   bool allows(const ApiUser& user, const ApiAttributes& what, std::string* reason) const override;
 
+  void add_rules(const ApiUser& user, std::string_view ns, RbacRules* rules,
+                 std::string* problem) const override;
   // All rules that the user has in the namespace (those that hold everywhere too), and what is
   // wrong with its bindings. Valid until the next change.
   std::vector<const RbacRule*> rules_of(const ApiUser& user, std::string_view ns,

@@ -134,6 +134,20 @@ void add_cluster(All* all) {
   add(all, {kStorage, "v1", "volumeattachments", "VolumeAttachment", false}, {}, {}, true, {});
 }
 
+void add_reviews(All* all) {
+  const auto add_review = [all](const char* group, const char* plural, const char* kind, bool namespaced) {
+    add(all, {group, "v1", plural, kind, namespaced}, {}, {}, false, {}).review = true;
+  };
+  const char* kWho = "authentication.k8s.io";
+  add_review(kWho, "selfsubjectreviews", "SelfSubjectReview", false);
+  add_review(kWho, "tokenreviews", "TokenReview", false);
+  const char* kMay = "authorization.k8s.io";
+  add_review(kMay, "localsubjectaccessreviews", "LocalSubjectAccessReview", true);
+  add_review(kMay, "selfsubjectaccessreviews", "SelfSubjectAccessReview", false);
+  add_review(kMay, "selfsubjectrulesreviews", "SelfSubjectRulesReview", false);
+  add_review(kMay, "subjectaccessreviews", "SubjectAccessReview", false);
+}
+
 }  // namespace
 
 const Subresource* ResourceInfo::find_subresource(std::string_view name) const {
@@ -147,6 +161,7 @@ ResourceRegistry::ResourceRegistry() {
   add_core(&all_);
   add_workloads(&all_);
   add_cluster(&all_);
+  add_reviews(&all_);
   ResourceInfo& events =
       add(&all_, {"events.k8s.io", "v1", "events", "Event", true}, {"ev"}, {}, false, {});
   events.stored_as = find(kube::kEvents);

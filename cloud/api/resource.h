@@ -45,6 +45,8 @@ struct ResourceInfo {
   // Of another version of the same objects: what they are stored as. Null: as this.
   const ResourceInfo* stored_as = nullptr;
 
+  bool review = false;  // what is posted is answered and kept nowhere
+
   // Of a CustomResourceDefinition.
   bool custom = false;
   bool served = true;        // a version that is only stored is not found by requests

@@ -10,7 +10,9 @@
 #include "cloud/api/list.h"
 #include "cloud/api/list_options.h"
 #include "cloud/api/rbac.h"
+#include "cloud/api/rbac_escalation.h"
 #include "cloud/api/request.h"
+#include "cloud/api/reviews.h"
 #include "cloud/api/scale.h"
 #include "cloud/api/schema.h"
 #include "cloud/api/table.h"
@@ -71,6 +73,7 @@ struct Call {
   Writer writer;
   ResourcePath path;
   std::string verb;
+  std::shared_ptr<const ApiUser> user;
   const ResourceInfo* resource = nullptr;
   std::string warning;  // for fieldValidation=Warn
 };
@@ -98,6 +101,7 @@ class Server final : public ApiServer {
   void list(const Call& call);
   void watch(const Call& call);
   void create(Call call);
+  void review(Call call);
   void update(Call call);
   void patch(const Call& call);
   void remove(const Call& call);
@@ -136,7 +140,13 @@ void Server::handle(http::Request request, Writer writer) {
   }
   auto good = gate_.check(caller->user, attributes_of(request, &*path, verb));
   if (!good) return send_error(writer, good.error());
-  Call call{std::move(request), std::move(writer), std::move(*path), std::move(verb), nullptr, {}};
+  Call call{std::move(request),
+            std::move(writer),
+            std::move(*path),
+            std::move(verb),
+            std::make_shared<const ApiUser>(std::move(caller->user)),
+            nullptr,
+            {}};
   call.resource = core_.registry().find(call.path.group, call.path.version, call.path.resource);
   if (call.resource == nullptr) {
     return send_error(call.writer, ApiError::simple(404, "NotFound",
@@ -167,6 +177,7 @@ void Server::handle_other(const http::Request& request, const Writer& writer) {
 
 bool Server::check_subresource(const Call& call) {
   const std::string& sub = call.path.subresource;
+  if (call.resource->review) return sub.empty() && call.verb == "create";
   if (sub.empty()) return true;
   if (sub == "status" && call.resource->has_status) {
     return call.verb == "get" || call.verb == "update" || call.verb == "patch";
@@ -192,6 +203,9 @@ void Server::handle_resource(Call call) {
                                                     "the server could not find the requested "
                                                     "resource"));
   }
+  const auto user = call.user;
+  ApiCore::Acting acting(core_, *user);
+  if (call.resource->review) return review(std::move(call));
   if (call.verb == "get") return get(call);
   if (call.verb == "list") return list(call);
   if (call.verb == "watch") return watch(call);
@@ -332,6 +346,16 @@ void Server::create(Call call) {
   core_.create(stored, call.path.ns, std::move(*body), options, answer(call));
 }
 
+void Server::review(Call call) {
+  auto body = parse_body(call.request);
+  if (!body) return send_error(call.writer, body.error());
+  if (!check_fields(&call, *body)) return;
+  auto answer = answer_review(gate_, *call.resource, call.path.ns, *call.user, std::move(*body),
+                              loop_.clock().wall_now());
+  if (!answer) return send_error(call.writer, answer.error());
+  send(call.writer, 201, kube::to_text(*answer), "application/json", call.warning);
+}
+
 void Server::update(Call call) {
   auto body = parse_body(call.request);
   if (!body) return send_error(call.writer, body.error());
@@ -392,8 +416,7 @@ std::unique_ptr<ApiServer> ApiServer::create(io::Loop& loop, ApiCore& core,
                                              ApiServerOptions options) {
   if (options.authenticator == nullptr) options.authenticator = make_authenticator();
   if (options.authorizer == nullptr) {
-    options.authorizer = make_authorizer(
-        {make_node_authorizer(), std::make_shared<Rbac>(core.store(), core.registry())});
+    options.authorizer = make_authorizer({make_node_authorizer()});
   }
   return std::make_unique<Server>(loop, core, std::move(options));
 }
@@ -405,6 +428,14 @@ Result<std::unique_ptr<EmbeddedApi>> EmbeddedApi::open(io::Loop& loop, Options o
   api->core_->start();
   api->rbac_defaults_ = std::make_unique<RbacDefaults>(*api->core_);
   api->rbac_defaults_->start();
+  if (options.server.authorizer == nullptr) {
+    auto rbac = std::make_shared<Rbac>(*api->store_, api->registry_);
+    auto all = make_authorizer({make_node_authorizer(), rbac});
+    api->core_->add_admission([rbac, all](const ApiCore::Admission& write) {
+      return check_escalation(*rbac, *all, write);
+    });
+    options.server.authorizer = std::move(all);
+  }
   api->client_ = make_embedded_client(*api->core_);
   api->server_ = ApiServer::create(loop, *api->core_, std::move(options.server));
   return api;

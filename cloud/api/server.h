@@ -22,7 +22,8 @@ struct ApiServerOptions {
                      const ResourcePath&)>
       on_subresource;
   std::shared_ptr<Authenticator> authenticator;  // null: make_authenticator()
-  std::shared_ptr<Authorizer> authorizer;        // null: nodes' own, and RBAC on the store's objects
+  // Null: only system:masters and nodes may do anything; EmbeddedApi makes one with RBAC.
+  std::shared_ptr<Authorizer> authorizer;
   Duration bookmark_every = std::chrono::minutes(1);
   // Of a watch that does not say how long: between this and twice this.
   Duration watch_timeout = std::chrono::minutes(30);

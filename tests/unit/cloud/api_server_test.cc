@@ -329,7 +329,7 @@ TEST_F(ApiServerTest, DiscoveryNamesAllResources) {
   json index = get("/openapi/v3");
 
   EXPECT_EQ(core["kind"], "APIResourceList");
-  EXPECT_EQ(groups["groups"].size(), 16U);
+  EXPECT_EQ(groups["groups"].size(), 18U);
   EXPECT_EQ(groups["groups"][0]["versions"].size(), 1U);
   EXPECT_EQ(aggregated["kind"], "APIGroupDiscoveryList");
   EXPECT_EQ(aggregated["items"][0]["versions"][0]["freshness"], "Current");

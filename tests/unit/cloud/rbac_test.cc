@@ -375,5 +375,141 @@ TEST_F(RbacServerTest, ImpersonationNeedsTheRightToIt) {
             std::string::npos);
 }
 
+TEST_F(RbacServerTest, NobodyGivesAwayWhatTheyDoNotHave) {
+  const std::string all = "/apis/rbac.authorization.k8s.io/v1/";
+  const std::string here = all + "namespaces/default/";
+  const std::string rbac = "rbac.authorization.k8s.io";
+  json maker = role("maker", {rule({"get", "create", "update", "patch"}, {rbac},
+                                   {"roles", "rolebindings", "clusterroles"}),
+                              rule({"get"}, {""}, {"pods"})});
+  ASSERT_EQ(send("POST", all + "clusterroles", maker.dump()).status, 201);
+  ASSERT_EQ(send("POST", all + "clusterrolebindings",
+                 binding("maker", "ClusterRole", "maker", {user("somebody")}).dump())
+                .status,
+            201);
+  ASSERT_EQ(
+      send("POST", here + "roles", role("wide", {rule({"get"}, {""}, {"secrets"})}).dump()).status,
+      201);
+  token_ = "other-token";
+
+  auto refused = send("POST", here + "roles",
+                      role("r", {rule({"list", "get"}, {""}, {"pods", "secrets"})}).dump());
+  EXPECT_EQ(refused.status, 403);
+  EXPECT_EQ(
+      message_of(refused),
+      R"(roles.rbac.authorization.k8s.io "r" is forbidden: user "somebody" (groups=["system:authenticated"]) is attempting to grant RBAC permissions not currently held:
+{APIGroups:[""], Resources:["pods"], Verbs:["list"]}
+{APIGroups:[""], Resources:["secrets"], Verbs:["get" "list"]})");
+  EXPECT_EQ(send("POST", here + "roles", role("r", {rule({"get"}, {""}, {"pods"})}).dump()).status,
+            201);
+  EXPECT_EQ(
+      send("PATCH", here + "roles/r", json({{"rules", {rule({"get"}, {""}, {"nodes"})}}}).dump(),
+           "application/merge-patch+json")
+          .status,
+      403);
+  EXPECT_EQ(send("PATCH", here + "roles/wide", R"({"metadata":{"labels":{"a":"b"}}})",
+                 "application/merge-patch+json")
+                .status,
+            200)
+      << "its rules stay as they are";
+  EXPECT_EQ(
+      send("POST", here + "rolebindings", binding("w", "Role", "wide", {user("x")}).dump()).status,
+      403);
+  EXPECT_EQ(
+      send("POST", here + "rolebindings", binding("r", "Role", "r", {user("x")}).dump()).status,
+      201);
+  EXPECT_EQ(
+      send("POST", here + "rolebindings", binding("n", "Role", "none", {user("x")}).dump()).status,
+      404);
+  EXPECT_EQ(send("POST", here + "rolebindings",
+                 binding("a", "ClusterRole", "cluster-admin", {user("somebody")}).dump())
+                .status,
+            403);
+  json aggregated = role("agg", json::array());
+  aggregated["aggregationRule"]["clusterRoleSelectors"] = {{{"matchLabels", {{"a", "b"}}}}};
+  EXPECT_EQ(send("POST", all + "clusterroles", aggregated.dump()).status, 403);
+
+  token_ = "admin-token";
+  ASSERT_EQ(
+      send("PATCH", all + "clusterroles/maker",
+           json({{"rules", {maker["rules"][0], rule({"escalate", "bind"}, {rbac}, {"roles"})}}})
+               .dump(),
+           "application/merge-patch+json")
+          .status,
+      200);
+  token_ = "other-token";
+  EXPECT_EQ(
+      send("POST", here + "roles", role("r2", {rule({"get"}, {""}, {"secrets"})}).dump()).status,
+      201);
+  EXPECT_EQ(
+      send("POST", here + "rolebindings", binding("w", "Role", "wide", {user("x")}).dump()).status,
+      201);
+}
+
+using ReviewTest = ApiServerTest;
+
+TEST_F(ReviewTest, SaysWhoAsksAndWhatTheyMay) {
+  const std::string who = "/apis/authentication.k8s.io/v1/", may = "/apis/authorization.k8s.io/v1/";
+  const auto post = [&](const std::string& target, json spec) {
+    auto response = send("POST", target, json({{"spec", std::move(spec)}}).dump());
+    EXPECT_EQ(response.status, 201) << response.body;
+    return json::parse(response.body);
+  };
+  const std::string rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/";
+  ASSERT_EQ(send("POST", rbac + "roles", role("r", {rule({"get"}, {""}, {"pods"})}).dump()).status,
+            201);
+  ASSERT_EQ(
+      send("POST", rbac + "rolebindings", binding("b", "Role", "r", {user("somebody")}).dump())
+          .status,
+      201);
+  const json get_pods = {
+      {"resourceAttributes", {{"verb", "get"}, {"resource", "pods"}, {"namespace", "default"}}}};
+  const json get_nodes = {{"resourceAttributes", {{"verb", "get"}, {"resource", "nodes"}}}};
+  token_ = "other-token";
+
+  auto self = post(who + "selfsubjectreviews", json::object());
+  EXPECT_EQ(self["status"]["userInfo"],
+            json({{"username", "somebody"}, {"groups", {"system:authenticated"}}}));
+  EXPECT_EQ(self["kind"], "SelfSubjectReview");
+  auto yes = post(may + "selfsubjectaccessreviews", get_pods);
+  EXPECT_EQ(yes["status"],
+            json({{"allowed", true},
+                  {"reason",
+                   R"(RBAC: allowed by RoleBinding "b/default" of Role "r" to User "somebody")"}}));
+  EXPECT_EQ(yes["spec"], get_pods);
+  EXPECT_EQ(post(may + "selfsubjectaccessreviews", get_nodes)["status"]["allowed"], false);
+  EXPECT_EQ(post(may + "selfsubjectaccessreviews",
+                 {{"nonResourceAttributes",
+                   {{"verb", "get"}, {"path", "/version"}}}})["status"]["allowed"],
+            true);
+  auto rules = post(may + "selfsubjectrulesreviews", {{"namespace", "default"}})["status"];
+  EXPECT_EQ(rules["incomplete"], false);
+  EXPECT_NE(rules["resourceRules"].dump().find(R"("pods")"), std::string::npos);
+  EXPECT_NE(rules["nonResourceRules"].dump().find(R"("/apis/*")"), std::string::npos);
+  EXPECT_EQ(send("POST", may + "selfsubjectaccessreviews", "{}").status, 422);
+  EXPECT_EQ(send("POST", may + "subjectaccessreviews", "{}").status, 403);
+
+  token_ = "admin-token";
+  json other = get_pods;
+  other["user"] = "somebody";
+  EXPECT_EQ(post(may + "subjectaccessreviews", other)["status"]["allowed"], true);
+  EXPECT_EQ(post(may + "namespaces/default/localsubjectaccessreviews", other)["status"]["allowed"],
+            true);
+  EXPECT_EQ(send("POST", may + "namespaces/kube-system/localsubjectaccessreviews",
+                 json({{"spec", other}}).dump())
+                .status,
+            422);
+  EXPECT_EQ(send("POST", may + "subjectaccessreviews", json({{"spec", get_pods}}).dump()).status,
+            422);
+  auto token = post(who + "tokenreviews", {{"token", "other-token"}})["status"];
+  EXPECT_EQ(token["authenticated"], true);
+  EXPECT_EQ(token["user"]["username"], "somebody");
+  EXPECT_EQ(post(who + "tokenreviews", {{"token", "none"}})["status"],
+            json({{"user", json::object()}, {"error", "invalid bearer token"}}));
+  EXPECT_EQ(send("GET", who + "tokenreviews").status, 404);
+  EXPECT_NE(send("GET", "/apis/authorization.k8s.io/v1").body.find(R"("verbs":["create"])"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace edgemesh::cloud
