@@ -12,7 +12,7 @@ namespace edgemesh::proxy {
 namespace {
 constexpr uint64_t kMaxLinger = 4 << 20;  // bytes of a request that are read after its answer
 constexpr size_t kKeepBodyCapacity = 16 * 1024;  // of an exchange in the free list
-}
+}  // namespace
 
 Exchange::Exchange(L7Worker& worker)
     : worker_(worker), timer_(worker.loop(), [this] { on_timer(); }) {}
@@ -123,10 +123,17 @@ void Exchange::note_request_end() {
 
 void Exchange::on_reset(ResetReason reason, std::string_view detail) {
   if (state_ == State::kLingering) return finish();  // it has its answer
-  flags_ |= reason == ResetReason::kProtocol ? flag::kDownstreamProtocol
-                                             : flag::kDownstreamTermination;
+  const bool bad = reason == ResetReason::kProtocol || reason == ResetReason::kTooLarge;
+  flags_ |= bad ? flag::kDownstreamProtocol : flag::kDownstreamTermination;
   if (detail_.empty()) detail_.assign(detail);
   finish();
+}
+
+bool Exchange::codec_answers(int status) {
+  if (request_->version == HttpVersion::kHttp2 || state_ == State::kFree || status_ != 0)
+    return false;
+  status_ = status;
+  return true;
 }
 
 void Exchange::on_writable() {
@@ -258,13 +265,14 @@ void Exchange::on_timer() {
     if (passed(stream_deadline_) || passed(last_active_ + idle_timeout_)) return finish();
     return arm();
   }
-  if (passed(stream_deadline_)) return cut_or_reply(408, flag::kMaxDuration, "max duration");
+  const int late = request_ended_ ? 504 : 408;  // whom it waited for
+  if (passed(stream_deadline_)) return cut_or_reply(late, flag::kMaxDuration, "max duration");
   if (passed(route_deadline_)) {
     worker_.stats().timeouts.add();
     return on_route_timeout();
   }
   if (idle_timeout_ > Duration::zero() && last_active_ + idle_timeout_ <= now)
-    return cut_or_reply(408, flag::kStreamIdle, "stream idle timeout");
+    return cut_or_reply(late, flag::kStreamIdle, "stream idle timeout");
   if (passed(wake_at_)) {
     wake_at_ = TimePoint{};
     if (state_ == State::kPolicies)

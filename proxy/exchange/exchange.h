@@ -4,17 +4,18 @@
 //
 // The course of it
 //   begin          what is known of the client goes into the head; a route is looked for
-//   policies       rate limit, RBAC, fault, CORS, JWT, external authorization; each may answer or wait
-//   tries          an endpoint is picked and a stream to it taken from the pool; a try that fails may
+//   policies       rate limit, RBAC, fault, CORS, JWT, external authorization; each may answer or
+//   wait tries          an endpoint is picked and a stream to it taken from the pool; a try that
+//   fails may
 //                  be followed by another (retry) or run beside one (hedge)
-//   answer         the first try whose answer is taken: the others are dropped, its answer goes to the
+//   answer         the first try whose answer is taken: the others are dropped, its answer goes to
+//   the
 //                  client while the request may still be coming
 //   finish         counted, logged, given back
-// A request's body is not kept unless a retry, a hedge, a mirror or an authorization may need it, and
-// then at most L7WorkerOptions::replay_bytes of it: a longer one is sent once.
-// Back-pressure: whoever does not take stops the other side from being read; nothing is held beyond
-// what one read gave.
-// Threads: the worker's loop.
+// A request's body is not kept unless a retry, a hedge, a mirror or an authorization may need it,
+// and then at most L7WorkerOptions::replay_bytes of it: a longer one is sent once. Back-pressure:
+// whoever does not take stops the other side from being read; nothing is held beyond what one read
+// gave. Threads: the worker's loop.
 #pragma once
 
 #include <memory>
@@ -24,13 +25,13 @@
 
 #include "proxy/compress/encoder.h"
 #include "proxy/exchange/remote_keys.h"
-#include "proxy/telemetry/response_flags.h"
 #include "proxy/exchange/runtime.h"
 #include "proxy/exchange/sub_request.h"
 #include "proxy/exchange/upstream_try.h"
 #include "proxy/http/stream.h"
 #include "proxy/route/facts.h"
 #include "proxy/route/retry.h"
+#include "proxy/telemetry/response_flags.h"
 #include "proxy/telemetry/telemetry.h"
 #include "proxy/telemetry/tracing.h"
 #include "proxy/upstream/list.h"
@@ -49,6 +50,9 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   void begin(HttpConnection& connection, StreamPtr stream, HeadPtr head, bool end);
   // The client's connection goes away: everything is dropped.
   void abort();
+  // The codec answers with `status`, and a reset follows: an HTTP/1 body that cannot be read.
+  // False: it is not this request's answer.
+  bool codec_answers(int status);
 
   static constexpr size_t kMaxTries = 4;  // at a time
 
@@ -191,16 +195,16 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   Facts facts_;
   const RouteEntry* entry_ = nullptr;  // lives as long as version_
   ClusterRef cluster_;
-  size_t cluster_index_ = 0;  // of the route's weighted clusters
-  std::vector<uint8_t> body_;  // what is kept of the request's body
-  std::string set_cookie_;     // of a hash policy
+  size_t cluster_index_ = 0;                         // of the route's weighted clusters
+  std::vector<uint8_t> body_;                        // what is kept of the request's body
+  std::string set_cookie_;                           // of a hash policy
   std::vector<std::unique_ptr<UpstreamTry>> tries_;  // reused; the open ones are marked
   std::vector<const Host*> tried_;
   UpstreamTry* winner_ = nullptr;
   const FaultRules* fault_ = nullptr;  // while it counts as one with a fault
   const AuthzRules* authz_ = nullptr;
   std::unique_ptr<Encoder> encoder_;  // null: the answer goes as it is
-  std::unique_ptr<SubRequest> sub_;  // the authorization's
+  std::unique_ptr<SubRequest> sub_;   // the authorization's
   std::unique_ptr<JwtClaims> claims_;
   KeyWait key_wait_;
 
@@ -221,7 +225,7 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   uint32_t attempts_ = 0;
   uint32_t policy_step_ = 0;
   uint32_t mirrors_ = 0;  // bits: which of the route's mirrors this request goes to
-  int status_ = 0;  // of the answer; 0: none
+  int status_ = 0;        // of the answer; 0: none
   int fault_abort_ = 0, fault_grpc_ = -1;
   State state_ = State::kFree;
   bool has_hash_ = false;
@@ -231,13 +235,13 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   bool keep_body_ = false;  // more tries, or others who need it, may come
   bool body_lost_ = false;  // it grew too long to be kept
   bool reading_off_ = false;
-  bool may_retry_ = false;  // the policy is for this request
-  bool wants_body_ = false;  // the authorization does
-  bool cors_ = false;       // the answer gets CORS fields
+  bool may_retry_ = false;      // the policy is for this request
+  bool wants_body_ = false;     // the authorization does
+  bool cors_ = false;           // the answer gets CORS fields
   bool owes_continue_ = false;  // "100 Continue" is ours to send
   bool retry_taken_ = false;    // of the cluster's retries, for the try that comes
   bool traced_ = false;         // trace_ is set
-  bool repeated_ = false;  // it was sent again because its idle connection had closed
+  bool repeated_ = false;       // it was sent again because its idle connection had closed
 };
 
 }  // namespace edgemesh::proxy

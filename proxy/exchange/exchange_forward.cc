@@ -47,8 +47,9 @@ void Exchange::direct_response() {
   HeadPtr answer = take_head();
   answer->status = direct.status;
   if (!direct.body.empty())
-    answer->add_kept("content-type",
-                     direct.content_type.empty() ? "text/plain" : std::string_view(direct.content_type));
+    answer->add_kept("content-type", direct.content_type.empty()
+                                         ? "text/plain"
+                                         : std::string_view(direct.content_type));
   detail_ = "direct response";
   send_reply(std::move(answer), direct.body);
 }
@@ -167,7 +168,8 @@ void Exchange::start_try() {
     if (any_try_open()) return;
     reply(status, text, why | (attempts_ > 0 ? flag::kRetryExhausted : 0), detail);
   };
-  if (cluster_->retired()) return refuse(503, "no such cluster", flag::kNoCluster, "cluster removed");
+  if (cluster_->retired())
+    return refuse(503, "no such cluster", flag::kNoCluster, "cluster removed");
   Host* host = pick_host();
   if (host == nullptr)
     return refuse(503, "no healthy upstream", flag::kNoHealthyUpstream, "no healthy upstream");
@@ -186,7 +188,8 @@ void Exchange::start_try() {
   }
   if (t->no_ticket()) {
     if (any_try_open()) return;
-    return reply(503, "upstream request limit", flag::kUpstreamOverflow, "max requests of the cluster");
+    return reply(503, "upstream request limit", flag::kUpstreamOverflow,
+                 "max requests of the cluster");
   }
   on_try_unconnected(*t);
 }
@@ -286,7 +289,9 @@ void Exchange::on_try_failed(UpstreamTry& failed, TryResult result, uint32_t fla
   const uint32_t exhausted = attempts_ > 1 ? flag::kRetryExhausted : 0;
   if (result == TryResult::kTimeout)
     return reply(504, "upstream request timeout", flags | exhausted, text);
-  reply(503, fmt::format("upstream connect error or disconnect/reset before headers: {}", text),
+  // What cannot be understood is a bad gateway (RFC 9110, 15.6.3); what was lost may come back.
+  reply((flags & flag::kUpstreamProtocol) != 0 ? 502 : 503,
+        fmt::format("upstream connect error or disconnect/reset before headers: {}", text),
         flags | exhausted, text);
 }
 

@@ -116,6 +116,8 @@ void HttpConnection::on_request(StreamPtr stream, HeadPtr head, bool end) {
 
 void HttpConnection::on_bad_request(int status, std::string_view why) {
   slot_->stats->bad_requests.add();
+  Exchange* open = exchanges_.front();
+  if (open != nullptr && open->codec_answers(status)) return;  // it tells the rest
   slot_->stats->by_class[status / 100 % 6].add();
   if (worker_.telemetry() != nullptr) tell_bad_request(status, why);
 }

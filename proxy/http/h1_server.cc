@@ -290,7 +290,6 @@ void H1ServerConnection::on_bad_body(ResetReason reason, std::string_view why) {
 
 // Tells the client what is wrong, and ends the connection.
 void H1ServerConnection::refuse(int status, ResetReason reason, std::string_view why) {
-  Watch watch(*this);
   h1::Stream* stream = detach();
   char* begin = out_.prepare(why.size() + 256);
   char* at = begin;
@@ -305,11 +304,8 @@ void H1ServerConnection::refuse(int status, ResetReason reason, std::string_view
   h1::put(&at, "\n");
   out_.commit(static_cast<size_t>(at - begin));
   close_later();
-  if (stream != nullptr && stream->handler != nullptr) {
-    stream->handler->on_reset(reason, why);
-    if (watch.dead()) return;
-  }
   handler_->on_bad_request(status, why);
+  if (stream != nullptr && stream->handler != nullptr) stream->handler->on_reset(reason, why);
 }
 
 void H1ServerConnection::on_end_of_input() {
@@ -355,8 +351,8 @@ std::optional<TimePoint> H1ServerConnection::deadline() const {
     return after(last_progress_, options_.write_timeout);
   if (closing_) return std::nullopt;
   if (stream_ == nullptr)
-    return after(since_, requests_ == 0 || head_begun_ ? options_.head_timeout
-                                                       : options_.idle_timeout);
+    return after(since_,
+                 requests_ == 0 || head_begun_ ? options_.head_timeout : options_.idle_timeout);
   const h1::Stream& s = *stream_;
   if (s.in_ended || !s.reading || s.tunnel || s.wants_tunnel) return std::nullopt;
   return after(last_progress_, options_.body_timeout);

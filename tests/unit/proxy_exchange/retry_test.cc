@@ -385,10 +385,10 @@ TEST_F(Retry, TheChainsIdleTimeoutHoldsWhereTheRouteHasNone) {
   Side& own = connect().send("GET", "/own");
   settle();
   advance(seconds(3));
-  EXPECT_EQ(status(side), 408);
+  EXPECT_EQ(status(side), 504);
   EXPECT_FALSE(own.ended);
   advance(seconds(8));
-  EXPECT_EQ(status(own), 408);
+  EXPECT_EQ(status(own), 504);
 }
 
 TEST_F(Retry, AStreamsWholeTime) {

@@ -490,7 +490,7 @@ TEST_F(Streams, AWorkerEndsInTheMiddleOfEverything) {
   EXPECT_EQ(stats_.active_connections.value(), 0u);
 }
 
-TEST_F(Streams, APeerThatSpeaksNoHttpIs503) {
+TEST_F(Streams, APeerThatSpeaksNoHttpIs502) {
   a().raw = true;
   use(false);
   Client& client = connect();
@@ -499,7 +499,7 @@ TEST_F(Streams, APeerThatSpeaksNoHttpIs503) {
                                  !a().connections.back().raw->received.empty(); }));
   a().connections.back().raw->send("220 smtp ready\r\n\r\n");
   ASSERT_TRUE(until([&] { return side.ended; }));
-  EXPECT_EQ(status(side), 503);
+  EXPECT_EQ(status(side), 502);
   EXPECT_EQ(flags(side), "UPE");
   expect_nothing_left();
 }

@@ -1,5 +1,5 @@
-// What is told of requests: access log, Istio's metrics, counts by listener, cluster and route, trace
-// context and spans.
+// What is told of requests: access log, Istio's metrics, counts by listener, cluster and route,
+// trace context and spans.
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -57,10 +57,10 @@ class ExchangeTelemetry : public ExchangeTest {
 
 TEST_F(ExchangeTelemetry, TheAccessLogHasALineARequest) {
   tell({});
-  configure(logged(
-      "%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% "
-      "%RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %UPSTREAM_HOST% "
-      "%UPSTREAM_CLUSTER_RAW% %ROUTE_NAME% %GRPC_STATUS% %CONNECTION_TERMINATION_DETAILS%"));
+  configure(
+      logged("%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% "
+             "%RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %UPSTREAM_HOST% "
+             "%UPSTREAM_CLUSTER_RAW% %ROUTE_NAME% %GRPC_STATUS% %CONNECTION_TERMINATION_DETAILS%"));
   Client& client = connect();
   a().reply = [this](Side& side) {
     clock_.advance(milliseconds(7));
@@ -72,24 +72,37 @@ TEST_F(ExchangeTelemetry, TheAccessLogHasALineARequest) {
 
 TEST_F(ExchangeTelemetry, AFailureIsLoggedWithItsFlagAndEndpoint) {
   tell({});
-  configure(logged("%RESPONSE_CODE% %RESPONSE_FLAGS% %UPSTREAM_HOST% "
-                   "%UPSTREAM_TRANSPORT_FAILURE_REASON%"));
+  configure(
+      logged("%RESPONSE_CODE% %RESPONSE_FLAGS% %UPSTREAM_HOST% "
+             "%UPSTREAM_TRANSPORT_FAILURE_REASON%"));
   a().refuse = true;
   Client& client = connect();
   get(client, "/");
   EXPECT_THAT(log(), HasSubstr("503 UF 10.0.0.1:80 connect"));
-  EXPECT_THAT(value(metric("istio_requests_total",
-                           {"response_code=\"503\"", "response_flags=\"UF\""})),
-              "1");
+  EXPECT_THAT(
+      value(metric("istio_requests_total", {"response_code=\"503\"", "response_flags=\"UF\""})),
+      "1");
   EXPECT_EQ(scope(Kind::kCluster, "a")->totals().resets, 1u);
+}
+
+// The codec answers it: one request, one line, with the status that the client saw.
+TEST_F(ExchangeTelemetry, ABodyThatCannotBeReadIsOneLine) {
+  tell({});
+  configure(logged("%REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS%"));
+  Client& client = connect_raw();
+  client.raw->send("POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
+  settle();
+  EXPECT_THAT(client.raw->received, testing::StartsWith("HTTP/1.1 400 "));
+  EXPECT_EQ(log(), "/x 400 DPE\n");
 }
 
 TEST_F(ExchangeTelemetry, LogsOfTheProcessAreForChainsWithoutTheirOwn) {
   tell({});
   ProxyYaml yaml;
-  configure_text(yaml.text() + fmt::format("telemetry: {{accessLog: [{{path: {}, json: "
-                                           "{{code: \"%RESPONSE_CODE%\", path: \"%REQ(:PATH)%\"}}}}]}}\n",
-                                           path_));
+  configure_text(yaml.text() +
+                 fmt::format("telemetry: {{accessLog: [{{path: {}, json: "
+                             "{{code: \"%RESPONSE_CODE%\", path: \"%REQ(:PATH)%\"}}}}]}}\n",
+                             path_));
   Client& client = connect();
   get(client, "/one");
   const json line = json::parse(log());
@@ -100,21 +113,26 @@ TEST_F(ExchangeTelemetry, LogsOfTheProcessAreForChainsWithoutTheirOwn) {
 TEST_F(ExchangeTelemetry, MetricsHaveIstiosLabels) {
   tell({});
   ProxyYaml yaml;
-  yaml.routes = "- {name: shop, match: {prefix: /}, cluster: \"outbound|80||cart.shop.svc.cluster.local\"}";
+  yaml.routes =
+      "- {name: shop, match: {prefix: /}, cluster: \"outbound|80||cart.shop.svc.cluster.local\"}";
   yaml.clusters = R"(- name: "outbound|80||cart.shop.svc.cluster.local"
   endpoints: [{address: "10.0.0.1:80", labels: {app: cart, version: v2}}])";
   configure(yaml);
   Client& client = connect();
   ask(client, "POST", "/", {}, "1234567");
   get(client, "/");
-  const std::vector<std::string> labels = {
-      "reporter=\"source\"",        "source_node=\"edge-1\"",
-      "destination_app=\"cart\"",   "destination_version=\"v2\"",
-      "destination_canonical_service=\"cart\"",
-      "destination_service=\"cart.shop.svc.cluster.local\"",
-      "destination_service_name=\"cart\"", "destination_service_namespace=\"shop\"",
-      "request_protocol=\"http\"",  "response_code=\"200\"",
-      "response_flags=\"-\"",       "connection_security_policy=\"unknown\""};
+  const std::vector<std::string> labels = {"reporter=\"source\"",
+                                           "source_node=\"edge-1\"",
+                                           "destination_app=\"cart\"",
+                                           "destination_version=\"v2\"",
+                                           "destination_canonical_service=\"cart\"",
+                                           "destination_service=\"cart.shop.svc.cluster.local\"",
+                                           "destination_service_name=\"cart\"",
+                                           "destination_service_namespace=\"shop\"",
+                                           "request_protocol=\"http\"",
+                                           "response_code=\"200\"",
+                                           "response_flags=\"-\"",
+                                           "connection_security_policy=\"unknown\""};
   EXPECT_EQ(value(metric("istio_requests_total", labels)), "2");
   EXPECT_EQ(value(metric("istio_request_bytes_sum", labels)), "7");
   EXPECT_EQ(value(metric("istio_request_duration_milliseconds_count", labels)), "2");
@@ -150,8 +168,9 @@ TEST_F(ExchangeTelemetry, TheSideThatIsCalledKnowsWhoCalls) {
 
 TEST_F(ExchangeTelemetry, GrpcStatusesOfTrailers) {
   tell({});
-  auto yaml = logged("%GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS_NUMBER% "
-                     "%TRAILER(grpc-message)%");
+  auto yaml = logged(
+      "%GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS_NUMBER% "
+      "%TRAILER(grpc-message)%");
   yaml.a = "protocol: http2";
   configure(yaml);
   a().http2 = true;
@@ -278,7 +297,8 @@ TEST_F(ExchangeTraces, B3IsPassedOnAsB3) {
   EXPECT_TRUE(a().field("b3").starts_with("80f198ee56343ba864fe8b2a57d3eff7-"));
   EXPECT_TRUE(a().field("traceparent").starts_with("00-80f198ee56343ba864fe8b2a57d3eff7-"));
   get(connect(), "/",
-      {{"x-b3-traceid", "80f198ee56343ba864fe8b2a57d3eff7"}, {"x-b3-spanid", "e457b5a2e4d86bd1"},
+      {{"x-b3-traceid", "80f198ee56343ba864fe8b2a57d3eff7"},
+       {"x-b3-spanid", "e457b5a2e4d86bd1"},
        {"x-b3-sampled", "0"}});
   EXPECT_EQ(a().field("x-b3-traceid", 1), "80f198ee56343ba864fe8b2a57d3eff7");
   EXPECT_EQ(a().field("x-b3-parentspanid", 1), "e457b5a2e4d86bd1");
