@@ -137,6 +137,7 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   // exchange_answer.cc
   void on_try_head(UpstreamTry& from, HeadPtr head, bool end);
   void forward_informational(const Head& head);
+  void answer_websocket_key();
   void commit(UpstreamTry& from, HeadPtr head, bool end);
   void add_answer_fields(Head* head);
   void begin_encoding(Head* head);

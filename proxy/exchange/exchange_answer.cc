@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "core/http/websocket.h"
 #include "proxy/compress/negotiate.h"
 #include "proxy/exchange/exchange.h"
 #include "proxy/exchange/http_connection.h"
@@ -65,6 +66,15 @@ void Exchange::forward_informational(const Head& head) {
   down_->send_head(head, false);
 }
 
+// A proxy that carries an HTTP/1 client's key over HTTP/2 (Envoy does) wants the answer to it, which an
+// HTTP/2 endpoint does not give.
+void Exchange::answer_websocket_key() {
+  if (status_ != 101 || request_->version != HttpVersion::kHttp2) return;
+  const std::string_view key = request_->get("sec-websocket-key");
+  if (!key.empty() && !answer_->has("sec-websocket-accept"))
+    answer_->add("sec-websocket-accept", http::websocket_accept(key));
+}
+
 void Exchange::commit(UpstreamTry& from, HeadPtr head, bool end) {
   winner_ = &from;
   from.set_deadline(TimePoint{});
@@ -85,6 +95,7 @@ void Exchange::commit(UpstreamTry& from, HeadPtr head, bool end) {
     whole_timeout_ = Duration{};
   }
   state_ = State::kAnswering;
+  answer_websocket_key();
   add_answer_fields(answer_.get());
   if (!end && !tunnel_) begin_encoding(answer_.get());
   down_->send_head(*answer_, end);

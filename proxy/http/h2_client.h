@@ -1,8 +1,7 @@
 // The HTTP/2 client side (RFC 9113, RFC 8441), many streams on a connection: see stream.h.
 //
 // - A request with `protocol` leaves as an extended CONNECT; it waits for the server's SETTINGS, and is
-//   reset (kRefused) when the server does not take that. A 2xx to it is given as 101. The key of a
-//   WebSocket stays out (RFC 8441 5).
+//   reset (kRefused) when the server does not take that. A 2xx to it is given as 101.
 // - Streams that the server refuses, or that are above the last one of its GOAWAY: kRefused.
 // - After GOAWAY, or when stream ids are used up, closing() is true; it ends when its streams have.
 // Threads: the loop's.

@@ -30,8 +30,7 @@ void put(std::string_view name, std::string_view value, uint8_t flags = NGHTTP2_
 }
 
 // Fields that belong to a connection have no place in HTTP/2 (RFC 9113 8.2.2).
-// `bridged`: this is about a WebSocket, whose key and accept do not exist in HTTP/2 (RFC 8441 5).
-bool unwanted(std::string_view name, std::string_view value, bool bridged) {
+bool unwanted(std::string_view name, std::string_view value) {
   auto is = [name](std::string_view other) { return equals_ignore_case(name, other); };
   switch (name.size()) {
     case 2: return is("te") && !equals_ignore_case(value, "trailers");
@@ -40,8 +39,7 @@ bool unwanted(std::string_view name, std::string_view value, bool bridged) {
     case 10: return is("connection") || is("keep-alive");
     case 14: return is("http2-settings");
     case 16: return is("proxy-connection");
-    case 17: return is("transfer-encoding") || (bridged && is("sec-websocket-key"));
-    case 20: return bridged && is("sec-websocket-accept");
+    case 17: return is("transfer-encoding");
     default: return name.empty() || name[0] == ':';
   }
 }
@@ -59,9 +57,8 @@ std::span<nghttp2_nv> add_fields(const Head& head) {
   for (const FieldView& field : head.fields()) bytes += field.name.size();
   if (list.names.size() < bytes) list.names.resize(bytes);
   char* at = list.names.data();
-  bool bridged = head.protocol == "websocket" || head.status == 101;
   for (const FieldView& field : head.fields()) {
-    if (unwanted(field.name, field.value, bridged)) continue;
+    if (unwanted(field.name, field.value)) continue;
     std::string_view name = field.name;
     if (std::any_of(name.begin(), name.end(), upper)) {
       std::transform(name.begin(), name.end(), at,

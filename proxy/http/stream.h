@@ -21,7 +21,8 @@
 //   protocol; an HTTP/2 codec turns it into 200 and back, RFC 8441) or 2xx to CONNECT, data in both
 //   directions are a tunnel's from then on, each direction ended by its `end`. The codecs bridge
 //   WebSockets between the versions: Sec-WebSocket-Key and -Accept are HTTP/1's, see h1_client.h,
-//   h1_server.h.
+//   h1_server.h; HTTP/2 does not look at them (RFC 8441 5) but carries them where they are there, as
+//   there may be an HTTP/1 hop behind.
 // - release() gives the stream back, exactly once, by destroying the StreamPtr. When a direction has
 //   not ended, the stream is reset: HTTP/2 RST_STREAM(CANCEL), HTTP/1 closes the connection (a server
 //   whose answer is complete first drains a little of the request, so that the client sees the answer).

@@ -251,6 +251,23 @@ TEST_P(Versions, WebSocketsBothWaysAndHalfEnds) {
   expect_nothing_left();
 }
 
+// The key is an HTTP/1 client's, beyond an HTTP/2 proxy.
+TEST_P(Versions, AWebSocketsKeyIsAnswered) {
+  use(upstream2());
+  a().silent = true;
+  Client& client = connect(client2());
+  Side& side =
+      client.begin("GET", "/ws", {{"sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="}}, "websocket");
+  Side& request = arrived();
+  EXPECT_EQ(request.head->get("sec-websocket-key"), "dGhlIHNhbXBsZSBub25jZQ==");
+  HeadPtr agreed = head_of(101);
+  agreed->protocol = "websocket";
+  request.stream->send_head(*agreed, false);
+  ASSERT_TRUE(until([&] { return side.head != nullptr; }));
+  EXPECT_EQ(status(side), 101);
+  EXPECT_EQ(field(side, "sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+}
+
 TEST_P(Versions, AWebSocketWhoseEndpointEndsFirst) {
   use(upstream2(), "timeouts: {route: 3s, idle: 100s}");
   a().silent = true;
@@ -362,7 +379,8 @@ TEST_F(Streams, GrpcBothWaysAtOnce) {
   use(true);
   a().silent = true;
   Client& client = connect(true);
-  Side& side = client.begin("POST", "/s/m", {{"content-type", "application/grpc"}, {"te", "trailers"}});
+  Side& side =
+      client.begin("POST", "/s/m", {{"content-type", "application/grpc"}, {"te", "trailers"}});
   Side& request = arrived();
   request.stream->send_head(*head_of(200), false);
   std::string sent;
@@ -495,8 +513,8 @@ TEST_F(Streams, APeerThatSpeaksNoHttpIs502) {
   use(false);
   Client& client = connect();
   Side& side = client.send("GET", "/");
-  ASSERT_TRUE(until([&] { return !a().connections.empty() &&
-                                 !a().connections.back().raw->received.empty(); }));
+  ASSERT_TRUE(until(
+      [&] { return !a().connections.empty() && !a().connections.back().raw->received.empty(); }));
   a().connections.back().raw->send("220 smtp ready\r\n\r\n");
   ASSERT_TRUE(until([&] { return side.ended; }));
   EXPECT_EQ(status(side), 502);

@@ -77,8 +77,8 @@ TEST_F(BridgeTest, AnHttp1ClientWithAnHttp2Server) {
   ASSERT_TRUE(until([&] { return !origin.requests.empty(); }));
   Side& request = *origin.requests[0];
   EXPECT_EQ(h1test::text_of(*request.head),
-            "GET http h /chat?x [websocket]\nsec-websocket-version: 13\n"
-            "sec-websocket-protocol: a, b");
+            "GET http h /chat?x [websocket]\nsec-websocket-version: 13\nsec-websocket-key: " +
+                std::string(kKey) + "\nsec-websocket-protocol: a, b");
   HeadPtr agreed = take_head();
   agreed->status = 101;
   agreed->protocol = "websocket";
