@@ -170,8 +170,13 @@ class HttpClient final : public kube::Client {
 
   void create(const kube::ResourceType& type, std::string_view ns, std::string body,
               const kube::WriteOptions& options, Callback done) override {
-    send("POST", write_target(path(type, ns, {}), options), "application/json", std::move(body),
-         std::move(done));
+    std::string name;  // below which object
+    if (!options.subresource.empty()) {
+      const auto object = kube::parse_json(body);
+      if (object) name = kube::text_at(*object, "metadata", "name");
+    }
+    send("POST", write_target(path(type, ns, name, options.subresource), options),
+         "application/json", std::move(body), std::move(done));
   }
 
   void update(const kube::ResourceType& type, std::string_view ns, std::string_view name,

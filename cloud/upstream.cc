@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cloud/node_claims.h"
+#include "cloud/upstream_request.h"
 #include "core/base/log.h"
 
 namespace edgemesh::cloud {
@@ -102,21 +103,6 @@ void strip_restricted(Json& object) {
 
 }  // namespace
 
-struct Upstream::Request {
-  Upstream* owner;
-  std::shared_ptr<bool> alive;
-  std::string node;
-  channel::Message message;
-  Json content;
-  std::string ns, kind, name;              // of the resource
-  kube::ResourceType type = kube::kNodes;  // for error texts
-
-  ~Request() {
-    if (*alive) owner->release(node);
-  }
-  const std::string& operation() const { return message.operation; }
-};
-
 Upstream::Upstream(kube::Client& client, NodeLink& link, UpstreamOptions options)
     : client_(client), link_(link), options_(options) {}
 
@@ -167,6 +153,7 @@ void Upstream::on_message(const std::string& node, channel::Message message) {
   if (kind == "configmap") return on_config(request, kube::kConfigMaps);
   if (kind == "secret") return on_config(request, kube::kSecrets);
   if (kind == "event") return on_event(request);
+  if (kind == "serviceaccounttoken") return on_service_token(request);
   EM_LOG(kDebug, "upstream", "node {}: nothing here answers {} {}", node, request->operation(),
          request->message.resource.substr(0, 200));
 }

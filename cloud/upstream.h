@@ -1,5 +1,6 @@
 // Upstream: what KubeEdge's edge asks the cloud for about Kubernetes objects (its edgecontroller):
-// node, node status, leases, pods and their status, config maps and secrets, events.
+// node, node status, leases, pods and their status, config maps and secrets, events, tokens of service
+// accounts.
 //
 // A node may only touch what is its own: the Node of its name, its lease, pods bound to it, and the
 // config maps and secrets that those pods name (the rules of Kubernetes' node authorizer).
@@ -49,6 +50,8 @@ class Upstream {
   void on_pod_patch(const RequestPtr& r);
   void on_config(const RequestPtr& r, const kube::ResourceType& type);
   void on_event(const RequestPtr& r);
+  // A token for a pod of the node (TokenRequest), as it asks for the volumes of that pod.
+  void on_service_token(const RequestPtr& r);
 
   // Runs `then` with the pod only if it is bound to the asking node; else with an error.
   void own_pod(const RequestPtr& r, const std::string& name, Then then);

@@ -44,13 +44,25 @@ std::string_view node_of(const ApiUser& user) {
 
 namespace {
 
+bool has_certificate(const http::Request& request) {
+  return request.peer != nullptr && !request.peer->expired && !request.peer->common_name.empty();
+}
+
+// Empty: none.
+std::string_view bearer_token(const http::Request& request) {
+  const std::string_view value = request.headers.get_or("Authorization", "");
+  constexpr std::string_view kScheme = "Bearer ";
+  if (!http::equals_ignore_case(value.substr(0, kScheme.size()), kScheme)) return {};
+  return value.substr(kScheme.size());
+}
+
 class StandardAuthenticator final : public Authenticator {
  public:
   StandardAuthenticator(std::map<std::string, ApiUser> tokens, NodeCertificateCheck check)
       : tokens_(std::move(tokens)), check_(std::move(check)) {}
 
   std::optional<ApiUser> authenticate(const http::Request& request) const override {
-    if (request.peer != nullptr && !request.peer->expired && !request.peer->common_name.empty()) {
+    if (has_certificate(request)) {
       ApiUser user;
       user.name = request.peer->common_name;
       if (check_ && user.name.starts_with(kNodePrefix) &&
@@ -62,16 +74,11 @@ class StandardAuthenticator final : public Authenticator {
       if (!first.empty() && !user.in_group(first)) user.groups.push_back(first);
       return authenticated(std::move(user));
     }
-    std::string_view value = request.headers.get_or("Authorization", "");
-    if (value.empty()) {
+    if (request.headers.get_or("Authorization", "").empty()) {
       return ApiUser{std::string(kAnonymousUser), {std::string(kUnauthenticatedGroup)}};
     }
-    constexpr std::string_view kScheme = "Bearer ";
-    if (value.size() <= kScheme.size() ||
-        !http::equals_ignore_case(value.substr(0, kScheme.size()), kScheme)) {
-      return std::nullopt;
-    }
-    return authenticate_token(value.substr(kScheme.size()), {}, nullptr);
+    const std::string_view token = bearer_token(request);
+    return token.empty() ? std::nullopt : authenticate_token(token, {}, nullptr);
   }
 
   std::optional<ApiUser> authenticate_token(std::string_view value, const std::vector<std::string>&,
@@ -95,6 +102,29 @@ class StandardAuthenticator final : public Authenticator {
 
   std::map<std::string, ApiUser> tokens_;
   NodeCertificateCheck check_;
+};
+
+class MoreTokens final : public Authenticator {
+ public:
+  MoreTokens(std::shared_ptr<Authenticator> first, std::vector<TokenCheck> checks)
+      : first_(std::move(first)), checks_(std::move(checks)) {}
+  std::optional<ApiUser> authenticate(const http::Request& request) const override {
+    const std::string_view token = has_certificate(request) ? "" : bearer_token(request);
+    return token.empty() ? first_->authenticate(request) : authenticate_token(token, {}, nullptr);
+  }
+  std::optional<ApiUser> authenticate_token(std::string_view token,
+                                            const std::vector<std::string>& audiences,
+                                            std::vector<std::string>* fitting) const override {
+    if (auto user = first_->authenticate_token(token, audiences, fitting)) return user;
+    for (const TokenCheck& check : checks_) {
+      if (auto user = check(token, audiences, fitting)) return user;
+    }
+    return std::nullopt;
+  }
+
+ private:
+  std::shared_ptr<Authenticator> first_;
+  std::vector<TokenCheck> checks_;
 };
 
 bool reads(const ApiAttributes& what) {
@@ -157,6 +187,11 @@ void Authorizer::add_rules(const ApiUser&, std::string_view, std::vector<RbacRul
 std::shared_ptr<Authenticator> make_authenticator(std::map<std::string, ApiUser> tokens,
                                                   NodeCertificateCheck check) {
   return std::make_shared<StandardAuthenticator>(std::move(tokens), std::move(check));
+}
+
+std::shared_ptr<Authenticator> with_tokens(std::shared_ptr<Authenticator> first,
+                                           std::vector<TokenCheck> checks) {
+  return std::make_shared<MoreTokens>(std::move(first), std::move(checks));
 }
 
 std::shared_ptr<Authorizer> make_authorizer(std::vector<std::shared_ptr<Authorizer>> others) {

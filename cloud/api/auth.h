@@ -58,6 +58,14 @@ using NodeCertificateCheck = std::function<Result<>(const std::string& node, int
 std::shared_ptr<Authenticator> make_authenticator(std::map<std::string, ApiUser> tokens = {},
                                                   NodeCertificateCheck check = {});
 
+// As Authenticator::authenticate_token.
+using TokenCheck = std::function<std::optional<ApiUser>(std::string_view token,
+                                                        const std::vector<std::string>& audiences,
+                                                        std::vector<std::string>* fitting)>;
+// Bearer tokens that `first` does not know may be known to one of `checks`.
+std::shared_ptr<Authenticator> with_tokens(std::shared_ptr<Authenticator> first,
+                                           std::vector<TokenCheck> checks);
+
 // What is asked. For other paths than resources `resource` is empty and `path` is set.
 struct ApiAttributes {
   std::string verb;  // get, list, watch, create, update, patch, delete, deletecollection

@@ -44,6 +44,10 @@ class ApiCore {
   };
   using AdmissionCheck = std::function<ApiResult<void>(const Admission&)>;
   void add_admission(AdmissionCheck check) { admission_.push_back(std::move(check)); }
+  // Answers POST of serviceaccounts/token; without it there is no such thing.
+  using TokenRequests = std::function<ApiResult<nlohmann::json>(const StoredObject& account,
+                                                                const nlohmann::json& body)>;
+  void set_token_requests(TokenRequests answer) { token_requests_ = std::move(answer); }
   // While it lives, calls are made for that user (who outlives it); otherwise for this process.
   class Acting {
    public:
@@ -76,7 +80,8 @@ class ApiCore {
   };
   void remove(const ResourceInfo& resource, std::string_view ns, std::string_view name,
               const Deletion& deletion, Done done);
-  // POST of pods/binding and pods/eviction; `create` with a subresource in its options comes here.
+  // POST of pods/binding, pods/eviction and serviceaccounts/token; `create` with a subresource in
+  // its options comes here.
   void create_below(const ResourceInfo& resource, std::string_view ns, std::string_view name,
                     const nlohmann::json& body, const kube::WriteOptions& options, Done done);
   // Everything the filter matches; `done` gets a List of what was there.
@@ -134,6 +139,7 @@ class ApiCore {
   ResourceRegistry& registry_;
   ServiceAddresses addresses_;
   std::vector<AdmissionCheck> admission_;
+  TokenRequests token_requests_;
   const ApiUser* acting_ = nullptr;
 
   // Events in the order of their last change; they go after an hour, or earlier when there are

@@ -1,4 +1,4 @@
-// Subresources that are objects of their own: scale, binding, eviction.
+// Subresources that are objects of their own: scale, binding, eviction, token.
 #include <nlohmann/json.hpp>
 
 #include "cloud/api/core.h"
@@ -82,6 +82,11 @@ void ApiCore::create_below(const ResourceInfo& resource, std::string_view ns, st
   if (!object) return done(refuse(ApiError::simple(500, "InternalError", object.error().message)));
   if (auto good = admit(resource, ns, name, options.subresource, &*object, &body); !good) {
     return done(refuse(good.error()));
+  }
+  if (resource.is("ServiceAccount") && options.subresource == "token" && token_requests_) {
+    auto answer = token_requests_(*previous, body);
+    if (!answer) return done(refuse(answer.error()));
+    return done(Written{kube::to_text(*answer), true, false});
   }
   bool pod = resource.is("Pod");
   if (pod && options.subresource == "binding") {

@@ -170,6 +170,9 @@ void Server::handle_other(const http::Request& request, const Writer& writer) {
   if (request.method != "GET") {
     return send_error(writer, ApiError::simple(405, "MethodNotAllowed", "want GET"));
   }
+  if (auto it = options_.documents.find(request.path()); it != options_.documents.end()) {
+    return send(writer, 200, it->second.body, it->second.content_type.c_str());
+  }
   auto answer = discovery(core_.registry(), request.path(), request.headers.get_or("Accept", ""));
   if (answer) return send(writer, 200, std::move(answer->body), answer->content_type.c_str());
   send(writer, 404, "404 page not found\n", "text/plain; charset=utf-8");
@@ -188,7 +191,7 @@ bool Server::check_subresource(const Call& call) {
   if (std::find(verbs.begin(), verbs.end(), call.verb) == verbs.end()) return false;
   // What goes to a node, or needs keys, is served by others; here it would be taken for the object.
   return sub == "scale" || sub == "binding" || sub == "eviction" || sub == "ephemeralcontainers" ||
-         sub == "finalize" || sub == "approval";
+         sub == "finalize" || sub == "approval" || sub == "token";
 }
 
 void Server::handle_resource(Call call) {
@@ -428,6 +431,23 @@ Result<std::unique_ptr<EmbeddedApi>> EmbeddedApi::open(io::Loop& loop, Options o
   api->core_->start();
   api->rbac_defaults_ = std::make_unique<RbacDefaults>(*api->core_);
   api->rbac_defaults_->start();
+  EM_TRY(api->tokens_,
+         ServiceTokens::create(*api->store_, api->registry_, loop.clock(), options.tokens));
+  ServiceTokens* tokens = api->tokens_.get();
+  api->core_->set_token_requests([tokens](const StoredObject& account, const json& body) {
+    return tokens->issue(account, body);
+  });
+  options.server.documents = {
+      {"/.well-known/openid-configuration",
+       {"application/json", kube::to_text(tokens->openid_configuration(options.jwks_uri))}},
+      {"/openid/v1/jwks", {"application/jwk-set+json", kube::to_text(tokens->jwks())}}};
+  if (options.server.authenticator == nullptr) options.server.authenticator = make_authenticator();
+  options.server.authenticator =
+      with_tokens(std::move(options.server.authenticator),
+                  {[tokens](std::string_view token, const std::vector<std::string>& audiences,
+                            std::vector<std::string>* fitting) {
+                    return tokens->authenticate(token, audiences, fitting);
+                  }});
   if (options.server.authorizer == nullptr) {
     auto rbac = std::make_shared<Rbac>(*api->store_, api->registry_);
     auto all = make_authorizer({make_node_authorizer(), rbac});
@@ -444,6 +464,7 @@ Result<std::unique_ptr<EmbeddedApi>> EmbeddedApi::open(io::Loop& loop, Options o
 EmbeddedApi::~EmbeddedApi() {
   server_.reset();
   client_.reset();
+  tokens_.reset();
   rbac_defaults_.reset();
   core_.reset();
   store_.reset();

@@ -4,13 +4,16 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 
 #include "cloud/api/auth.h"
 #include "cloud/api/core.h"
+#include "cloud/api/discovery.h"
 #include "cloud/api/rbac_defaults.h"
 #include "cloud/api/request.h"
+#include "cloud/api/service_tokens.h"
 #include "core/http/server.h"
 
 namespace edgemesh::cloud {
@@ -22,6 +25,8 @@ struct ApiServerOptions {
                      const ResourcePath&)>
       on_subresource;
   std::shared_ptr<Authenticator> authenticator;  // null: make_authenticator()
+  // By path: what is answered there to who may get it, besides discovery.
+  std::map<std::string, DiscoveryAnswer> documents;
   // Null: only system:masters and nodes may do anything; EmbeddedApi makes one with RBAC.
   std::shared_ptr<Authorizer> authorizer;
   Duration bookmark_every = std::chrono::minutes(1);
@@ -50,6 +55,8 @@ class EmbeddedApi {
     ApiStore::Options store;  // .path: the SQLite file
     ApiCore::Options core;
     ApiServerOptions server;
+    ServiceTokens::Options tokens;
+    std::string jwks_uri;  // where others reach /openid/v1/jwks
   };
   static Result<std::unique_ptr<EmbeddedApi>> open(io::Loop& loop, Options options);
   ~EmbeddedApi();
@@ -67,6 +74,7 @@ class EmbeddedApi {
   std::unique_ptr<ApiStore> store_;
   std::unique_ptr<ApiCore> core_;
   std::unique_ptr<RbacDefaults> rbac_defaults_;
+  std::unique_ptr<ServiceTokens> tokens_;
   std::unique_ptr<kube::Client> client_;
   std::unique_ptr<ApiServer> server_;
 };

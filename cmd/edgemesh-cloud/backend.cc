@@ -4,6 +4,7 @@
 
 #include "cloud/api/in_process.h"
 #include "cloud/api/server.h"
+#include "cloud/files.h"
 #include "cloud/kube_config.h"
 #include "cloud/kube_http_client.h"
 
@@ -27,6 +28,23 @@ http::Request request_of(cloud::NodeCall call) {
   return out;
 }
 
+// The key that signs the tokens of service accounts: made at the first start, kept as the CA's is.
+Result<std::string> service_account_key(const std::string& state_dir) {
+  const std::string path = state_dir + "/service-account.key";
+  auto kept = cloud::read_file(path);
+  if (kept || kept.error().code != ErrorCode::kNotFound) return kept;
+  EM_TRY(std::string key, tls::generate_key_pem());
+  EM_TRY_VOID(cloud::write_file(path, key, 0600));
+  return key;
+}
+
+std::string api_url(const cloud::CloudConfig& config) {
+  const std::string host = config.advertise.empty() ? "127.0.0.1" : config.advertise.front();
+  const auto ip = IpAddr::parse(host);
+  return fmt::format("https://{}:{}", ip && ip->is_v6() ? "[" + host + "]" : host,
+                     config.api_listen.front().port);
+}
+
 class Embedded final : public Backend {
  public:
   static Result<std::unique_ptr<Backend>> create(io::Loop& loop, const cloud::CloudConfig& config,
@@ -35,6 +53,9 @@ class Embedded final : public Backend {
     cloud::EmbeddedApi::Options options;
     options.store.path = config.state_dir + "/api.db";
     options.core.service_cidrs = config.service_cidrs;
+    EM_TRY(options.tokens.key_pem, service_account_key(config.state_dir));
+    options.tokens.issuer = "https://kubernetes.default.svc." + config.cluster_domain;
+    options.jwks_uri = api_url(config) + "/openid/v1/jwks";
     auto self = std::make_unique<Embedded>();
     self->ca_pem_ = ca.cert_pem();
     options.server.authenticator =

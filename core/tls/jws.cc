@@ -106,4 +106,56 @@ bool JwsKey::verify(std::string_view text, std::string_view signature) const {
   return good;
 }
 
+Result<JwsSigner> JwsSigner::p256(std::string_view key_pem) {
+  EM_TRY(KeyPtr key, read_key(key_pem));
+  std::string point(2 * kHalf + 1, '\0');
+  size_t size = 0;
+  char group[32] = {};
+  const bool good =
+      EVP_PKEY_is_a(key.get(), "EC") == 1 &&
+      EVP_PKEY_get_group_name(key.get(), group, sizeof(group), nullptr) == 1 &&
+      std::string_view(group) == "prime256v1" &&
+      EVP_PKEY_get_octet_string_param(key.get(), OSSL_PKEY_PARAM_PUB_KEY,
+                                      reinterpret_cast<unsigned char*>(point.data()),  // NOLINT
+                                      point.size(), &size) == 1 &&
+      size == point.size() && point[0] == '\x04';
+  if (!good) {
+    openssl_reason();
+    return fail(ErrorCode::kInvalidArgument, "the key is none on P-256");
+  }
+  unsigned char* der = nullptr;
+  const int der_size = i2d_PUBKEY(key.get(), &der);
+  if (der_size <= 0) return fail_openssl("public key");
+  JwsSigner out;
+  out.public_der_.assign(reinterpret_cast<char*>(der), static_cast<size_t>(der_size));  // NOLINT
+  OPENSSL_free(der);
+  out.x_ = point.substr(1, kHalf);
+  out.y_ = point.substr(1 + kHalf);
+  out.key_ = std::shared_ptr<void>(key.release(),
+                                   [](void* p) { EVP_PKEY_free(static_cast<EVP_PKEY*>(p)); });
+  return out;
+}
+
+Result<std::string> JwsSigner::sign(std::string_view text) const {
+  const DigestPtr context(EVP_MD_CTX_new());
+  std::string der(128, '\0');  // a signature has 72 bytes at most
+  size_t size = der.size();
+  if (!context || !key_ ||
+      EVP_DigestSignInit(context.get(), nullptr, EVP_sha256(), nullptr,
+                         static_cast<EVP_PKEY*>(key_.get())) != 1 ||
+      EVP_DigestSign(context.get(), reinterpret_cast<unsigned char*>(der.data()), &size,  // NOLINT
+                     bytes(text), text.size()) != 1) {
+    return fail_openssl("signature", ErrorCode::kInternal);
+  }
+  const unsigned char* at = bytes(der);
+  const EcdsaPtr sig(d2i_ECDSA_SIG(nullptr, &at, static_cast<long>(size)));  // NOLINT
+  std::string out(2 * kHalf, '\0');
+  auto* half = reinterpret_cast<unsigned char*>(out.data());  // NOLINT
+  if (!sig || BN_bn2binpad(ECDSA_SIG_get0_r(sig.get()), half, kHalf) != kHalf ||
+      BN_bn2binpad(ECDSA_SIG_get0_s(sig.get()), half + kHalf, kHalf) != kHalf) {
+    return fail_openssl("signature", ErrorCode::kInternal);
+  }
+  return out;
+}
+
 }  // namespace edgemesh::tls

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "core/base/result.h"
@@ -20,6 +21,21 @@ class JwsKey {
  private:
   std::shared_ptr<void> key_;
   bool rsa_ = false;
+};
+
+// Signs with ES256 (RFC 7518 3.4) by a private key on P-256.
+class JwsSigner {
+ public:
+  static Result<JwsSigner> p256(std::string_view key_pem);
+  Result<std::string> sign(std::string_view text) const;  // 64 bytes
+  // The public key, for verifiers: coordinates as in a JWK, and SubjectPublicKeyInfo as DER.
+  const std::string& x() const { return x_; }
+  const std::string& y() const { return y_; }
+  const std::string& public_der() const { return public_der_; }
+
+ private:
+  std::shared_ptr<void> key_;
+  std::string x_, y_, public_der_;
 };
 
 }  // namespace edgemesh::tls

@@ -64,10 +64,14 @@ class FakeKube final : public kube::Client {
                .dump());
   }
   void create(const kube::ResourceType& type, std::string_view ns, std::string body,
-              const kube::WriteOptions&, Callback done) override {
+              const kube::WriteOptions& options, Callback done) override {
     ++writes;
     Json object = Json::parse(body, nullptr, false);
     const std::string name = object["metadata"].value("name", "");
+    if (options.subresource == "token") {
+      object["status"]["token"] = "a.b.c";
+      return answer(std::move(done), object.dump());
+    }
     if (find(type, std::string(ns), name) != nullptr) {
       return answer(std::move(done), fail(ErrorCode::kAlreadyExists, "{} exists", name));
     }

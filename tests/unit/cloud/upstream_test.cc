@@ -318,6 +318,31 @@ void expect_like(const Json& want, const Json& got, const std::string& at) {
 // The recorded run of an edge against KubeEdge's own cloud, sent again to ours. That edge called
 // itself edge-2 (and asked for edge-1's objects, which a node may not here): all of it is edge-1
 // here.
+TEST_F(UpstreamTest, ANodeGetsTokensOnlyForItsOwnPods) {
+  put_pod("mine", "edge-1", {{"serviceAccountName", "bot"}});
+  put_pod("theirs", "edge-2", {{"serviceAccountName", "bot"}});
+  const auto tokens = [&](const std::string& account, const std::string& pod, const std::string& uid) {
+    return answer("query", "default/serviceaccounttoken/" + account,
+                  {{"metadata", Json::object()},
+                   {"spec",
+                    {{"audiences", {"me"}},
+                     {"expirationSeconds", 3600},
+                     {"boundObjectRef",
+                      {{"kind", "Pod"}, {"apiVersion", "v1"}, {"name", pod}, {"uid", uid}}}}}});
+  };
+
+  const Json got = tokens("bot", "mine", "u-mine");
+  EXPECT_EQ(got["kind"], "TokenRequest");
+  EXPECT_EQ(got["metadata"], Json({{"name", "bot"}, {"namespace", "default"}}));
+  EXPECT_EQ(got["spec"]["audiences"][0], "me");
+  EXPECT_EQ(got["status"]["token"], "a.b.c");
+  EXPECT_EQ(tokens("bot", "theirs", "u-theirs")["ErrStatus"]["code"], 404);
+  EXPECT_EQ(tokens("bot", "none", "u")["ErrStatus"]["code"], 404);
+  EXPECT_EQ(tokens("bot", "mine", "u-other")["ErrStatus"]["code"], 403);
+  EXPECT_EQ(tokens("admin", "mine", "u-mine")["ErrStatus"]["code"], 403);
+  EXPECT_EQ(answer("query", "default/serviceaccounttoken/bot", Json::object())["ErrStatus"]["code"], 403);
+}
+
 TEST_F(UpstreamTest, AnswersTheRecordedEdgeAsKubeEdgesCloudDid) {
   put_pod("p1", "edge-1", {{"volumes", {{{"configMap", {{"name", "cm1"}}}}}}});
   kube_->put(kube::kConfigMaps, {{"metadata", {{"namespace", "default"}, {"name", "cm1"}}},
