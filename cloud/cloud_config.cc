@@ -80,6 +80,7 @@ Result<CloudConfig> read(Document& document) {
   Reader controllers = kubernetes.section("controllers");
   controllers.read("deployment", &out.controllers.deployment);
   controllers.read("daemonSet", &out.controllers.daemon_set);
+  controllers.read("job", &out.controllers.job);
   controllers.read("scheduler", &out.controllers.scheduler);
   controllers.read("endpointSlice", &out.controllers.endpoint_slice);
   controllers.read("garbageCollector", &out.controllers.garbage_collector);

@@ -21,19 +21,22 @@ struct Controllers::Parts {
       replica_set.emplace(cluster);
     }
     if (options.daemon_set) daemon_set.emplace(cluster);
+    if (options.job) job.emplace(cluster, options.job_options);
     if (options.scheduler) scheduler.emplace(cluster);
     if (options.endpoint_slice) endpoint_slices.emplace(cluster);
     if (options.garbage_collector) {
-      garbage.emplace(cluster, std::vector<const kube::ResourceType*>{
-                                   &kDeployments, &kReplicaSets, &kDaemonSets,
-                                   &kControllerRevisions, &kube::kPods, &kube::kServices,
-                                   &kube::kEndpointSlices, &kube::kConfigMaps, &kube::kSecrets});
+      garbage.emplace(cluster,
+                      std::vector<const kube::ResourceType*>{
+                          &kDeployments, &kReplicaSets, &kDaemonSets, &kControllerRevisions, &kJobs,
+                          &kCronJobs, &kube::kPods, &kube::kServices, &kube::kEndpointSlices,
+                          &kube::kConfigMaps, &kube::kSecrets});
     }
   }
   void begin() {
     if (deployment) deployment->start();
     if (replica_set) replica_set->start();
     if (daemon_set) daemon_set->start();
+    if (job) job->start();
     if (scheduler) scheduler->start();
     if (endpoint_slices) endpoint_slices->start();
     if (garbage) garbage->start();
@@ -43,6 +46,7 @@ struct Controllers::Parts {
   std::optional<DeploymentController> deployment;
   std::optional<ReplicaSetController> replica_set;
   std::optional<DaemonSetController> daemon_set;
+  std::optional<JobController> job;
   std::optional<Scheduler> scheduler;
   std::optional<EndpointSliceController> endpoint_slices;
   std::optional<GarbageCollector> garbage;

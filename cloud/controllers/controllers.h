@@ -1,21 +1,24 @@
 // Controllers: what a cluster without Kubernetes needs so that a Deployment becomes pods on nodes
-// and a service finds them: deployments, replica sets, daemon sets, scheduler, endpoint slices,
-// garbage collector. For the embedded API; a real one has its own. Each can be switched off.
-// Threads: the loop given.
+// and a service finds them: deployments, replica sets, daemon sets, jobs, cron jobs, scheduler,
+// endpoint slices, garbage collector. For the embedded API; a real one has its own. Each can be
+// switched off. Threads: the loop given.
 #pragma once
 
 #include <memory>
 
 #include "cloud/controllers/cluster.h"
+#include "cloud/controllers/job.h"
 
 namespace edgemesh::cloud::controllers {
 
 struct ControllerOptions {
   bool deployment = true;  // with replica sets
   bool daemon_set = true;
+  bool job = true;  // with cron jobs
   bool scheduler = true;
   bool endpoint_slice = true;
   bool garbage_collector = true;
+  JobController::Options job_options;
 };
 
 class Controllers {

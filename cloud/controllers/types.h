@@ -10,5 +10,7 @@ inline const kube::ResourceType kDeployments{"apps", "v1", "deployments", "Deplo
 inline const kube::ResourceType kDaemonSets{"apps", "v1", "daemonsets", "DaemonSet", true};
 inline const kube::ResourceType kControllerRevisions{"apps", "v1", "controllerrevisions",
                                                      "ControllerRevision", true};
+inline const kube::ResourceType kJobs{"batch", "v1", "jobs", "Job", true};
+inline const kube::ResourceType kCronJobs{"batch", "v1", "cronjobs", "CronJob", true};
 
 }  // namespace edgemesh::cloud::controllers

@@ -80,7 +80,7 @@ class ControllersTest : public ApiFixture {
         continue;
       }
       if (!run_ || kube::text_at(pod, "spec", "nodeName").empty() ||
-          kube::text_at(pod, "status", "phase") == "Running") {
+          kube::text_at(pod, "status", "phase") != "Pending") {
         continue;
       }
       if (kube::text_at(pod["spec"]["containers"][0], "image") == "broken") continue;
