@@ -84,7 +84,8 @@ void Exchange::on_data(std::span<const uint8_t> data, bool end) {
 void Exchange::take_body(std::span<const uint8_t> data, bool end) {
   bool any_ready = false;
   for (auto& t : tries_) any_ready |= t->open() && t->ready();
-  const bool too_long = body_.size() + data.size() > worker_.options().replay_bytes;
+  const size_t limit = keep_short_ ? kRepeatBytes : worker_.options().replay_bytes;
+  const bool too_long = body_.size() + data.size() > limit;
   if (keep_body_ && !body_lost_ && too_long && any_ready) {
     body_lost_ = true;  // every try that is ready has sent it
     body_.clear();
@@ -198,7 +199,8 @@ void Exchange::finish() {
   status_ = fault_abort_ = 0;
   fault_grpc_ = -1;
   has_hash_ = request_ended_ = answer_ended_ = tunnel_ = keep_body_ = body_lost_ = false;
-  reading_off_ = may_retry_ = wants_body_ = cors_ = owes_continue_ = repeated_ = false;
+  reading_off_ = may_retry_ = wants_body_ = cors_ = owes_continue_ = keep_short_ = false;
+  repeats_ = 0;
   worker_.give_exchange(this);
 }
 

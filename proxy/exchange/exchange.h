@@ -13,9 +13,11 @@
 //                  client while the request may still be coming
 //   finish         counted, logged, given back
 // A request's body is not kept unless a retry, a hedge, a mirror or an authorization may need it,
-// and then at most L7WorkerOptions::replay_bytes of it: a longer one is sent once. Back-pressure:
-// whoever does not take stops the other side from being read; nothing is held beyond what one read
-// gave. Threads: the worker's loop.
+// and then at most L7WorkerOptions::replay_bytes of it: a longer one is sent once. Without any of
+// these a few kilobytes are kept until an answer comes, where the endpoint may turn out never to
+// have looked at the request (HTTP/2, kept connections); it is then sent again at once, twice at
+// most. Back-pressure: whoever does not take stops the other side from being read; nothing is held
+// beyond what one read gave. Threads: the worker's loop.
 #pragma once
 
 #include <memory>
@@ -54,7 +56,8 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   // False: it is not this request's answer.
   bool codec_answers(int status);
 
-  static constexpr size_t kMaxTries = 4;  // at a time
+  static constexpr size_t kMaxTries = 4;            // at a time
+  static constexpr size_t kRepeatBytes = 8 * 1024;  // of a body that is kept without a policy
 
  private:
   friend class UpstreamTry;
@@ -122,6 +125,8 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   void on_try_ready(UpstreamTry& ready);
   void on_try_unconnected(UpstreamTry& failed);
   void on_try_reset(UpstreamTry& failed, ResetReason reason, std::string_view detail);
+  void keep_or_drop_body(UpstreamTry& ready);
+  bool may_repeat(const UpstreamTry& failed, ResetReason reason, std::string_view detail) const;
   void on_try_timeout(UpstreamTry& late);
   void on_try_failed(UpstreamTry& failed, TryResult result, uint32_t flags,
                      std::string_view detail);
@@ -242,7 +247,8 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   bool owes_continue_ = false;  // "100 Continue" is ours to send
   bool retry_taken_ = false;    // of the cluster's retries, for the try that comes
   bool traced_ = false;         // trace_ is set
-  bool repeated_ = false;       // it was sent again because its idle connection had closed
+  bool keep_short_ = false;     // of keep_body_: no policy wants it, and a short one only
+  uint8_t repeats_ = 0;         // sent again because no endpoint had looked at it
 };
 
 }  // namespace edgemesh::proxy

@@ -6,12 +6,14 @@
 #include "proxy/exchange/exchange.h"
 #include "proxy/exchange/http_connection.h"
 #include "proxy/exchange/l7_worker.h"
+#include "proxy/http/h1_client.h"
 
 namespace edgemesh::proxy {
 
 namespace {
 
 constexpr size_t kMaxSubsetLabels = 16;
+constexpr int kMaxRepeats = 2;  // of a request that was refused
 constexpr std::string_view kIdempotent[] = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"};
 
 bool is_idempotent(std::string_view method) {
@@ -220,11 +222,21 @@ void Exchange::prepare_try(const Host& host) {
 void Exchange::on_try_ready(UpstreamTry& ready) {
   if (owes_continue_) send_continue();
   ready.send_kept();
-  if (!keep_body_) {
-    body_.clear();
-    ready.sent_ = 0;
-  }
+  if (!keep_body_) keep_or_drop_body(ready);
   update_reading();
+}
+
+// No policy needs it. A short one is kept all the same where the request may have to be repeated.
+void Exchange::keep_or_drop_body(UpstreamTry& ready) {
+  const ConnectionInfo& info = ready.info();
+  const bool repeatable =
+      info.version == HttpVersion::kHttp2 || (info.requests > 0 && is_idempotent(request_->method));
+  if (repeatable && body_.size() <= kRepeatBytes && body_.size() == received_) {
+    keep_body_ = keep_short_ = true;
+    return;
+  }
+  body_.clear();
+  ready.sent_ = 0;
 }
 
 // A try ended without a connection.
@@ -248,14 +260,9 @@ void Exchange::on_try_reset(UpstreamTry& failed, ResetReason reason, std::string
                              ? flag::kUpstreamProtocol
                              : flag::kUpstreamReset;
   if (&failed == winner_) return on_try_lost(failed, flags, detail);
-  // A kept connection may be closed by its server just when we use it. Nothing was answered, so a
-  // request that may be repeated is, once, and it is nobody's fault.
-  const bool stale = failed.info().requests > 0 && detail.starts_with("closed before an answer") &&
-                     !repeated_ && !body_lost_ && request_ended_ && received_ == 0 &&
-                     is_idempotent(request_->method) && request_->protocol.empty();
-  if (stale) {
-    repeated_ = true;
-    std::erase(tried_, failed.host());
+  if (may_repeat(failed, reason, detail)) {
+    worker_.stats().repeated.add();
+    if (repeats_++ == 0) std::erase(tried_, failed.host());  // after that another one is preferred
     end_try(failed);
     --attempts_;  // it was none
     return start_try();
@@ -264,6 +271,23 @@ void Exchange::on_try_reset(UpstreamTry& failed, ResetReason reason, std::string
   const TryResult result =
       reason == ResetReason::kRefused ? TryResult::kRefused : TryResult::kReset;
   on_try_failed(failed, result, flags, std::string(detail));
+}
+
+// Whether it is sent again at once, be there a retry policy or not; that is nobody's fault.
+// - The endpoint says that it has not looked at the request (RFC 9113, 8.7): it is going away, or
+// takes
+//   no more streams. Safe whatever the method.
+// - A kept connection was closed by its server just when we used it. It may have looked, so that
+// only
+//   what may be repeated is, and once (RFC 9110, 9.2.2).
+bool Exchange::may_repeat(const UpstreamTry& failed, ResetReason reason,
+                          std::string_view detail) const {
+  if (winner_ != nullptr || body_lost_ || body_.size() != received_) return false;
+  if (reason == ResetReason::kRefused) return repeats_ < kMaxRepeats;
+  const ConnectionInfo& info = failed.info();
+  return reason == ResetReason::kConnectionLost && repeats_ == 0 && info.requests > 0 &&
+         (info.version == HttpVersion::kHttp2 || detail.starts_with(kClosedBeforeAnswer)) &&
+         is_idempotent(request_->method) && request_->protocol.empty();
 }
 
 void Exchange::on_try_timeout(UpstreamTry& late) {

@@ -40,7 +40,7 @@ struct L7WorkerOptions {
 
 // One worker's counts.
 struct L7Stats {
-  obs::Counter requests, retries, timeouts, overloaded, mirrored, mirrors_dropped, hedged;
+  obs::Counter requests, retries, repeated, timeouts, overloaded, mirrored, mirrors_dropped, hedged;
   obs::Counter rbac_denied, rbac_shadow_denied, rate_limited, jwt_denied, authz_denied, authz_failed;
   Level active_requests, active_connections;
 };

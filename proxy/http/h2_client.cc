@@ -33,7 +33,7 @@ class ClientConn final : public h2::Conn {
   size_t available() const {
     if (closing()) return 0;
     size_t limit = std::min<size_t>(
-        limits_.max_streams,
+        std::min<size_t>(limits_.max_streams, full_at_),
         nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS));
     return limit > streams_ ? limit - streams_ : 0;
   }
@@ -66,6 +66,7 @@ class ClientConn final : public h2::Conn {
   }
 
   void on_settings() override {
+    full_at_ = SIZE_MAX;
     for (Stream* s = first_; s != nullptr; s = s->next)
       if (s->extended && !s->open) note(*s);
   }

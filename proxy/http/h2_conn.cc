@@ -281,6 +281,7 @@ void Conn::unlink(Stream& s) {
   --streams_;
   available_ = true;
   if (abandoned_ || finished_) return;
+  full_at_ = SIZE_MAX;
   if (streams_ == 0) {
     idle_since_ = loop_.now();
     arm(soonest());
@@ -339,6 +340,7 @@ void Conn::stream_closed(Stream& s, uint32_t code) {
   }
   s.lost = detail;  // a user is sending: no callback now
   s.lost_reason = reason;
+    if (reason == ResetReason::kRefused && streams_ > 0) full_at_ = streams_;
   note(s);
 }
 

@@ -104,6 +104,8 @@ void L7Proxy::append_metrics(std::string& out) const {
       {"edgemesh_http_mirrored_total", "Requests that were mirrored.", &L7Stats::mirrored},
       {"edgemesh_http_mirrors_dropped_total", "Mirrors that could not be sent.",
        &L7Stats::mirrors_dropped},
+      {"edgemesh_http_repeated_total", "Requests sent again as no endpoint had looked at them.",
+       &L7Stats::repeated},
       {"edgemesh_http_hedged_total", "Tries beside another one.", &L7Stats::hedged},
       {"edgemesh_http_rbac_denied_total", "Requests refused by RBAC.", &L7Stats::rbac_denied},
       {"edgemesh_http_rbac_shadow_denied_total", "Requests that shadow rules would refuse.",
