@@ -279,9 +279,9 @@ void Conn::unlink(Stream& s) {
   s.queued = false;
   if (s.open) nghttp2_session_set_stream_user_data(session_, s.id, nullptr);
   --streams_;
+  full_at_ = SIZE_MAX;
   available_ = true;
   if (abandoned_ || finished_) return;
-  full_at_ = SIZE_MAX;
   if (streams_ == 0) {
     idle_since_ = loop_.now();
     arm(soonest());
@@ -336,11 +336,11 @@ void Conn::stream_closed(Stream& s, uint32_t code) {
   const char* detail = s.slow ? "the peer takes nothing" : nghttp2_http2_strerror(code);
   if (!direct_) {
     unlink(s);
+    if (reason == ResetReason::kRefused && streams_ > 0) full_at_ = streams_;
     return s.handler->on_reset(reason, detail);
   }
   s.lost = detail;  // a user is sending: no callback now
   s.lost_reason = reason;
-    if (reason == ResetReason::kRefused && streams_ > 0) full_at_ = streams_;
   note(s);
 }
 

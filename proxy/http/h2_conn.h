@@ -221,9 +221,9 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
   nghttp2_session* session_ = nullptr;
   Stream* first_ = nullptr;
   size_t streams_ = 0;
+  size_t full_at_ = SIZE_MAX;  // client: the server refused one more, and none has ended since
   std::vector<Stream*> ready_;
   Bytes out_;  // frames that the stream below did not take
-  size_t full_at_ = SIZE_MAX;  // client: the server refused one more, and none has ended since
   Stream* pending_ = nullptr;  // data in the input that may be the last of it
   std::span<const uint8_t> pending_data_;
   ClosedStreams closed_;  // server
