@@ -99,6 +99,7 @@ ApiCore::ApiCore(io::Loop& loop, ApiStore& store, ResourceRegistry& registry, Op
     : loop_(loop),
       store_(store),
       registry_(registry),
+      mount_tokens_(options.mount_tokens),
       addresses_(options.service_cidrs, options.node_port_first, options.node_port_last),
       events_timer_(loop, [this] { expire_events(); }) {
   store_.add_observer(
@@ -226,7 +227,7 @@ ApiResult<void> ApiCore::prepare_new(const ResourceInfo& resource, std::string_v
     return refuse(
         ApiError::invalid(resource, text_at(*body, "metadata", "name"), std::move(errors)));
   }
-  if (auto good = admit_new(store_, registry_, resource, body); !good) return good;
+  if (auto good = admit_new(store_, registry_, resource, mount_tokens_, body); !good) return good;
   return admit(resource, ns, text_at(*body, "metadata", "name"), "", nullptr, body);
 }
 

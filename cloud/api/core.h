@@ -25,6 +25,8 @@ class ApiCore {
     std::vector<Cidr> service_cidrs;  // empty: 10.96.0.0/16
     uint16_t node_port_first = 30000;
     uint16_t node_port_last = 32767;
+    // Pods get a volume with the token of their service account, which must exist.
+    bool mount_tokens = false;
   };
   struct Written {
     std::string
@@ -137,6 +139,7 @@ class ApiCore {
   io::Loop& loop_;
   ApiStore& store_;
   ResourceRegistry& registry_;
+  const bool mount_tokens_;
   ServiceAddresses addresses_;
   std::vector<AdmissionCheck> admission_;
   TokenRequests token_requests_;

@@ -10,8 +10,6 @@ namespace edgemesh::cloud {
 using kube::text_at;
 using nlohmann::json;
 
-namespace {
-
 // No vowels and nothing that looks alike, so that no words come out.
 std::string random_suffix() {
   constexpr std::string_view kLetters = "bcdfghjklmnpqrstvwxz2456789";
@@ -20,8 +18,6 @@ std::string random_suffix() {
   for (int i = 0; i < 5; ++i) out += kLetters[random() % kLetters.size()];
   return out;
 }
-
-}  // namespace
 
 ApiResult<void> check_type_and_namespace(const ResourceInfo& resource, std::string_view ns,
                                          json* body) {

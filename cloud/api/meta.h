@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
+#include <string>
 #include <string_view>
 
 #include "cloud/api/error.h"
@@ -13,6 +14,8 @@ namespace edgemesh::cloud {
 // in.
 ApiResult<void> check_type_and_namespace(const ResourceInfo& resource, std::string_view ns,
                                          nlohmann::json* body);
+// Five letters and digits, as generateName adds them.
+std::string random_suffix();
 // Drops what only the server sets; makes a name from generateName.
 ApiResult<void> reset_meta_for_create(const ResourceInfo& resource, nlohmann::json* body);
 // metadata.resourceVersion and uid, where the body has them, are those of `stored`.

@@ -431,6 +431,10 @@ Result<std::unique_ptr<EmbeddedApi>> EmbeddedApi::open(io::Loop& loop, Options o
   api->core_->start();
   api->rbac_defaults_ = std::make_unique<RbacDefaults>(*api->core_);
   api->rbac_defaults_->start();
+  if (options.default_accounts) {
+    api->accounts_ = std::make_unique<DefaultAccounts>(*api->core_, options.root_ca_pem);
+    api->accounts_->start();
+  }
   EM_TRY(api->tokens_,
          ServiceTokens::create(*api->store_, api->registry_, loop.clock(), options.tokens));
   ServiceTokens* tokens = api->tokens_.get();
@@ -465,6 +469,7 @@ EmbeddedApi::~EmbeddedApi() {
   server_.reset();
   client_.reset();
   tokens_.reset();
+  accounts_.reset();
   rbac_defaults_.reset();
   core_.reset();
   store_.reset();

@@ -10,6 +10,7 @@
 
 #include "cloud/api/auth.h"
 #include "cloud/api/core.h"
+#include "cloud/api/default_accounts.h"
 #include "cloud/api/discovery.h"
 #include "cloud/api/rbac_defaults.h"
 #include "cloud/api/request.h"
@@ -57,6 +58,10 @@ class EmbeddedApi {
     ApiServerOptions server;
     ServiceTokens::Options tokens;
     std::string jwks_uri;  // where others reach /openid/v1/jwks
+    // Every namespace gets a service account "default" and, unless `root_ca_pem` is empty, a
+    // ConfigMap with it.
+    bool default_accounts = false;
+    std::string root_ca_pem;
   };
   static Result<std::unique_ptr<EmbeddedApi>> open(io::Loop& loop, Options options);
   ~EmbeddedApi();
@@ -74,6 +79,7 @@ class EmbeddedApi {
   std::unique_ptr<ApiStore> store_;
   std::unique_ptr<ApiCore> core_;
   std::unique_ptr<RbacDefaults> rbac_defaults_;
+  std::unique_ptr<DefaultAccounts> accounts_;
   std::unique_ptr<ServiceTokens> tokens_;
   std::unique_ptr<kube::Client> client_;
   std::unique_ptr<ApiServer> server_;

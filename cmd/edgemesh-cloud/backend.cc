@@ -55,6 +55,8 @@ class Embedded final : public Backend {
     options.core.service_cidrs = config.service_cidrs;
     EM_TRY(options.tokens.key_pem, service_account_key(config.state_dir));
     options.tokens.issuer = "https://kubernetes.default.svc." + config.cluster_domain;
+    options.default_accounts = true;
+    options.root_ca_pem = ca.cert_pem();
     options.jwks_uri = api_url(config) + "/openid/v1/jwks";
     auto self = std::make_unique<Embedded>();
     self->ca_pem_ = ca.cert_pem();
