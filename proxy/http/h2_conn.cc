@@ -165,12 +165,13 @@ void Conn::check_end() {
   bool done = nghttp2_session_want_read(session_) == 0 && nghttp2_session_want_write(session_) == 0;
   done = done || (!server_ && goaway_received_ && streams_ == 0);
   if (!done || ((goaway_received_ || goaway_sent_) && goaway_code_ == 0 && streams_ != 0)) return;
-  if (goaway_code_ == 0) return finish({ErrorCode::kCancelled, "the connection was drained", 0}, true);
-  finish(Error{ErrorCode::kProtocol,
-               fmt::format("HTTP/2: the connection ended: {}",
-                           nghttp2_http2_strerror(goaway_code_)),
-               0},
-         true);
+  if (goaway_code_ == 0)
+    return finish({ErrorCode::kCancelled, "the connection was drained", 0}, true);
+  finish(
+      Error{ErrorCode::kProtocol,
+            fmt::format("HTTP/2: the connection ended: {}", nghttp2_http2_strerror(goaway_code_)),
+            0},
+      true);
 }
 
 // ---- what waits to be told
@@ -195,7 +196,8 @@ void Conn::run_ready() {
 
 void Conn::run_ready_one(Stream& s) {
   if (!server_ && s.head != nullptr && s.extended && !s.open && settings_received_) {
-    if (nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) != 1)
+    if (nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) !=
+        1)
       s.fail = "the server takes no extended CONNECT";
     else
       submit(s, *std::exchange(s.head, nullptr), s.head_ends);
@@ -307,6 +309,8 @@ void Conn::on_released(Stream& s) {
     s.reset_after_end = true;
     return;
   }
+  send_before_reset(s);
+  if (s.conn == nullptr) return s.recycle();
   s.out.clear();
   nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, s.id, NGHTTP2_CANCEL);
 }

@@ -35,7 +35,8 @@ class Bytes {
   bool empty() const { return bytes_ == nullptr; }
   size_t size() const { return bytes_ == nullptr ? 0 : bytes_->size() - at_; }
   std::span<const uint8_t> view() const {
-    return bytes_ == nullptr ? std::span<const uint8_t>{} : std::span<const uint8_t>(*bytes_).subspan(at_);
+    return bytes_ == nullptr ? std::span<const uint8_t>{}
+                             : std::span<const uint8_t>(*bytes_).subspan(at_);
   }
   void append(std::span<const uint8_t> data);
   void consume(size_t n);
@@ -85,9 +86,9 @@ class Stream final : public HttpStream {
   Handler* handler = nullptr;
   SockAddr peer;
   std::shared_ptr<const tls::PeerIdentity> identity;
-  HeadPtr head;            // being read; a client's request that waits for SETTINGS
-  HeadPtr in_trailers;     // that wait for set_reading(true)
-  HeadPtr out_trailers;    // that wait for the data to leave
+  HeadPtr head;          // being read; a client's request that waits for SETTINGS
+  HeadPtr in_trailers;   // that wait for set_reading(true)
+  HeadPtr out_trailers;  // that wait for the data to leave
   std::string_view host;
   std::string protocol;  // that a client's extended CONNECT asked for
   size_t header_bytes = 0;
@@ -95,13 +96,13 @@ class Stream final : public HttpStream {
   Bytes in;
   Bytes out;
   std::span<const uint8_t> direct;  // the user's, within send_data(); `out` is empty then
-  TimePoint waits_since{};  // of `out`: the last piece that left, or the first that came
+  TimePoint waits_since{};          // of `out`: the last piece that left, or the first that came
   int32_t id = 0;
   const char* fail = nullptr;  // to be told by on_reset(kRefused)
   const char* lost = nullptr;  // to be told by on_reset(lost_reason)
   ResetReason lost_reason{};
-  bool open = false;           // nghttp2 knows it
-  bool released = false;       // no user, or not any more
+  bool open = false;      // nghttp2 knows it
+  bool released = false;  // no user, or not any more
   bool reading = true;
   bool too_large = false;
   bool in_final = false;  // the final head came
@@ -179,6 +180,7 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
   void feed(std::span<const uint8_t> data);
   ssize_t receive(std::span<const uint8_t> data);
   void judge_closed(int32_t id);
+  void send_before_reset(Stream& s);
   std::span<const uint8_t> send_direct(Stream& s, std::span<const uint8_t> data);
   void fail_session(int code);
   bool write_out();
@@ -223,7 +225,7 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
   size_t streams_ = 0;
   size_t full_at_ = SIZE_MAX;  // client: the server refused one more, and none has ended since
   std::vector<Stream*> ready_;
-  Bytes out_;  // frames that the stream below did not take
+  Bytes out_;                  // frames that the stream below did not take
   Stream* pending_ = nullptr;  // data in the input that may be the last of it
   std::span<const uint8_t> pending_data_;
   ClosedStreams closed_;  // server
@@ -241,8 +243,8 @@ class Conn : public io::Stream::Handler, public WriteBatch::Member {
   uint64_t head_begun_ = 0;
   uint32_t goaway_code_ = 0;
   int depth_ = 0;
-  int failed_ = 0;      // of nghttp2, to be told at the end of the turn
-  bool direct_ = false;  // within send_direct()
+  int failed_ = 0;       // of nghttp2, to be told at the end of the turn
+  bool direct_ = false;  // within send_direct(), send_before_reset()
   bool server_;
   bool abandoned_ = false;
   bool finished_ = false;

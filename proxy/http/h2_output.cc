@@ -89,6 +89,19 @@ std::span<const uint8_t> Conn::send_direct(Stream& s, std::span<const uint8_t> d
   return s.open ? rest : std::span<const uint8_t>{};
 }
 
+// A reset would overtake what waits for the end of the turn, and that may be the last words of a
+// WebSocket whose other end has gone.
+void Conn::send_before_reset(Stream& s) {
+  if (s.out.empty() || depth_ > 0 || out_frames().busy || !connected_ || write_blocked_ || over())
+    return;
+  Busy busy(*this);
+  direct_ = true;      // no callbacks
+  s.released = false;  // should it end now: our caller still needs it
+  send_frames();
+  s.released = true;
+  direct_ = false;
+}
+
 void Conn::send_trailers(Stream& s, const Head& trailers) {
   if (s.out_ended) return;
   if (!trailers.fields().empty()) {

@@ -143,6 +143,23 @@ TEST_F(H2Test, ResetsBothWays) {
   EXPECT_EQ(b.reason, ResetReason::kCancelled);
 }
 
+TEST_F(H2Test, AResetDoesNotOvertakeWhatWasSentBefore) {
+  start();
+  Side a;
+  a.stream = client.connection->open(&a);
+  a.stream->send_head(*request("POST", "/a"), false);
+  ASSERT_TRUE(until([&] { return server.requests.size() == 1; }));
+  Side& far = *server.requests[0];
+  HeadPtr head = take_head();
+  head->status = 200;
+  far.stream->send_head(*head, false);
+  far.stream->send_data(io::as_bytes("last words"), false);
+  far.stream.reset();
+  ASSERT_TRUE(until([&] { return !a.reset.empty(); }));
+  EXPECT_EQ(a.body, "last words");
+  EXPECT_EQ(a.reason, ResetReason::kCancelled);
+}
+
 // The answer is whole and the server wants no more of the request, while the client reads late.
 struct H2LateReader : H2Test {
   Side late;
