@@ -123,6 +123,15 @@ void read_edged(Reader reader, AgentConfig::Edged& out) {
     out.node_ip = *address;
 }
 
+void read_meta_server(Reader reader, AgentConfig::MetaServer& out) {
+  reader.read("listen", &out.listen, 10550);
+  if (out.listen.ip.is_loopback()) return;
+  reader.reject("listen",
+                fmt::format("'{}' is not allowed (want a loopback address: the API has no login, "
+                            "and shows the secrets of this node's pods)",
+                            out.listen.to_string()));
+}
+
 void read_log(Reader reader, AgentConfig::Log& out) {
   read_level(reader, "level", &out.level);
   reader.read_enum("format", &out.format,
@@ -138,6 +147,7 @@ void read_log(Reader reader, AgentConfig::Log& out) {
 void read_modules(Reader root, std::map<std::string, AgentConfig::Module>& out) {
   Reader modules = root.section("modules");
   out["edged"].enable = false;  // it needs a container runtime
+  out["metaServer"].enable = false;
   for (const std::string& name : module_names()) {
     Reader one = modules.section(name);
     one.read("enable", &out[name].enable);
@@ -166,6 +176,7 @@ Result<AgentConfig> read_all(config::Document& document, bool needs_cloud) {
   read_proxy(root.section("proxy"), out.proxy);
   read_p2p(root.section("p2p"), out.p2p);
   read_edged(root.section("edged"), out.edged);
+  read_meta_server(root.section("metaServer"), out.meta_server);
   Reader admin = root.section("admin");
   admin.read("listen", &out.admin.listen, 15000);
   if (!out.admin.listen.ip.is_loopback()) {
@@ -183,7 +194,7 @@ Result<AgentConfig> read_all(config::Document& document, bool needs_cloud) {
 }  // namespace
 
 std::vector<std::string> module_names() {
-  return {"edgehub", "mesh", "metamanager", "edged"};
+  return {"edgehub", "mesh", "metamanager", "edged", "metaServer"};
 }
 
 std::vector<IpAddr> AgentConfig::Dns::addresses() const {
@@ -194,7 +205,8 @@ std::vector<IpAddr> AgentConfig::Dns::addresses() const {
 
 bool AgentConfig::module_enabled(const std::string& name) const {
   const auto it = modules.find(name);
-  return it == modules.end() ? name != "edged" : it->second.enable;
+  if (it != modules.end()) return it->second.enable;
+  return name != "edged" && name != "metaServer";
 }
 
 Result<AgentConfig> load_config(const std::string& path, bool needs_cloud) {
@@ -306,6 +318,7 @@ std::string config_json(const AgentConfig& config) {
         {"logDir", config.edged.log_dir},
         {"cgroupParent", config.edged.cgroup_parent},
         {"nodeIp", config.edged.node_ip ? config.edged.node_ip->to_string() : ""}}},
+      {"metaServer", {{"listen", config.meta_server.listen.to_string()}}},
       {"admin", {{"listen", config.admin.listen.to_string()}}},
       {"log",
        {{"level", log::to_string(config.log.level)},

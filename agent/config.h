@@ -72,6 +72,11 @@ struct AgentConfig {
     std::optional<IpAddr> node_ip;  // none: the address on the way to the cloud
   } edged;
 
+  // The Kubernetes API on loopback, of what this node holds; on with modules.metaServer.enable.
+  struct MetaServer {
+    SockAddr listen{IpAddr::loopback(), 10550};  // KubeEdge's port
+  } meta_server;
+
   struct Admin {
     SockAddr listen{IpAddr::loopback(), 15000};
   } admin;

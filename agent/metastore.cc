@@ -191,8 +191,9 @@ void Metastore::remove(std::string_view key) {
   const auto it = types_.find(name);
   if (it == types_.end()) return;
   --type_counts_[it->second];
+  std::string type = type_names_[it->second];
   types_.erase(it);
-  add({std::move(name), "", ""});
+  add({std::move(name), std::move(type), "", true});
 }
 
 void Metastore::add(Change change) {
@@ -213,16 +214,17 @@ void Metastore::submit() {
   size_t bytes = 0;
   for (const Change& change : pending_) bytes += change.key.size() + change.value.size();
   writes_.add(pending_.size());
-  auto write = [changes = std::exchange(pending_, {})](store::Database& db, bool lost) -> Result<> {
+  auto shared = std::make_shared<const std::vector<Change>>(std::exchange(pending_, {}));
+  auto write = [shared](store::Database& db, bool lost) -> Result<> {
     if (lost) {
       EM_TRY(auto drop, db.prepare("DELETE FROM meta WHERE type = ?"));
       EM_TRY_VOID(drop.bind(1, kPositionType).run());
     }
     EM_TRY(auto put, db.prepare("INSERT OR REPLACE INTO meta(key, type, value) VALUES(?, ?, ?)"));
     EM_TRY(auto remove, db.prepare("DELETE FROM meta WHERE key = ?"));
-    for (const Change& change : changes) {
+    for (const Change& change : *shared) {
       if (lost && change.type == kPositionType) continue;
-      if (change.type.empty())
+      if (change.removal)
         EM_TRY_VOID(remove.bind_ref(1, change.key).run());
       else
         EM_TRY_VOID(
@@ -240,14 +242,20 @@ void Metastore::submit() {
     return done;
   };
   writer_->submit(std::move(work),
-                  [this, bytes, alive = std::weak_ptr<bool>(alive_)](Result<> result) {
-                    if (alive.lock()) on_written(bytes, std::move(result));
+                  [this, bytes, shared, alive = std::weak_ptr<bool>(alive_)](Result<> result) {
+                    if (alive.lock()) on_written(bytes, *shared, std::move(result));
                   });
 }
 
-void Metastore::on_written(size_t bytes, Result<> result) {
+void Metastore::on_written(size_t bytes, const std::vector<Change>& changes, Result<> result) {
   pending_bytes_ -= std::min(pending_bytes_, bytes);
-  if (result) return;
+  if (result) {
+    for (const Change& change : changes) {
+      if (!observer_) return;
+      observer_(change.key, change.type, change.removal ? nullptr : &change.value);
+    }
+    return;
+  }
   // The objects of this write are missing on disk: a position there would hide that for ever.
   drop_position_ = true;
   ++generation_;

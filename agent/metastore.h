@@ -65,6 +65,12 @@ class Metastore {
     on_lost_ = std::move(on_lost);
   }
 
+  // Hears of every change once it is on disk, in the order of the changes; value null: removed. The
+  // value lives during the call.
+  using Observer = std::function<void(const std::string& key, std::string_view type,
+                                      const std::string* value)>;
+  void set_observer(Observer observer) { observer_ = std::move(observer); }
+
   // How many writes failed so far. Unchanged from before put() to flush()'s callback: what was put is on disk.
   uint64_t failed_writes() const { return generation_ - 1; }
 
@@ -77,15 +83,16 @@ class Metastore {
  private:
   struct Change {
     std::string key;
-    std::string type;  // empty: remove
+    std::string type;
     std::string value;
+    bool removal = false;
   };
   Metastore(io::Loop& loop, const Options& options, obs::Registry& registry);
   Result<> open_file(const std::string& path);
   Result<> load_keys();
   void add(Change change);
   void submit();
-  void on_written(size_t bytes, Result<> result);
+  void on_written(size_t bytes, const std::vector<Change>& changes, Result<> result);
   uint8_t type_id(std::string_view type);
   void note_type(const std::string& key, std::string_view type);
   void refuse(std::string_view key, std::string_view why);
@@ -105,6 +112,7 @@ class Metastore {
   // The generation in which a write failed; used on the writer's thread only.
   std::shared_ptr<uint64_t> failed_generation_ = std::make_shared<uint64_t>(0);
   UniqueFunction<void()> before_write_, on_lost_;
+  Observer observer_;
   TimePoint last_logged_{};
   std::string set_aside_;
   obs::Counter& writes_;

@@ -38,6 +38,13 @@ void add_options(const Json& options, std::string* target) {
     add_query(target, "dryRun", "All");
 }
 
+// Streams, and what leads to other nodes: nothing of that fits into one answer.
+bool streams(std::string_view subresource) {
+  const std::string_view first = subresource.substr(0, subresource.find('/'));
+  return first == "log" || first == "exec" || first == "attach" || first == "portforward" ||
+         first == "proxy";
+}
+
 std::string path_of(const Application& request, const std::string& name,
                     const std::string& subresource) {
   std::string out = request.group.empty() ? "/api" : "/apis/" + http::percent_encode(request.group);
@@ -78,6 +85,8 @@ Result<> make_patch(const Application& request, const Json& info, NodeCall* out)
   if (name.empty() || !known || !data)
     return fail(ErrorCode::kInvalidArgument, "a patch wants a name, its type and its data");
   out->body = std::move(*data);
+  if (streams(subresource))
+    return fail(ErrorCode::kInvalidArgument, "{} is not served for nodes", subresource);
   out->target = path_of(request, name, subresource);
   if (const Json* options = kube::find(info, "Options")) add_options(*options, &out->target);
   return {};
@@ -117,6 +126,9 @@ Result<NodeCall> node_call(const Application& request) {
   } else {
     return fail(ErrorCode::kInvalidArgument, "'{}' is not served for nodes", verb.substr(0, 40));
   }
+  if (streams(subresource))
+    return fail(ErrorCode::kInvalidArgument, "{} is not served for nodes",
+                subresource.substr(0, 40));
   // Without a name these would reach every object there is.
   if (name.empty() && verb != "list" && verb != "create")
     return fail(ErrorCode::kInvalidArgument, "{} wants the name of an object", verb);

@@ -168,6 +168,13 @@ ResourceRegistry::ResourceRegistry() {
   events.fields = events.stored_as->fields;
 }
 
+ResourceRegistry::ResourceRegistry(const std::vector<kube::ResourceType>& served)
+    : ResourceRegistry() {
+  for (const auto& info : all_) {
+    info->served = std::find(served.begin(), served.end(), info->type) != served.end();
+  }
+}
+
 const ResourceInfo* ResourceRegistry::find(std::string_view group, std::string_view version,
                                            std::string_view plural) const {
   for (const auto& info : all_) {

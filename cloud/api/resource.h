@@ -72,6 +72,8 @@ class ResourceRegistry {
  public:
   // The built-in resources.
   ResourceRegistry();
+  // Of these only `served` are found and shown.
+  explicit ResourceRegistry(const std::vector<kube::ResourceType>& served);
   const ResourceInfo* find(std::string_view group, std::string_view version,
                            std::string_view plural) const;
   const ResourceInfo* find(const kube::ResourceType& type) const {

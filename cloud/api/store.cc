@@ -66,14 +66,29 @@ Subscription::~Subscription() {
 
 Result<std::unique_ptr<ApiStore>> ApiStore::open(io::Loop& loop, const ResourceRegistry& registry,
                                                  const Options& options) {
-  EM_TRY(auto db, store::Database::open(options.path));
   std::unique_ptr<ApiStore> store(new ApiStore(loop, options));
+  if (options.path.empty()) {
+    store->epoch_ = new_uid();
+    store->begin_at(options.first_version);
+    return store;
+  }
+  EM_TRY(auto db, store::Database::open(options.path));
   EM_TRY_VOID(store->load(*db, registry));
+  store->begin_at(options.first_version);
   store->statements_ = std::make_shared<Statements>();
   store->statements_->db = db.get();
   store::Writer::Options writer_options;
   EM_TRY(store->writer_, store::Writer::start(loop, std::move(db), writer_options));
   return store;
+}
+
+void ApiStore::begin_at(uint64_t version) {
+  if (version <= next_version_) return;
+  next_version_ = version;
+  version_ = version - 1;
+  // Versions that were given out before belong to nothing that is known here.
+  file_floor_ = version_;
+  for (auto& [name, table] : tables_) table.floor = std::max(table.floor, file_floor_);
 }
 
 ApiStore::~ApiStore() {
@@ -221,6 +236,13 @@ void ApiStore::submit(Table& into, Change change, Done done) {
   if (change.type == EventType::kAdded) ++objects_;
   if (change.type == EventType::kDeleted) --objects_;
   auto shared = std::make_shared<const Change>(std::move(change));
+  if (writer_ == nullptr) {
+    loop_.defer([this, &into, shared, alive = std::weak_ptr<bool>(alive_),
+                 done = std::move(done)]() mutable {
+      if (alive.lock()) committed(into, *shared, {}, done);
+    });
+    return;
+  }
   writer_->submit([statements = statements_, storage = into.info->storage(),
                    shared](store::Database&) { return statements->write(storage, *shared); },
                   [this, &into, shared, done = std::move(done)](Result<> result) mutable {
@@ -293,6 +315,7 @@ void ApiStore::prune() {
   if (floor <= file_floor_) return;
   file_floor_ = floor;
   tombstones_ = 0;
+  if (writer_ == nullptr) return;
   writer_->submit(
       [statements = statements_, floor](store::Database&) { return statements->prune(floor); }, {});
 }

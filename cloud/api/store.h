@@ -90,7 +90,8 @@ class Subscription {
 class ApiStore {
  public:
   struct Options {
-    std::string path = ":memory:";
+    std::string path = ":memory:";  // empty: no file, nothing is kept
+    uint64_t first_version = 1;     // of the first write, where the file has none higher
     size_t history_changes = 4096;      // a resource
     size_t history_bytes = 16 << 20;    // a resource
     size_t max_object_bytes = 3 << 19;  // 1.5 MiB, as etcd
@@ -138,7 +139,7 @@ class ApiStore {
   using Observer = UniqueFunction<void(const ResourceInfo&, const Change&)>;
   void add_observer(Observer observer) { observers_.push_back(std::move(observer)); }
 
-  uint64_t commits() const { return writer_->commits(); }
+  uint64_t commits() const { return writer_ == nullptr ? 0 : writer_->commits(); }
   size_t watchers() const;
 
  private:
@@ -175,6 +176,7 @@ class ApiStore {
   void record(Table& table, const Change& change);
   void notify(Table& table, const Change& change);
   void prune();
+  void begin_at(uint64_t version);
   void refuse(Done done, Error error);
 
   io::Loop& loop_;
@@ -189,7 +191,7 @@ class ApiStore {
   std::string epoch_;
   std::shared_ptr<Statements> statements_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
-  std::unique_ptr<store::Writer> writer_;
+  std::unique_ptr<store::Writer> writer_;  // null: no file
 };
 
 // Random UUID (version 4) and "2026-11-23T06:00:00Z".

@@ -70,6 +70,8 @@ App::~App() {
   *alive_ = false;
   addresses_.reset();
   admin_.reset();
+  local_api_.reset();
+  cloud_calls_.reset();
   dns_.reset();
   renewal_.reset();
   if (bus_) bus_->stop();
@@ -108,6 +110,7 @@ Result<> App::open() {
   EM_TRY_VOID(open_proxy());
   EM_TRY_VOID(open_capture());
   EM_TRY_VOID(open_dns());
+  EM_TRY_VOID(open_local_api());
   EM_TRY_VOID(bus_->start());  // the node serves what it knew from here on, then the hub connects
   note_synced();
   proxy_->set_snapshot(registry_.snapshot());
@@ -363,6 +366,19 @@ void App::on_renewed(const agent::Identity& identity) {
   if (!mesh_) return;
   if (auto ok = mesh_->set_identity(identity_.cert_pem, identity_.key_pem); !ok)
     EM_LOG(kError, "agent", "the new certificate: {}", ok.error().message);
+}
+
+Result<> App::open_local_api() {
+  if (!config_.module_enabled(agent::kMetaServerModule)) return {};
+  cloud_calls_ = std::make_unique<agent::CloudCalls>(
+      *bus_, agent::CloudCalls::Options{.node = config_.node_name},
+      [this] { return hub_->connected(); });
+  LocalApi::Options options;
+  options.listen = config_.meta_server.listen;
+  EM_TRY(local_api_, LocalApi::create(loop_, *metastore_, *cloud_calls_, options));
+  EM_LOG(kInfo, "metaserver", "the Kubernetes API of this node is at http://{}: {} objects",
+         local_api_->local_addr().to_string(), local_api_->objects());
+  return {};
 }
 
 Result<> App::open_admin() {

@@ -15,6 +15,7 @@
 #include "agent/metastore.h"
 #include "cmd/edgemesh-agent/admin.h"
 #include "cmd/edgemesh-agent/pods.h"
+#include "cmd/local_api/local_api.h"
 #include "core/bus/bus.h"
 #include "core/io/resolver.h"
 #include "core/obs/metrics.h"
@@ -54,6 +55,7 @@ class App final : private agent::MeshSink {
   Result<> open_dns();
   Result<> make_channel();
   void note_synced();
+  Result<> open_local_api();
   Result<> open_admin();
   std::vector<Cidr> service_cidrs() const;
   std::string cluster_domain() const;
@@ -107,6 +109,8 @@ class App final : private agent::MeshSink {
   std::unique_ptr<agent::MetaModule> meta_module_;
   std::unique_ptr<Pods> pods_;  // null: edged is off
   std::unique_ptr<bus::Bus> bus_;
+  std::unique_ptr<agent::CloudCalls> cloud_calls_;
+  std::unique_ptr<LocalApi> local_api_;  // null: metaServer is off
   std::unique_ptr<agent::Renewal> renewal_;
   std::shared_ptr<const proxy::model::Config> http_config_;  // as read at the start
   std::unique_ptr<proxy::Telemetry> telemetry_;

@@ -87,9 +87,10 @@ TEST(AgentConfigTest, MistakesAreNamed) {
   EXPECT_NE(error_of("dns: {listenAddress: 0.0.0.0}\n").find("wildcard"), std::string::npos);
   EXPECT_EQ(error_of("log: {components: {p2p: loud}}\n"),
             "agent.yaml:1: log.components.p2p: 'loud' is not allowed (want one of error, warn, info, debug, trace)");
-  EXPECT_NE(error_of("modules: {devices: {enable: true}}\n").find("(allowed here: edgehub, mesh, metamanager, edged)"), std::string::npos);
+  EXPECT_NE(error_of("modules: {devices: {enable: true}}\n").find("(allowed here: edgehub, mesh, metamanager, edged, metaServer)"), std::string::npos);
   EXPECT_NE(error_of("modules: {edged: {enable: true}, metamanager: {enable: false}}\n").find("which is switched off"), std::string::npos);
   EXPECT_NE(error_of("edged: {runtime: /run/c.sock}\n").find("want unix:///path"), std::string::npos);
+  EXPECT_NE(error_of("metaServer: {listen: '0.0.0.0:10550'}\n").find("want a loopback address"), std::string::npos);
   EXPECT_NE(error_of("edged: {nodeIp: here}\n").find("want an address of this machine"), std::string::npos);
 }
 

@@ -80,6 +80,9 @@ TEST(NodeCall, WhatWouldReachMoreThanOneObjectIsRefused) {
   }
   EXPECT_FALSE(node_call(request("watch")));
   EXPECT_FALSE(node_call(request("deletecollection")));
+  Application log = request("get");
+  log.subresource = "log";
+  EXPECT_FALSE(node_call(log));
   Application odd = request("get", "../../secrets/x");
   auto call = node_call(odd);
   ASSERT_TRUE(call);
