@@ -93,7 +93,7 @@ server2.on('stream', (stream, headers) => {
   if (headers[':method'] !== 'CONNECT') return;
   if (headers[':protocol'] !== 'websocket') return stream.respond({ ':status': 400 }, { endStream: true });
   stream.respond({ ':status': 200 });
-  const ws = new WebSocket(null, undefined, { autoPong: true });
+  const ws = new WebSocket(null, undefined, { autoPong: true, closeTimeout: 30000 });
   ws.setSocket(stream, Buffer.alloc(0), { allowSynchronousEvents: true, maxPayload: 1 << 26, skipUTF8Validation: false });
   ws.on('error', () => {});
   echo(ws);
