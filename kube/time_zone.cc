@@ -17,7 +17,7 @@ using std::chrono::weekday;
 using std::chrono::year;
 
 constexpr size_t kHeader = 44;
-constexpr size_t kMaxFile = 1 << 20;
+constexpr size_t kMaxFile = 256 << 10;
 constexpr const char* kFolders[] = {"/usr/share/zoneinfo/", "/usr/lib/zoneinfo/", "/etc/zoneinfo/"};
 
 int64_t big_endian(std::string_view bytes, size_t at, size_t width) {

@@ -4,6 +4,7 @@
 #include "cloud/api/scale.h"
 #include "cloud/api/validate.h"
 #include "cloud/api/validate_kinds.h"
+#include "kube/cron_schedule.h"
 #include "kube/json_util.h"
 #include "kube/selector.h"
 
@@ -132,25 +133,21 @@ void check_job(const json& spec, const std::string& at, FieldErrors* out) {
   }
 }
 
-// Five fields of cron, or "@daily" and the like; the values are the controller's.
 void check_cron_job(const json& spec, FieldErrors* out) {
   std::string schedule = text_at(spec, "schedule");
   if (schedule.empty()) {
     out->push_back(FieldError::required("spec.schedule"));
-  } else if (schedule.front() != '@') {
-    size_t fields = 0;
-    bool inside = false, good = true;
-    for (char c : schedule) {
-      if (c != ' ' && !inside) ++fields;
-      inside = c != ' ';
-      good = good && (std::isalnum(static_cast<unsigned char>(c)) != 0 ||
-                      std::string_view(" *,-/?").find(c) != std::string_view::npos);
-    }
-    if (fields != 5 || !good) {
-      out->push_back(FieldError::invalid(
-          "spec.schedule", json(schedule).dump(),
-          fmt::format("expected exactly 5 fields, found {}: {}", fields, schedule)));
-    }
+  } else if (schedule.find("TZ") != std::string::npos) {
+    out->push_back(
+        FieldError::invalid("spec.schedule", json(schedule).dump(),
+                            "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"));
+  } else if (auto read = kube::CronSchedule::parse(schedule); !read) {
+    out->push_back(
+        FieldError::invalid("spec.schedule", json(schedule).dump(), read.error().message));
+  }
+  const std::string zone = text_at(spec, "timeZone");
+  if (auto read = kube::TimeZone::load(zone); !zone.empty() && !read) {
+    out->push_back(FieldError::invalid("spec.timeZone", json(zone).dump(), read.error().message));
   }
   std::string policy = text_at(spec, "concurrencyPolicy");
   if (policy != "Allow" && policy != "Forbid" && policy != "Replace") {

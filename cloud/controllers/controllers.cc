@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "cloud/controllers/cron_job.h"
 #include "cloud/controllers/daemon_set.h"
 #include "cloud/controllers/deployment.h"
 #include "cloud/controllers/endpoint_slices.h"
@@ -21,7 +22,10 @@ struct Controllers::Parts {
       replica_set.emplace(cluster);
     }
     if (options.daemon_set) daemon_set.emplace(cluster);
-    if (options.job) job.emplace(cluster, options.job_options);
+    if (options.job) {
+      cron_job.emplace(cluster);
+      job.emplace(cluster, options.job_options);
+    }
     if (options.scheduler) scheduler.emplace(cluster);
     if (options.endpoint_slice) endpoint_slices.emplace(cluster);
     if (options.garbage_collector) {
@@ -36,6 +40,7 @@ struct Controllers::Parts {
     if (deployment) deployment->start();
     if (replica_set) replica_set->start();
     if (daemon_set) daemon_set->start();
+    if (cron_job) cron_job->start();
     if (job) job->start();
     if (scheduler) scheduler->start();
     if (endpoint_slices) endpoint_slices->start();
@@ -46,6 +51,7 @@ struct Controllers::Parts {
   std::optional<DeploymentController> deployment;
   std::optional<ReplicaSetController> replica_set;
   std::optional<DaemonSetController> daemon_set;
+  std::optional<CronJobController> cron_job;
   std::optional<JobController> job;
   std::optional<Scheduler> scheduler;
   std::optional<EndpointSliceController> endpoint_slices;
