@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdio>
 
+#include "cloud/backup.h"
 #include "cmd/edgemesh-cloud/app.h"
 #include "core/base/version.h"
 
@@ -27,6 +28,8 @@ struct Flags {
   bool print_token = false;
   std::string ttl, token_node;
   bool token_replace = false;
+  std::string backup_to, restore_from;
+  bool restore_replace = false;
 };
 
 void describe(CLI::App& cli, Flags& flags) {
@@ -151,6 +154,58 @@ Result<> create_token(const cloud::CloudConfig& config, const Flags& flags) {
   return {};
 }
 
+Result<> backup(const cloud::CloudConfig& config, const Flags& flags) {
+  EM_TRY(const auto done, cloud::make_backup(config.state_dir, flags.backup_to,
+                                             std::chrono::system_clock::now()));
+  fmt::print("{}: {} objects and {} files of {}. It holds the CA's key: keep it as such.\n",
+             flags.backup_to, done.objects, done.files, config.state_dir);
+  return {};
+}
+
+Result<> restore(const cloud::CloudConfig& config, const Flags& flags) {
+  EM_TRY(const auto done,
+         cloud::restore_backup(flags.restore_from, config.state_dir, flags.restore_replace,
+                               std::chrono::system_clock::now()));
+  if (!done.set_aside.empty()) fmt::print("what was there is in {}\n", done.set_aside);
+  fmt::print("{}: {} objects and {} files are restored; start edgemesh-cloud\n", config.state_dir,
+             done.objects, done.files);
+  return {};
+}
+
+struct Commands {
+  CLI::App* create_token = nullptr;
+  CLI::App* backup = nullptr;
+  CLI::App* restore = nullptr;
+};
+
+Commands add_commands(CLI::App& cli, Flags& flags) {
+  Commands out;
+  cli.require_subcommand(0, 1);
+  CLI::App* token = cli.add_subcommand("token", "Join tokens");
+  token->require_subcommand(1);
+  CLI::App* create = token->add_subcommand("create", "Print a new join token");
+  create->add_option("--ttl", flags.ttl, "How long it is good for, as 30m or 24h");
+  auto* node = create->add_option("--node", flags.token_node, "The one node that may use it");
+  create
+      ->add_flag("--replace", flags.token_replace,
+                 "Good even when a node of that name has joined: for one that lost its certificate")
+      ->needs(node);
+  out.create_token = create;
+  out.backup = cli.add_subcommand(
+      "backup", "Write objects, CA and keys into one file; the cloud may run meanwhile");
+  out.backup->add_option("--to", flags.backup_to, "The file to make")->required();
+  out.restore = cli.add_subcommand("restore", "Make the state directory from a backup");
+  out.restore->add_option("--from", flags.restore_from, "A file that 'backup' made")->required();
+  out.restore->add_flag("--replace", flags.restore_replace,
+                        "Put aside the state that is there already");
+  // Also behind the subcommands, where people put them.
+  for (CLI::App* command : {out.create_token, out.backup, out.restore}) {
+    command->add_option("--state-dir", flags.state_dir, "State directory");
+    command->add_option("--config", flags.config, "Configuration file");
+  }
+  return out;
+}
+
 Result<> serve(const cloud::CloudConfig& config, bool print_token) {
   ::signal(SIGPIPE, SIG_IGN);
   raise_descriptor_limit();
@@ -169,19 +224,7 @@ int main(int argc, char** argv) {
   CLI::App cli("The cloud of an EdgeMesh: certificates, control channel, services, peers.");
   Flags flags;
   describe(cli, flags);
-  cli.require_subcommand(0, 1);
-  CLI::App* token = cli.add_subcommand("token", "Join tokens");
-  token->require_subcommand(1);
-  CLI::App* create = token->add_subcommand("create", "Print a new join token");
-  create->add_option("--ttl", flags.ttl, "How long it is good for, as 30m or 24h");
-  auto* node = create->add_option("--node", flags.token_node, "The one node that may use it");
-  create
-      ->add_flag("--replace", flags.token_replace,
-                 "Good even when a node of that name has joined: for one that lost its certificate")
-      ->needs(node);
-  // Also behind the subcommand, where people put them.
-  create->add_option("--state-dir", flags.state_dir, "State directory");
-  create->add_option("--config", flags.config, "Configuration file");
+  const Commands commands = add_commands(cli, flags);
   CLI11_PARSE(cli, argc, argv);
 
   const auto config = load(flags);
@@ -192,7 +235,9 @@ int main(int argc, char** argv) {
   }
   log::set_level(config->log_level);
   log::set_format(config->log_format);
-  const Result<> done =
-      create->parsed() ? create_token(*config, flags) : serve(*config, flags.print_token);
+  const Result<> done = commands.create_token->parsed() ? create_token(*config, flags)
+                        : commands.backup->parsed()     ? backup(*config, flags)
+                        : commands.restore->parsed()    ? restore(*config, flags)
+                                                        : serve(*config, flags.print_token);
   return done ? 0 : complain(done.error());
 }
