@@ -74,6 +74,8 @@ class HubClient final : public bus::Module {
   // kUnavailable: not connected. kResourceExhausted: too much waits; try after on_drain.
   Result<> send(const bus::Message& message);
   bool connected() const { return session_ != nullptr; }
+  // With the node's certificate as it is now; for other connections to the hub.
+  std::shared_ptr<tls::Context> tls() const { return tls_; }
   Status status() const;
   // Connects at once if not connected; if connected, the link is tested at once.
   void kick();

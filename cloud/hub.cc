@@ -6,6 +6,7 @@
 #include "cloud/hub_metrics.h"
 #include "cloud/hub_session.h"
 #include "core/base/log.h"
+#include "core/channel/streams.h"
 
 namespace edgemesh::cloud {
 namespace {
@@ -95,6 +96,8 @@ void Hub::on_request(http::Request request, http::ResponseWriter& writer) {
     return refuse(400, "ConnectionUse must be msg");
   }
   if (draining_) return refuse(503, "going away");
+  if (request.headers.has_token("upgrade", channel::kStreamsProtocol) && take_streams_)
+    return take_streams(*node, request, writer);
   if (sessions_.size() >= options_.max_nodes && !sessions_.contains(*node)) {
     return refuse(503, fmt::format("the limit of {} nodes is reached", options_.max_nodes));
   }
@@ -109,6 +112,12 @@ void Hub::on_request(http::Request request, http::ResponseWriter& writer) {
     return;
   }
   add_session(*node, request, std::move(*socket));
+}
+
+void Hub::take_streams(const std::string& node, const http::Request& request,
+                       http::ResponseWriter& writer) {
+  auto stream = writer.upgrade({{"Upgrade", channel::kStreamsProtocol}, {"Connection", "Upgrade"}});
+  if (stream) take_streams_(node, request.peer->not_before, std::move(*stream));
 }
 
 void Hub::add_session(std::string node, const http::Request& request,

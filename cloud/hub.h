@@ -69,6 +69,11 @@ class Hub final : public NodeLink {
 
   // Of the first listener.
   SockAddr local_addr() const { return servers_.front()->local_addr(); }
+  // A node's connection for streams (core/channel/streams.h), its certificate's notBefore; by then it
+  // is upgraded. Without this such requests are refused.
+  using TakeStreams =
+      std::function<void(const std::string& node, int64_t not_before, std::unique_ptr<io::Stream>)>;
+  void set_take_streams(TakeStreams take) { take_streams_ = std::move(take); }
   // Tells every node to go (close code 1001) and takes no new ones.
   void drain();
   // Of the certificate of a node that is connected, Unix seconds.
@@ -96,6 +101,8 @@ class Hub final : public NodeLink {
   void on_request(http::Request request, http::ResponseWriter& writer);
   // The node's name, or the refusal.
   Result<std::string> identify(const http::Request& request) const;
+  void take_streams(const std::string& node, const http::Request& request,
+                    http::ResponseWriter& writer);
   void add_session(std::string node, const http::Request& request,
                    std::unique_ptr<http::WebSocket> socket);
   // Takes the session out of the table and tells the controllers; `code` 0 cuts the connection.
@@ -108,6 +115,7 @@ class Hub final : public NodeLink {
   io::Loop& loop_;
   HubOptions options_;
   NodeEvents* events_ = nullptr;
+  TakeStreams take_streams_;
   std::unique_ptr<Metrics> metrics_;
   std::unordered_map<std::string, std::unique_ptr<HubSession>> sessions_;
   // Sessions that said goodbye and wait for the peer's.

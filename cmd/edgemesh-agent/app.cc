@@ -155,7 +155,7 @@ Result<> App::make_channel() {
   if (config_.module_enabled(agent::kMeshModule)) EM_TRY_VOID(bus_->add(*mesh_module_));
   meta_module_ = std::make_unique<agent::MetaModule>(loop_, *metastore_, metrics_);
   if (config_.module_enabled(agent::kMetaModule)) EM_TRY_VOID(bus_->add(*meta_module_));
-  EM_TRY(pods_, Pods::create(loop_, config_, *metastore_, *meta_module_, *bus_, metrics_));
+  EM_TRY(pods_, Pods::create(loop_, config_, *metastore_, *meta_module_, *hub_, *bus_, metrics_));
   if (config_.module_enabled(agent::kHubModule)) EM_TRY_VOID(bus_->add(*hub_));
   return {};
 }

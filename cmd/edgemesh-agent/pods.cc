@@ -1,5 +1,6 @@
 #include "cmd/edgemesh-agent/pods.h"
 
+#include "cmd/edgemesh-agent/app.h"
 #include "p2p/netlink_watch.h"
 
 namespace edgemesh::cmd {
@@ -18,7 +19,8 @@ std::string node_ip(const agent::AgentConfig& config) {
 
 Result<std::unique_ptr<Pods>> Pods::create(io::Loop& loop, const agent::AgentConfig& config,
                                            agent::Metastore& store, agent::MetaModule& meta,
-                                           bus::Bus& bus, obs::Registry& metrics) {
+                                           const agent::HubClient& hub, bus::Bus& bus,
+                                           obs::Registry& metrics) {
   if (!config.module_enabled(edged::kEdgedModule)) return std::unique_ptr<Pods>();
   std::unique_ptr<Pods> pods(new Pods);
   cri::RuntimeOptions runtime;
@@ -59,7 +61,22 @@ Result<std::unique_ptr<Pods>> Pods::create(io::Loop& loop, const agent::AgentCon
                                                           edged::ImageCollector::Options());
   pods->images_->start();
   pods->sweeper_ = std::make_unique<edged::Sweeper>(loop, *pods->runtime_, meta, *pods->parts_);
+  EM_TRY_VOID(pods->open_streams(loop, config, hub, bus, metrics));
   return pods;
+}
+
+// What kubectl asks of pods: logs, exec, attach, port-forward, top.
+Result<> Pods::open_streams(io::Loop& loop, const agent::AgentConfig& config,
+                            const agent::HubClient& hub, bus::Bus& bus, obs::Registry& metrics) {
+  streams::NodeApiOptions api;
+  api.node = config.node_name;
+  api_ = streams::NodeApi::create(loop, *runtime_, std::move(api));
+  streams::StreamClientOptions options;
+  options.hub = config.cloud.hub;
+  options.tls = [&hub] { return hub.tls(); };
+  options.mark = kOwnMark;
+  EM_TRY(streams_, streams::StreamClient::create(loop, *api_, std::move(options), metrics));
+  return bus.add(*streams_);
 }
 
 }  // namespace edgemesh::cmd

@@ -96,6 +96,7 @@ Result<> App::open() {
   });
   EM_TRY_VOID(open_hub(server));
   EM_TRY_VOID(open_controllers());
+  if (backend_->embedded()) open_streams();
   EM_TRY_VOID(open_bootstrap(server));
   EM_TRY_VOID(open_admin());
   if (backend_->embedded()) EM_TRY_VOID(write_kubeconfig());
@@ -170,9 +171,31 @@ Result<> App::open_controllers() {
   revocations_->set_on_change([this] {
     hub_->close_refused();
     backend_->end_refused();
+    if (node_streams_ != nullptr) {
+      node_streams_->end_refused([this](const std::string& node, int64_t not_before) {
+        return revocations_->check(node, not_before);
+      });
+    }
     mesh_->set_revoked(revocations_->list());
   });
   return {};
+}
+
+// kubectl logs, exec and the like: from the API to the nodes.
+void App::open_streams() {
+  node_streams_ = std::make_unique<cloud::NodeStreams>(
+      loop_, *hub_, cloud::NodeStreams::Options(), registry_);
+  hub_->set_take_streams([this](const std::string& node, int64_t not_before, auto stream) {
+    node_streams_->take(node, not_before, std::move(stream));
+  });
+  pod_streams_ = std::make_unique<cloud::PodStreams>(
+      loop_, *node_streams_,
+      [this](const std::string& ns, const std::string& name) { return backend_->pod(ns, name); },
+      cloud::PodStreams::Options());
+  backend_->serve_pod_streams([this](const http::Request& request, const auto& writer,
+                                     const auto& path) {
+    return pod_streams_->handle(request, writer, path);
+  });
 }
 
 Result<> App::open_bootstrap(const tls::KeyAndCert& server) {
@@ -259,6 +282,7 @@ void App::stop() {
   // The second signal does not wait.
   if (std::exchange(stopping_, true)) return loop_.stop();
   EM_LOG(kInfo, "cloud", "stopping");
+  if (pod_streams_ != nullptr) pod_streams_->drain();
   hub_->drain();
   bootstrap_->drain();
   backend_->drain();

@@ -18,6 +18,8 @@
 #include "cloud/node_controller.h"
 #include "cloud/rendezvous.h"
 #include "cloud/revocations.h"
+#include "cloud/streams/node_streams.h"
+#include "cloud/streams/pod_streams.h"
 #include "cloud/upstream.h"
 #include "cmd/admin/admin_server.h"
 #include "cmd/edgemesh-cloud/backend.h"
@@ -36,6 +38,7 @@ class App {
   Result<> open();
   Result<> open_controllers();
   Result<> open_hub(const tls::KeyAndCert& server);
+  void open_streams();
   Result<> open_bootstrap(const tls::KeyAndCert& server);
   Result<> open_admin();
   Result<> write_kubeconfig() const;
@@ -51,6 +54,8 @@ class App {
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<cloud::Revocations> revocations_;
   std::unique_ptr<cloud::Hub> hub_;
+  std::unique_ptr<cloud::NodeStreams> node_streams_;
+  std::unique_ptr<cloud::PodStreams> pod_streams_;
   std::unique_ptr<cloud::MeshController> mesh_;
   std::unique_ptr<cloud::NodeController> nodes_;
   std::unique_ptr<cloud::Rendezvous> rendezvous_;

@@ -3,7 +3,6 @@
 #include <limits>
 
 #include "cloud/api/in_process.h"
-#include "cloud/api/server.h"
 #include "cloud/files.h"
 #include "cloud/kube_config.h"
 #include "cloud/kube_http_client.h"
@@ -64,6 +63,10 @@ class Embedded final : public Backend {
         cloud::make_authenticator({}, [raw = self.get()](const std::string& node, int64_t not_before) {
           return raw->check_ ? raw->check_(node, not_before) : Result<>();
         });
+    options.server.on_subresource = [raw = self.get()](const http::Request& request,
+                                                       const auto& writer, const auto& path) {
+      return raw->pod_streams_ && raw->pod_streams_(request, writer, path);
+    };
     EM_TRY(self->api_, cloud::EmbeddedApi::open(loop, std::move(options)));
     tls::ContextOptions tls;
     tls.cert_pem = server.cert_pem;
@@ -107,10 +110,17 @@ class Embedded final : public Backend {
   }
   void check_certificates(cloud::NodeCertificateCheck check) override { check_ = std::move(check); }
   void end_refused() override { api_->server().end_refused(); }
+  void serve_pod_streams(PodStreamHandler handler) override { pod_streams_ = std::move(handler); }
+  std::string pod(const std::string& ns, const std::string& name) const override {
+    const cloud::ResourceInfo* pods = api_->core().registry().find("", "v1", "pods");
+    const auto found = api_->store().get(*pods, ns, name);
+    return found == nullptr ? std::string() : found->text;
+  }
 
  private:
   std::string ca_pem_;
   cloud::NodeCertificateCheck check_;
+  PodStreamHandler pod_streams_;
   std::unique_ptr<cloud::EmbeddedApi> api_;
   std::vector<std::unique_ptr<http::Server>> servers_;
 };
@@ -134,6 +144,7 @@ class External final : public Backend {
   void drain() override {}
   void check_certificates(cloud::NodeCertificateCheck) override {}
   void end_refused() override {}
+  std::string pod(const std::string&, const std::string&) const override { return {}; }
 
  private:
   std::string ca_pem_, server_;

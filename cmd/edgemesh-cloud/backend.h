@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cloud/api/auth.h"
+#include "cloud/api/server.h"
 #include "cloud/ca.h"
 #include "cloud/cloud_config.h"
 #include "cloud/dynamic_controller.h"
@@ -13,6 +14,8 @@
 #include "kube/client.h"
 
 namespace edgemesh::cmd {
+
+using PodStreamHandler = decltype(cloud::ApiServerOptions::on_subresource);
 
 class Backend {
  public:
@@ -25,6 +28,9 @@ class Backend {
   virtual void drain() = 0;
   // The embedded API asks it about the certificates of nodes; a real kube-apiserver does not know our CA.
   virtual void check_certificates(cloud::NodeCertificateCheck check) = 0;
+  // Of the embedded API: its ApiServerOptions::on_subresource, and the text of a pod (empty: none).
+  virtual void serve_pod_streams(PodStreamHandler handler) { static_cast<void>(handler); }
+  virtual std::string pod(const std::string& ns, const std::string& name) const = 0;
   virtual void end_refused() = 0;  // as ApiServer::end_refused, when the check answers otherwise than before
 
   // `server` is the API's certificate.

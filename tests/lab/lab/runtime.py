@@ -28,8 +28,8 @@ int main(void) {
   for (;;) pause();
 }
 """
-APPLETS = ("sh", "cat", "dd", "echo", "env", "false", "hostname", "httpd", "id", "ip", "ls", "nc", "ping", "ps", "sleep",
-           "true", "wget")
+APPLETS = ("sh", "cat", "dd", "echo", "env", "false", "hostname", "httpd", "id", "ip", "ls", "nc", "ping", "ps", "sha256sum",
+           "sleep", "tar", "true", "wget")
 CNI = {"cniVersion": "0.4.0", "name": "lab", "plugins": [
     {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": True, "hairpinMode": True,
      "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
