@@ -81,6 +81,9 @@ Result<CloudConfig> read(Document& document) {
   controllers.read("deployment", &out.controllers.deployment);
   controllers.read("daemonSet", &out.controllers.daemon_set);
   controllers.read("job", &out.controllers.job);
+  controllers.read("nodeLifecycle", &out.controllers.node_lifecycle);
+  controllers.read("nodeEviction", &out.controllers.node_options.evicts);
+  controllers.read("podCollector", &out.controllers.pod_collector);
   controllers.read("scheduler", &out.controllers.scheduler);
   controllers.read("endpointSlice", &out.controllers.endpoint_slice);
   controllers.read("garbageCollector", &out.controllers.garbage_collector);

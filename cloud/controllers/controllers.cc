@@ -26,6 +26,8 @@ struct Controllers::Parts {
       cron_job.emplace(cluster);
       job.emplace(cluster, options.job_options);
     }
+    if (options.node_lifecycle) node_lifecycle.emplace(cluster, options.node_options);
+    if (options.pod_collector) pod_collector.emplace(cluster, options.pod_collector_options);
     if (options.scheduler) scheduler.emplace(cluster);
     if (options.endpoint_slice) endpoint_slices.emplace(cluster);
     if (options.garbage_collector) {
@@ -42,6 +44,8 @@ struct Controllers::Parts {
     if (daemon_set) daemon_set->start();
     if (cron_job) cron_job->start();
     if (job) job->start();
+    if (node_lifecycle) node_lifecycle->start();
+    if (pod_collector) pod_collector->start();
     if (scheduler) scheduler->start();
     if (endpoint_slices) endpoint_slices->start();
     if (garbage) garbage->start();
@@ -53,6 +57,8 @@ struct Controllers::Parts {
   std::optional<DaemonSetController> daemon_set;
   std::optional<CronJobController> cron_job;
   std::optional<JobController> job;
+  std::optional<NodeLifecycle> node_lifecycle;
+  std::optional<PodCollector> pod_collector;
   std::optional<Scheduler> scheduler;
   std::optional<EndpointSliceController> endpoint_slices;
   std::optional<GarbageCollector> garbage;

@@ -1,13 +1,15 @@
 // Controllers: what a cluster without Kubernetes needs so that a Deployment becomes pods on nodes
-// and a service finds them: deployments, replica sets, daemon sets, jobs, cron jobs, scheduler,
-// endpoint slices, garbage collector. For the embedded API; a real one has its own. Each can be
-// switched off. Threads: the loop given.
+// and a service finds them: deployments, replica sets, daemon sets, jobs, cron jobs, node
+// lifecycle, pod collector, scheduler, endpoint slices, garbage collector. For the embedded API; a
+// real one has its own. Each can be switched off. Threads: the loop given.
 #pragma once
 
 #include <memory>
 
 #include "cloud/controllers/cluster.h"
 #include "cloud/controllers/job.h"
+#include "cloud/controllers/node_lifecycle.h"
+#include "cloud/controllers/pod_collector.h"
 
 namespace edgemesh::cloud::controllers {
 
@@ -15,10 +17,14 @@ struct ControllerOptions {
   bool deployment = true;  // with replica sets
   bool daemon_set = true;
   bool job = true;  // with cron jobs
+  bool node_lifecycle = true;
+  bool pod_collector = true;
   bool scheduler = true;
   bool endpoint_slice = true;
   bool garbage_collector = true;
   JobController::Options job_options;
+  NodeLifecycle::Options node_options;
+  PodCollector::Options pod_collector_options;
 };
 
 class Controllers {
