@@ -42,7 +42,7 @@ class Api:
         self.context.check_hostname = False
         self.context.load_cert_chain(cert, key)
         self.cloud, self.host, self.port = cloud, host, port
-        self.connection = None
+        self.connection, self.used = None, 0.0
 
     def _connect(self):
         self.connection = http.client.HTTPSConnection(self.host, self.port, context=self.context, timeout=60)
@@ -55,8 +55,10 @@ class Api:
 
     def request(self, method, path, body=None, kind="application/json"):
         """(status, object)"""
-        if self.connection is None:
+        # The server ends a connection that was idle for long.
+        if self.connection is None or time.monotonic() - self.used > 20:
             self._connect()
+        self.used = time.monotonic()
         try:
             self.connection.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": kind})
             response = self.connection.getresponse()

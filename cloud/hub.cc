@@ -11,7 +11,16 @@
 namespace edgemesh::cloud {
 namespace {
 
-constexpr Duration kTick = std::chrono::milliseconds(500);
+// Each session is looked at every kLook: all at once while they are few, else a part of them each
+// turn, so that the pings of thousands do not stand before everything else.
+constexpr Duration kLook = std::chrono::milliseconds(250);
+constexpr Duration kPart = std::chrono::milliseconds(25);
+constexpr size_t kFew = 200;
+// Together about a second's work of one core. A node that finds no place tries again by itself,
+// later and at another moment than its neighbours: work for a node that has given up meanwhile
+// would be lost, and when all nodes come at once there would be nothing else.
+constexpr size_t kMaxHandshakes = 128;
+constexpr int kBacklog = 512;
 
 http::Response text(int status, std::string_view line) {
   return {.status = status,
@@ -47,6 +56,8 @@ Result<std::unique_ptr<Hub>> Hub::create(io::Loop& loop, HubOptions options,
   server.max_head = 16 << 10;
   // Room for nodes that come back before their old connection is noticed to be dead.
   server.max_connections = self->options_.max_nodes + self->options_.max_nodes / 4 + 64;
+  server.max_handshakes = kMaxHandshakes;
+  server.backlog = kBacklog;
   server.name = "hub";
   Hub* raw = self.get();
   for (const SockAddr& listen : self->options_.listen) {
@@ -57,7 +68,7 @@ Result<std::unique_ptr<Hub>> Hub::create(io::Loop& loop, HubOptions options,
            }));
     self->servers_.push_back(std::move(listener));
   }
-  self->tick_timer_.start_repeating(kTick);
+  self->tick_timer_.start(kLook);
   return self;
 }
 
@@ -77,7 +88,8 @@ Result<std::string> Hub::identify(const http::Request& request) const {
                 "node_id '{}' does not agree with the certificate ({})", claimed.substr(0, 80),
                 node);
   }
-  if (options_.check_certificate) EM_TRY_VOID(options_.check_certificate(node, request.peer->not_before));
+  if (options_.check_certificate)
+    EM_TRY_VOID(options_.check_certificate(node, request.peer->not_before));
   return node;
 }
 
@@ -126,9 +138,10 @@ void Hub::add_session(std::string node, const http::Request& request,
     metrics_->replaced.add();
     end_session(*old, 1008, "replaced by a newer session of this node");
   }
-  auto session =
-      std::make_unique<HubSession>(*this, node, request.peer_addr.to_string(), request.peer->not_before,
-                                   std::move(socket));
+  auto session = std::make_unique<HubSession>(*this, node, request.peer_addr.to_string(),
+                                              request.peer->not_before, std::move(socket));
+  session->set_place(order_.size());
+  order_.push_back(session.get());
   sessions_.emplace(node, std::move(session));
   metrics_->accepted.add();
   metrics_->sessions.set(static_cast<int64_t>(sessions_.size()));
@@ -149,6 +162,10 @@ void Hub::end_session(HubSession& session, uint16_t code, const std::string& rea
   const std::string node = session.node();
   std::unique_ptr<HubSession> gone = std::move(it->second);
   sessions_.erase(it);
+  HubSession* last = order_.back();
+  order_[gone->place()] = last;
+  last->set_place(gone->place());
+  order_.pop_back();
   gone->detach();
   metrics_->sessions.set(static_cast<int64_t>(sessions_.size()));
   EM_LOG(kInfo, "hub", "node {} disconnected: {}", node, reason);
@@ -223,14 +240,25 @@ void Hub::resume(const std::string& node) {
   if (HubSession* session = find(node)) session->resume();
 }
 
+TimePoint Hub::patient_now() const {
+  return loop_.now() - stood_still_;
+}
+
 void Hub::tick() {
-  // tick() of a session may end it.
-  std::vector<std::string> nodes;
-  nodes.reserve(sessions_.size());
-  for (const auto& [node, session] : sessions_) nodes.push_back(node);
-  for (const std::string& node : nodes) {
-    if (HubSession* session = find(node)) session->tick(loop_.now());
+  // What nodes sent while this process had too much to do, or none of the processor, lies unread:
+  // they were not silent for so long. Without this an overload would end good sessions, whose
+  // return is more work still.
+  const TimePoint now = loop_.now();
+  if (const Duration late = now - due_; due_ != TimePoint{} && late > kPart) stood_still_ += late;
+  const bool few = order_.size() <= kFew;
+  const size_t part = few ? order_.size() : order_.size() / (kLook / kPart) + 1;
+  for (size_t i = 0; i < part && !order_.empty(); ++i) {
+    // It may end itself: then another stands in its place, and is looked at in the next round.
+    order_[next_look_++ % order_.size()]->tick(patient_now());
   }
+  if (!order_.empty()) next_look_ %= order_.size();
+  due_ = now + (few ? kLook : kPart);
+  tick_timer_.start(few ? kLook : kPart);
 }
 
 std::optional<int64_t> Hub::not_before(const std::string& node) const {

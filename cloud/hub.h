@@ -4,9 +4,9 @@
 // - A client certificate of our CA is required. The node is who its certificate says
 //   (CN system:node:<name>, O system:nodes); a node_id header that says otherwise is answered 403.
 // - One session a node: a second one replaces the first.
-// - Pings every ping_interval; a session that was silent for `dead_after` is cut. KubeEdge's
-// keepalive
-//   messages count as signs of life, its agents answer pings by themselves.
+// - A node that was silent for ping_interval is pinged, again each ping_interval, and cut after
+//   `dead_after`. Whatever comes from it is a sign of life: one that pings by itself, as ours does,
+//   is asked only now and then, for the round trip. KubeEdge's agents answer pings by themselves.
 // - What is sent to a node waits in a queue of at most max_queued_bytes; a node that does not take
 // it
 //   is cut, comes back and catches up. Bulk data is pulled (NodeEvents::next_frame) and never
@@ -42,6 +42,7 @@ struct HubOptions {
   size_t max_queued_bytes = 8 << 20;  // a node
   size_t max_queued_frames = 8192;    // a node
   Duration ping_interval = std::chrono::milliseconds(1500);
+  Duration rtt_interval = std::chrono::seconds(15);
   Duration dead_after = std::chrono::milliseconds(4400);
   // While bulk data flows to a node its pong stands behind that data.
   Duration dead_after_busy = std::chrono::seconds(20);
@@ -111,6 +112,9 @@ class Hub final : public NodeLink {
   void flush_later();
   void flush_woken();
   HubSession* find(const std::string& node) const;
+  // The loop's time without the time in which it was late: by this the silence of nodes is
+  // measured.
+  TimePoint patient_now() const;
 
   io::Loop& loop_;
   HubOptions options_;
@@ -118,6 +122,10 @@ class Hub final : public NodeLink {
   TakeStreams take_streams_;
   std::unique_ptr<Metrics> metrics_;
   std::unordered_map<std::string, std::unique_ptr<HubSession>> sessions_;
+  std::vector<HubSession*> order_;  // all of sessions_, for tick()
+  size_t next_look_ = 0;
+  TimePoint due_{};         // when tick() should run
+  Duration stood_still_{};  // how late it was, altogether
   // Sessions that said goodbye and wait for the peer's.
   std::unordered_map<HubSession*, std::unique_ptr<HubSession>> closing_;
   std::vector<std::string> woken_;

@@ -24,7 +24,7 @@ HubSession::HubSession(Hub& hub, std::string node, std::string address, int64_t 
       address_(std::move(address)),
       not_before_(not_before),
       socket_(std::move(socket)),
-      last_heard_(hub.loop_.now()) {
+      last_heard_(hub.patient_now()) {
   counters_.node = node_;
   counters_.address = address_;
   counters_.connected_since = std::chrono::duration_cast<std::chrono::seconds>(
@@ -70,7 +70,7 @@ void HubSession::pump() {
     }
     const Frame frame = hub_.events_->next_frame(node_);
     if (frame == nullptr) return;
-    last_bulk_ = hub_.loop_.now();
+    last_bulk_ = hub_.patient_now();
     if (!push(frame)) return;
   }
 }
@@ -87,7 +87,8 @@ void HubSession::tick(TimePoint now) {
     hub_.end_session(*this, 0, fmt::format("silent for {} ms", silent.count()));
     return;
   }
-  if (now - last_ping_ < hub.options_.ping_interval) return;
+  const bool heard = now - last_heard_ < hub.options_.ping_interval;
+  if (now - last_ping_ < (heard ? hub.options_.rtt_interval : hub.options_.ping_interval)) return;
   last_ping_ = now;
   // A failure shows itself by on_close.
   static_cast<void>(socket_->send_ping(std::to_string(micros(hub.loop_.clock().now()))));
@@ -106,7 +107,7 @@ void HubSession::pause() {
 
 void HubSession::resume() {
   if (!std::exchange(paused_, false)) return;
-  last_heard_ = hub_.loop_.now();
+  last_heard_ = hub_.patient_now();
   socket_->resume_reading();
 }
 
@@ -135,7 +136,9 @@ void HubSession::on_message(std::string_view data, bool text) {
   }
 }
 
-void HubSession::on_heard() { last_heard_ = hub_.loop_.now(); }
+void HubSession::on_heard() {
+  last_heard_ = hub_.patient_now();
+}
 
 void HubSession::on_pong(std::string_view payload) {
   int64_t sent = 0;

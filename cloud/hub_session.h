@@ -24,6 +24,9 @@ class HubSession final : public http::WebSocket::Handler {
   // Moves queued frames, then frames of the feed, into the socket until that has enough.
   void pump();
   void tick(TimePoint now);
+  // Where it stands in the hub's order.
+  size_t place() const { return place_; }
+  void set_place(size_t place) { place_ = place; }
   void close(uint16_t code, const std::string& reason);
   void pause();
   void resume();
@@ -46,6 +49,7 @@ class HubSession final : public http::WebSocket::Handler {
   std::deque<Frame> queue_;
   size_t queued_bytes_ = 0;
   NodeStatus counters_;
+  size_t place_ = 0;
   TimePoint last_heard_;
   TimePoint last_ping_{};
   TimePoint last_bulk_{};  // when the feed last gave a frame

@@ -64,7 +64,8 @@ void SimNode::connect() {
   to.sin_port = htons(fleet_.port);
   ::inet_pton(AF_INET, fleet_.address.c_str(), &to.sin_addr);
   if (::bind(fd_, reinterpret_cast<sockaddr*>(&from), sizeof from) != 0) return fail("bind");
-  begun_ = step_at_ = seconds_now();
+  begun_ = seconds_now();
+  step_at_ = fleet_.patience;
   phase_ = Phase::kConnect;
   ++fleet_.connecting;
   if (::connect(fd_, reinterpret_cast<sockaddr*>(&to), sizeof to) != 0 && errno != EINPROGRESS)
@@ -116,14 +117,15 @@ void SimNode::tick(double now) {
     return;
   }
   if (phase_ != Phase::kOpen) {
-    if (now - step_at_ > kStep)
+    if (fleet_.patience - step_at_ > kStep)
       fail(phase_ == Phase::kConnect ? "no connection"
            : phase_ == Phase::kTls   ? "no TLS"
                                      : "no answer");
     return;
   }
   if (silent_) return;
-  if (now - step_at_ > kDeadAfter && !deaf_ && !flooding_) return fail("the hub was silent");
+  if (fleet_.patience - step_at_ > kDeadAfter && !deaf_ && !flooding_)
+    return fail("the hub was silent");
   if (now >= ping_at_) {
     ping_at_ = now + kPing;
     send_frame(9, fmt::format("{:.6f}", now));
@@ -148,7 +150,7 @@ void SimNode::on_event(uint32_t events) {
       return fail("connect");
     }
     phase_ = Phase::kTls;
-    step_at_ = seconds_now();
+    step_at_ = fleet_.patience;
     ssl_ = SSL_new(fleet_.tls);
     const auto* bytes = reinterpret_cast<const unsigned char*>(der_.data());
     X509* certificate = d2i_X509(nullptr, &bytes, static_cast<long>(der_.size()));
@@ -173,7 +175,7 @@ void SimNode::handshake() {
     return watch();
   }
   phase_ = Phase::kUpgrade;
-  step_at_ = seconds_now();
+  step_at_ = fleet_.patience;
   out_ = fmt::format(
       "GET /e632aba927ea4ac2b575ec1603d56f10/{0}/events HTTP/1.1\r\nHost: cloud\r\nConnection: "
       "Upgrade\r\n"
@@ -225,7 +227,7 @@ void SimNode::read_some() {
       if (reason == SSL_ERROR_WANT_READ || reason == SSL_ERROR_WANT_WRITE) break;
       return fail("the hub closed");
     }
-    if (phase_ == Phase::kOpen) step_at_ = seconds_now();
+    if (phase_ == Phase::kOpen) step_at_ = fleet_.patience;
     in_.append(buffer, static_cast<size_t>(got));
     if (phase_ == Phase::kUpgrade && !take_upgrade()) {
       if (phase_ == Phase::kDown) return;
@@ -256,7 +258,8 @@ void SimNode::opened() {
   --fleet_.connecting;
   ++fleet_.open;
   phase_ = Phase::kOpen;
-  const double now = opened_at_ = step_at_ = seconds_now();
+  const double now = opened_at_ = seconds_now();
+  step_at_ = fleet_.patience;
   ping_at_ = now + kPing * std::uniform_real_distribution<double>(0.1, 1)(fleet_.random);
   keepalive_at_ = now;
   inventory();
@@ -408,13 +411,13 @@ void SimNode::flood(bool on) {
 
 void SimNode::stop_reading(bool on) {
   deaf_ = on;
-  step_at_ = seconds_now();
+  step_at_ = fleet_.patience;
   watch();
 }
 
 void SimNode::silence(bool on) {
   silent_ = on;
-  step_at_ = seconds_now();
+  step_at_ = fleet_.patience;
   watch();
 }
 

@@ -28,6 +28,9 @@ struct Fleet {
   uint16_t port = 10000;
   int sources = 8;  // 127.0.0.2, .3, ... as source addresses
   bool confirm = true;
+  // Seconds as the nodes' timeouts see them: turns of this process that take long are none of a
+  // node's waiting.
+  double patience = 0;
 
   size_t connecting = 0, open = 0, synced = 0;
   uint64_t closed = 0, failed = 0;  // connections that ended; attempts that came to nothing

@@ -76,6 +76,7 @@ class ReliableSender {
   struct Sent {
     std::string uid, version;
     bool deletion;
+    TimePoint at{};
   };
   struct Node {
     std::unordered_map<std::string, Item> items;    // by uid
@@ -132,6 +133,7 @@ class ReliableSender {
   obs::Counter& resent_;
   obs::Counter& confirmed_;
   obs::Counter& refused_;
+  obs::Histogram& confirm_time_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

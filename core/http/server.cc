@@ -19,14 +19,44 @@ Result<std::unique_ptr<Server>> Server::create(io::Loop& loop, ServerOptions opt
   return std::unique_ptr<Server>(std::move(server));
 }
 
+namespace {
+constexpr Duration kPatience = std::chrono::milliseconds(200);
+}
+
 ServerImpl::ServerImpl(io::Loop& l, ServerOptions o, Handler h)
-    : loop(l), options(std::move(o)), handler(std::move(h)) {}
+    : loop(l),
+      options(std::move(o)),
+      handler(std::move(h)),
+      handshake_room_(options.max_handshakes),
+      patience_(loop, [this] {
+        handshake_room_ = handshakes_ + options.max_handshakes;
+        waiting_ = false;
+        if (listener_ != nullptr) listener_->resume();
+      }) {}
+
+void ServerImpl::handshake_begins() {
+  ++handshakes_;
+  if (options.max_handshakes == 0 || handshakes_ < handshake_room_ || waiting_ || listener_ == nullptr) return;
+  waiting_ = true;
+  listener_->pause();
+  patience_.start(kPatience);
+}
+
+void ServerImpl::handshake_over() {
+  --handshakes_;
+  if (!waiting_ || handshakes_ >= options.max_handshakes) return;
+  handshake_room_ = options.max_handshakes;
+  waiting_ = false;
+  patience_.stop();
+  if (listener_ != nullptr) listener_->resume();
+}
 
 ServerImpl::~ServerImpl() = default;
 
 Result<> ServerImpl::listen() {
   io::ListenOptions listen_options;
   listen_options.reuse_port = options.reuse_port;
+  listen_options.backlog = options.backlog;
   io::Fd socket;
   if (options.socket != nullptr) {
     socket = std::move(*options.socket);
@@ -62,6 +92,7 @@ void ServerImpl::adopt(std::unique_ptr<io::Stream> stream, const SockAddr& peer)
   auto conn = std::make_unique<ServerConn>(*this, std::move(stream), peer, tls);
   ServerConn* key = conn.get();
   conns_.emplace(key, std::move(conn));
+  if (tls) handshake_begins();
 }
 
 void ServerImpl::remove(ServerConn* conn) {

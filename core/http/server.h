@@ -57,6 +57,12 @@ struct ServerOptions {
   size_t max_head = 64 << 10;  // start line and fields together
   size_t max_headers = 100;
   size_t max_connections = 4096;  // more are closed at once
+  // TLS handshakes at a time; further connections wait in the kernel, where they cost nothing, and those whose
+  // clients gave up meanwhile cost no handshake. Peers that stand still in theirs hold others up for moments
+  // only. 0: no limit.
+  size_t max_handshakes = 0;
+  // Connections that wait in the kernel. What cannot be served before clients give up should not wait at all.
+  int backlog = 4096;
   size_t max_pipelined = 16;      // requests of one connection in work; reading stops beyond
   // A client's answers that wait to be sent: beyond this no request of it is read or begun.
   size_t high_water = 256 << 10;

@@ -41,6 +41,7 @@ ServerConn::~ServerConn() {
 void ServerConn::on_connected() {
   if (phase_ != Phase::kConnecting) return;
   phase_ = Phase::kHead;
+  server_.handshake_over();
   if (auto* tls = dynamic_cast<tls::TlsStream*>(stream_.get())) {
     secure_ = true;
     peer_ = tls->shared_peer();
@@ -328,6 +329,7 @@ void ServerConn::finish_gracefully() {
 
 void ServerConn::gone() {
   if (phase_ == Phase::kGone) return;
+  if (phase_ == Phase::kConnecting) server_.handshake_over();
   phase_ = Phase::kGone;
   timer_.stop();
   if (stream_) stream_->set_handler(nullptr);

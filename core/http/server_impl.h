@@ -28,6 +28,7 @@ class ServerImpl final : public Server {
   size_t connections() const override { return conns_.size(); }
 
   void remove(ServerConn* conn);
+  void handshake_over();
   std::string_view date();  // "Date: ...\r\n", made once a second
   bool draining() const { return draining_; }
   H1Limits limits() const;
@@ -40,11 +41,16 @@ class ServerImpl final : public Server {
 
  private:
   void accept(io::Fd fd, const SockAddr& peer);
+  void handshake_begins();
 
   SockAddr local_;
   std::unique_ptr<io::TcpListener> listener_;
   std::unordered_map<ServerConn*, std::unique_ptr<ServerConn>> conns_;
   bool draining_ = false;
+  size_t handshakes_ = 0;
+  size_t handshake_room_;  // beyond max_handshakes for a while when they stand still
+  bool waiting_ = false;   // the listener is paused
+  io::Timer patience_;
   int64_t date_second_ = 0;
   std::string date_;
 };

@@ -22,19 +22,57 @@ WebSocketCore::WebSocketCore(io::Loop& loop, std::unique_ptr<io::Stream> stream,
         stream_->reset();
         finish(1006, "the peer did not answer the close frame");
       }) {
+  server_ = server;
+}
+
+wslay_event_context_ptr WebSocketCore::wslay() {
+  if (ctx_ != nullptr) return ctx_;
   wslay_event_callbacks callbacks{};
   callbacks.recv_callback = recv_callback;
   callbacks.send_callback = send_callback;
   callbacks.genmask_callback = mask_callback;
   callbacks.on_msg_recv_callback = message_callback;
-  int rc = server ? wslay_event_context_server_init(&ctx_, &callbacks, this)
-                  : wslay_event_context_client_init(&ctx_, &callbacks, this);
+  int rc = server_ ? wslay_event_context_server_init(&ctx_, &callbacks, this)
+                   : wslay_event_context_client_init(&ctx_, &callbacks, this);
   EM_CHECK(rc == 0);
-  wslay_event_config_set_max_recv_msg_length(ctx_, options.max_message_bytes);
+  wslay_event_config_set_max_recv_msg_length(ctx_, options_.max_message_bytes);
+  return ctx_;
+}
+
+void WebSocketCore::rest() {
+  if (ctx_ == nullptr || in_wslay_ || closing_ || finished_) return;
+  if (!boundary_.between_messages() || in_at_ < in_.size() || out_at_ < out_.size()) return;
+  if (wslay_event_want_write(ctx_) != 0 || wslay_event_want_read(ctx_) == 0) return;
+  wslay_event_context_free(std::exchange(ctx_, nullptr));
+  std::string().swap(in_);
+  std::string().swap(out_);
+}
+
+void WebSocketCore::Boundary::take(std::string_view data) {
+  while (!data.empty()) {
+    if (left_ > 0) {
+      const uint64_t n = std::min<uint64_t>(left_, data.size());
+      left_ -= n;
+      data.remove_prefix(n);
+      continue;
+    }
+    head_[have_++] = static_cast<uint8_t>(data.front());
+    data.remove_prefix(1);
+    if (have_ < 2) continue;
+    const size_t length = head_[1] & 127U;
+    const size_t length_bytes = length == 127 ? 8 : length == 126 ? 2 : 0;
+    const size_t mask_bytes = (head_[1] & 128U) != 0 ? 4 : 0;
+    if (have_ < 2 + length_bytes + mask_bytes) continue;
+    left_ = length_bytes == 0 ? length : 0;
+    for (size_t i = 0; i < length_bytes; ++i) left_ = left_ << 8 | head_[2 + i];
+    const bool control = (head_[0] & 8U) != 0;
+    if (!control) fragments_ = (head_[0] & 128U) == 0;
+    have_ = 0;
+  }
 }
 
 WebSocketCore::~WebSocketCore() {
-  wslay_event_context_free(ctx_);
+  if (ctx_ != nullptr) wslay_event_context_free(ctx_);
 }
 
 void WebSocketCore::start() {
@@ -116,15 +154,16 @@ void WebSocketCore::on_readable() {
   while (!finished_ && !paused_) {
     // A peer that pings and never reads its pongs must not fill our memory.
     if (queued_bytes() > options_.max_queued_bytes) return;
-    if (wslay_event_get_queued_msg_count(ctx_) > kMaxQueuedMessages) return;
+    if (ctx_ != nullptr && wslay_event_get_queued_msg_count(ctx_) > kMaxQueuedMessages) return;
     IoResult r = stream_->read({loop_.scratch(), io::Loop::kScratchBytes});
-    if (r.status == IoResult::kWouldBlock || r.status == IoResult::kError) return;
+    if (r.status == IoResult::kWouldBlock || r.status == IoResult::kError) return rest();
     if (r.status == IoResult::kEof) {
       if (peer_code_ != 0) return finish(peer_code_, peer_reason_);
       stream_->reset();
       return finish(1006, "the connection ended without a close frame");
     }
     in_.append(io::as_text({loop_.scratch(), r.n}));
+    boundary_.take(io::as_text({loop_.scratch(), r.n}));
     if (handler != nullptr) handler->on_heard();
     consume();
   }
@@ -134,7 +173,7 @@ void WebSocketCore::consume() {
   auto self = shared_from_this();
   if (in_wslay_ || finished_) return;
   in_wslay_ = true;
-  int rc = wslay_event_recv(ctx_);
+  int rc = wslay_event_recv(wslay());
   in_wslay_ = false;
   in_.erase(0, in_at_);
   in_at_ = 0;
@@ -165,7 +204,7 @@ Result<> WebSocketCore::send(uint8_t opcode, std::string_view data) {
     return fail(ErrorCode::kResourceExhausted, "the WebSocket's peer does not read: {} bytes wait",
                 queued_bytes());
   wslay_event_msg message{opcode, io::as_bytes(data).data(), data.size()};
-  if (int rc = wslay_event_queue_msg(ctx_, &message); rc != 0)
+  if (int rc = wslay_event_queue_msg(wslay(), &message); rc != 0)
     return fail(ErrorCode::kInvalidArgument, "WebSocket send: error {}", rc);
   schedule_flush();
   return {};
@@ -185,7 +224,7 @@ void WebSocketCore::close(uint16_t code, std::string_view reason) {
 }
 
 size_t WebSocketCore::queued_bytes() const {
-  return wslay_event_get_queued_msg_length(ctx_) + out_.size() - out_at_;
+  return (ctx_ != nullptr ? wslay_event_get_queued_msg_length(ctx_) : 0) + out_.size() - out_at_;
 }
 
 void WebSocketCore::schedule_flush() {
@@ -215,6 +254,7 @@ bool WebSocketCore::write_out() {
 void WebSocketCore::flush() {
   auto self = shared_from_this();
   if (finished_) return;
+  wslay();
   do {
     out_.erase(0, out_at_);
     out_at_ = 0;
@@ -232,6 +272,7 @@ void WebSocketCore::flush() {
   had_queue_ = false;
   if (was_over && handler != nullptr) handler->on_drain();
   if (!finished_ && !paused_) on_readable();  // reading may have waited for the queue
+  rest();
 }
 
 // Everything queued is out: is the conversation over?

@@ -37,6 +37,23 @@ class WebSocketCore final : public std::enable_shared_from_this<WebSocketCore>,
   static void message_callback(wslay_event_context_ptr,
                                const struct wslay_event_on_msg_recv_arg* message, void* user);
 
+  // Where in the peer's frames what was read so far ends (RFC 6455 5.2).
+  class Boundary {
+   public:
+    void take(std::string_view data);
+    bool between_messages() const { return have_ == 0 && left_ == 0 && !fragments_; }
+
+   private:
+    uint8_t head_[14] = {};
+    size_t have_ = 0;         // of the head at hand
+    uint64_t left_ = 0;       // of its payload
+    bool fragments_ = false;  // the message goes on in a later frame
+  };
+
+  // wslay's state is two buffers of 4 KiB; an idle connection has none.
+  wslay_event_context_ptr wslay();
+  void rest();
+
   void on_readable() override;
   void on_writable() override { flush(); }
   void on_error(const Error& error) override;
@@ -52,7 +69,9 @@ class WebSocketCore final : public std::enable_shared_from_this<WebSocketCore>,
   io::Loop& loop_;
   std::unique_ptr<io::Stream> stream_;
   WebSocketOptions options_;
-  wslay_event_context_ptr ctx_ = nullptr;
+  wslay_event_context_ptr ctx_ = nullptr;  // made when there is something to do
+  bool server_ = false;
+  Boundary boundary_;
   io::Timer close_timer_;
   std::string in_;  // read, not yet taken
   size_t in_at_ = 0;
