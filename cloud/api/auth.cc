@@ -127,32 +127,6 @@ class MoreTokens final : public Authenticator {
   std::vector<TokenCheck> checks_;
 };
 
-bool reads(const ApiAttributes& what) {
-  return what.verb == "get" || what.verb == "list" || what.verb == "watch";
-}
-
-bool node_may(std::string_view node, const ApiAttributes& what) {
-  std::string resource = what.group.empty() ? what.resource : what.resource + "." + what.group;
-  if (resource == "services" || resource == "endpointslices.discovery.k8s.io" ||
-      resource == "namespaces") {
-    return reads(what);
-  }
-  bool touches_one = reads(what) || what.verb == "update" || what.verb == "patch";
-  if (resource == "nodes") return what.name == node && touches_one;
-  if (resource == "leases.coordination.k8s.io") {
-    return what.ns == "kube-node-lease" && what.name == node && touches_one;
-  }
-  return false;
-}
-
-class NodeAuthorizer final : public Authorizer {
- public:
-  bool allows(const ApiUser& user, const ApiAttributes& what, std::string*) const override {
-    std::string_view node = node_of(user);
-    return !node.empty() && !what.resource.empty() && node_may(node, what);
-  }
-};
-
 class UnionAuthorizer final : public Authorizer {
  public:
   explicit UnionAuthorizer(std::vector<std::shared_ptr<Authorizer>> others)
@@ -196,10 +170,6 @@ std::shared_ptr<Authenticator> with_tokens(std::shared_ptr<Authenticator> first,
 
 std::shared_ptr<Authorizer> make_authorizer(std::vector<std::shared_ptr<Authorizer>> others) {
   return std::make_shared<UnionAuthorizer>(std::move(others));
-}
-
-std::shared_ptr<Authorizer> make_node_authorizer() {
-  return std::make_shared<NodeAuthorizer>();
 }
 
 }  // namespace edgemesh::cloud

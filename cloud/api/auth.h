@@ -92,8 +92,5 @@ class Authorizer {
 
 // Allows what any of `others` allows; system:masters may do everything.
 std::shared_ptr<Authorizer> make_authorizer(std::vector<std::shared_ptr<Authorizer>> others);
-// system:nodes may read services, endpoint slices and namespaces, and read and write their own node
-// and lease.
-std::shared_ptr<Authorizer> make_node_authorizer();
 
 }  // namespace edgemesh::cloud

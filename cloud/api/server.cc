@@ -9,6 +9,7 @@
 #include "cloud/api/gate.h"
 #include "cloud/api/list.h"
 #include "cloud/api/list_options.h"
+#include "cloud/api/node_authorizer.h"
 #include "cloud/api/rbac.h"
 #include "cloud/api/rbac_escalation.h"
 #include "cloud/api/request.h"
@@ -419,7 +420,7 @@ std::unique_ptr<ApiServer> ApiServer::create(io::Loop& loop, ApiCore& core,
                                              ApiServerOptions options) {
   if (options.authenticator == nullptr) options.authenticator = make_authenticator();
   if (options.authorizer == nullptr) {
-    options.authorizer = make_authorizer({make_node_authorizer()});
+    options.authorizer = make_authorizer({std::make_shared<NodeAuthorizer>(nullptr)});
   }
   return std::make_unique<Server>(loop, core, std::move(options));
 }
@@ -454,8 +455,10 @@ Result<std::unique_ptr<EmbeddedApi>> EmbeddedApi::open(io::Loop& loop, Options o
                   }});
   if (options.server.authorizer == nullptr) {
     auto rbac = std::make_shared<Rbac>(*api->store_, api->registry_);
-    auto all = make_authorizer({make_node_authorizer(), rbac});
-    api->core_->add_admission([rbac, all](const ApiCore::Admission& write) {
+    auto objects = std::make_shared<NodeObjects>(*api->store_, api->registry_);
+    auto all = make_authorizer({std::make_shared<NodeAuthorizer>(objects), rbac});
+    api->core_->add_admission([rbac, all, objects](const ApiCore::Admission& write) {
+      if (auto good = check_node_write(*objects, write); !good) return good;
       return check_escalation(*rbac, *all, write);
     });
     options.server.authorizer = std::move(all);

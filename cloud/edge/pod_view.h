@@ -1,24 +1,15 @@
-// What the edge controller needs to know of a pod or a node: whose it is, what it names, and
-// whether a change means anything to the node. Pure functions, thread-safe.
+// What the edge controller needs to know of a pod or a node: what it names, and whether a change
+// means anything to the node. Pure functions, thread-safe.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
-#include <string>
-#include <vector>
 
-#include "kube/types.h"
+#include "kube/pod_references.h"
 
 namespace edgemesh::cloud {
 
-// An object that a pod's spec names in its own namespace.
-struct PodReference {
-  const kube::ResourceType* type;  // kube::kConfigMaps or kube::kSecrets
-  std::string name;
-  friend auto operator<=>(const PodReference&, const PodReference&) = default;
-};
-
-// Sorted, each once: volumes (projected ones too), env, envFrom, image pull secrets.
-std::vector<PodReference> pod_references(const nlohmann::json& pod);
+using kube::pod_references;
+using kube::PodReference;
 
 // A digest of what a node acts on. It leaves out what nodes write themselves (status), and what
 // changes with every write (resourceVersion, managedFields): such a change is not sent down.
