@@ -62,10 +62,10 @@ NodeController::NodeController(io::Loop& loop, kube::Client& client, NodeOptions
       options_(std::move(options)),
       tick_timer_(loop, [this] { tick(); }),
       lease_timer_(loop, [this] { renew_leases(); }) {
-  if (options_.lease_interval > Duration::zero()) {
-    leases_ = std::make_unique<NodeLeases>(
-        loop, client, NodeLeases::Options{.lifetime = 4 * options_.lease_interval});
-  }
+  NodeLeases::Options leases;
+  if (options_.lease_interval > Duration::zero()) leases.lifetime = 4 * options_.lease_interval;
+  if (options_.lease_interval > Duration::zero() || options_.judges_all)
+    leases_ = std::make_unique<NodeLeases>(loop, client, leases);
 }
 
 NodeController::~NodeController() {
@@ -75,7 +75,8 @@ NodeController::~NodeController() {
 void NodeController::start() {
   next_recheck_ = loop_.now() + options_.gone_after;
   tick_timer_.start_repeating(kTick);
-  if (leases_) lease_timer_.start_repeating(options_.lease_interval);
+  if (options_.lease_interval > Duration::zero())
+    lease_timer_.start_repeating(options_.lease_interval);
 }
 
 kube::Client::Callback NodeController::guarded(UniqueFunction<void(Result<std::string>)> then) {
@@ -269,7 +270,8 @@ void NodeController::patch_status(const std::string& node, const std::string& ob
   // several of one type. The version makes sure that no other writer's condition is lost.
   Json status;
   const Json ready = ready_condition(have);
-  if (at(ready, "status") != want["conditions"][0]["status"] && !kept_by_another(ready)) {
+  const bool others = kept_by_another(ready) && (!options_.judges_all || nodes_[node].connected);
+  if (at(ready, "status") != want["conditions"][0]["status"] && !others) {
     Json conditions = Json::array();
     for (const Json& condition : at(at(have, "status"), "conditions")) {
       if (at(condition, "type") != "Ready") conditions.push_back(condition);
@@ -335,10 +337,11 @@ void NodeController::recheck(const std::string& page) {
 void NodeController::recheck_node(const Json& object) {
   const Json name = at(at(object, "metadata"), "name");
   const Json ready = ready_condition(object);
-  if (!name.is_string() || kept_by_another(ready)) return;
+  if (!name.is_string() || (kept_by_another(ready) && !options_.judges_all)) return;
   const auto it = nodes_.find(name.get<std::string>());
   const bool is_ready = at(ready, "status") == "True";
-  if (it == nodes_.end() ? is_ready : it->second.connected && it->second.managed && !is_ready) {
+  const bool lost = it != nodes_.end() && it->second.connected && it->second.managed && !is_ready;
+  if (it == nodes_.end() ? is_ready : lost && !kept_by_another(ready)) {
     enqueue(name.get<std::string>());
   }
 }

@@ -3,8 +3,9 @@
 // What the agent reports about itself (mesh/update node) becomes the annotation edgemesh.io/mesh,
 // the labels and the addresses of its Node, which is made when it is absent. The condition Ready is
 // True while the node is connected and Unknown after it has been gone for `gone_after`, as a node
-// of any cluster. A condition that another program keeps (a kubelet's) is left alone, and so is a
-// node whose lease someone still renews: another cloud has it now. Objects are written only where
+// of any cluster. A condition that another program keeps (a kubelet's) is left alone (judges_all:
+// while the node is connected), and so is a node whose lease someone still renews: another cloud has
+// it now. Objects are written only where
 // they differ; failures are retried while they matter, and what all nodes say is looked over from
 // time to time. Threads: one loop.
 #pragma once
@@ -31,6 +32,9 @@ struct NodeOptions {
   // A real kube-apiserver's node lifecycle controller wants leases renewed; the embedded one does
   // not. Zero: off.
   Duration lease_interval{};
+  // Nobody else says that a node is gone (the embedded API): also one whose condition its kubelet
+  // keeps while it can. A lease that is renewed still speaks for it.
+  bool judges_all = false;
   Duration recheck = std::chrono::minutes(5);  // of all nodes' conditions, by a list
   size_t max_info_bytes = 16 << 10;
   // Whether a Node that is absent may be made, as Revocations::may_create; empty: always.

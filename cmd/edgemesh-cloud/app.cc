@@ -145,6 +145,7 @@ Result<> App::open_controllers() {
   mesh_ = std::make_unique<cloud::MeshController>(loop_, client, *hub_, std::move(mesh), registry_);
   cloud::NodeOptions nodes;
   if (!backend_->embedded()) nodes.lease_interval = kLeaseInterval;
+  nodes.judges_all = backend_->embedded();
   const auto nodes_may_create = [this](const std::string& node) {
     const auto not_before = hub_->not_before(node);
     return not_before && revocations_->may_create(node, *not_before);

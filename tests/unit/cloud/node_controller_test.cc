@@ -195,6 +195,31 @@ TEST_F(NodeControllerTest, LeavesAConditionThatAKubeletKeeps) {
   EXPECT_EQ(ready("edge-1"), "False");
 }
 
+// With the embedded API nobody else would say it.
+TEST_F(NodeControllerTest, SaysThatAKubeletsNodeIsGone) {
+  nodes_ = std::make_unique<NodeController>(*loop_, *kube_, NodeOptions{.judges_all = true});
+  nodes_->start();
+  const Json condition{{"type", "Ready"}, {"status", "True"}, {"reason", "KubeletReady"}};
+  for (const char* name : {"edge-1", "old"}) {
+    kube_->put(kube::kNodes, {{"metadata", {{"name", name}, {"labels", {{kNodeLabel, "true"}}}}},
+                              {"status", {{"conditions", {condition}}}}});
+  }
+  nodes_->on_connected("edge-1");
+  report("edge-1", Json::object());
+  wait(42);
+  EXPECT_EQ(ready("edge-1"), "True");
+  EXPECT_EQ(ready("old"), "Unknown") << "it did not come back after a restart of the cloud";
+  nodes_->on_disconnected("edge-1");
+  wait(38);
+  EXPECT_EQ(ready("edge-1"), "True");
+  wait(4);
+  EXPECT_EQ(ready("edge-1"), "Unknown");
+  nodes_->on_connected("edge-1");
+  report("edge-1", Json::object());
+  wait(2);
+  EXPECT_EQ(ready("edge-1"), "True");
+}
+
 // With a real kube-apiserver: leases, and other clouds.
 class NodeLeaseTest : public NodeControllerTest {
  protected:
