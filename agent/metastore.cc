@@ -103,11 +103,17 @@ uint8_t Metastore::type_id(std::string_view type) {
   return static_cast<uint8_t>(type_names_.size() - 1);
 }
 
-void Metastore::note_type(const std::string& key, std::string_view type) {
+void Metastore::note_row(const std::string& key, std::string_view type, size_t value_bytes) {
   const uint8_t id = type_id(type);
-  const auto [it, is_new] = types_.try_emplace(key, id);
-  if (!is_new) --type_counts_[it->second];
-  it->second = id;
+  const auto [it, is_new] = types_.try_emplace(key);
+  if (is_new) {
+    bytes_ += key.size();
+  } else {
+    --type_counts_[it->second.type];
+    bytes_ -= it->second.bytes;
+  }
+  it->second = {id, static_cast<uint32_t>(value_bytes)};
+  bytes_ += value_bytes;
   ++type_counts_[id];
 }
 
@@ -117,13 +123,14 @@ size_t Metastore::count(std::string_view type) const {
 }
 
 Result<> Metastore::load_keys() {
-  EM_TRY(auto rows, reader_->prepare("SELECT key, type FROM meta"));
+  EM_TRY(auto rows, reader_->prepare("SELECT key, type, length(CAST(value AS BLOB)) FROM meta"));
   for (;;) {
     EM_TRY(const bool more, rows.step());
     if (!more) break;
     // A file of another program could have any number of types.
     if (type_names_.size() >= 200) break;
-    note_type(std::string(rows.column_text(0)), rows.column_text(1));
+    note_row(std::string(rows.column_text(0)), rows.column_text(1),
+             static_cast<size_t>(rows.column_int(2)));
   }
   rows_.set(static_cast<int64_t>(types_.size()));
   return {};
@@ -153,8 +160,8 @@ std::vector<std::string> Metastore::keys(std::string_view type) const {
   const auto it = std::find(type_names_.begin(), type_names_.end(), type);
   if (it == type_names_.end()) return out;
   const auto id = static_cast<uint8_t>(it - type_names_.begin());
-  for (const auto& [key, key_type] : types_) {
-    if (key_type == id) out.push_back(key);
+  for (const auto& [key, row] : types_) {
+    if (row.type == id) out.push_back(key);
   }
   return out;
 }
@@ -181,7 +188,13 @@ bool Metastore::put(std::string_view key, std::string_view type, std::string val
     refuse(key, fmt::format("there are {} rows already", types_.size()));
     return false;
   }
-  note_type(name, type);
+  const auto known = types_.find(name);
+  const size_t before = known == types_.end() ? 0 : known->first.size() + known->second.bytes;
+  if (bytes_ - before + name.size() + value.size() > options_.max_bytes) {
+    refuse(key, fmt::format("there are {} bytes already", bytes_));
+    return false;
+  }
+  note_row(name, type, value.size());
   add({std::move(name), std::string(type), std::move(value)});
   return true;
 }
@@ -190,8 +203,9 @@ void Metastore::remove(std::string_view key) {
   std::string name(key);
   const auto it = types_.find(name);
   if (it == types_.end()) return;
-  --type_counts_[it->second];
-  std::string type = type_names_[it->second];
+  --type_counts_[it->second.type];
+  bytes_ -= it->first.size() + it->second.bytes;
+  std::string type = type_names_[it->second.type];
   types_.erase(it);
   add({std::move(name), std::move(type), "", true});
 }
@@ -232,8 +246,8 @@ void Metastore::submit() {
     }
     return {};
   };
-  // A position that was put before this thread has heard of the failure must not be written either: the
-  // writer's thread knows it first.
+  // A position that was put before this thread has heard of the failure must not be written either:
+  // the writer's thread knows it first.
   bool drop = std::exchange(drop_position_, false);
   auto work = [write = std::move(write), drop, generation = generation_,
                failed = failed_generation_](store::Database& db) -> Result<> {

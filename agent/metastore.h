@@ -1,5 +1,5 @@
-// Metastore: what the node knows, on disk (SQLite, KubeEdge's table meta(key, type, value)), so that
-// it lives on without the cloud, also after a restart.
+// Metastore: what the node knows, on disk (SQLite, KubeEdge's table meta(key, type, value)), so
+// that it lives on without the cloud, also after a restart.
 //
 // Writes are collected in a turn of the loop and committed together by the store thread. What is
 // recorded as reached (position) never runs ahead of the objects: both are in one transaction, and
@@ -27,7 +27,8 @@ class Metastore {
  public:
   struct Options {
     size_t max_value_bytes = 1 << 20;
-    size_t max_keys = 200'000;  // of all types
+    size_t max_keys = 200'000;            // of all types
+    size_t max_bytes = 256 << 20;         // of all keys and values
     size_t max_pending_bytes = 64 << 20;  // not yet committed
   };
 
@@ -56,10 +57,12 @@ class Metastore {
   std::vector<std::string> keys(std::string_view type) const;
   bool has(std::string_view key) const { return types_.contains(std::string(key)); }
   size_t size() const { return types_.size(); }
+  size_t bytes() const { return bytes_; }  // of keys and values
   size_t count(std::string_view type) const;
 
-  // `before_write` runs when a turn's changes are about to be submitted: what it puts goes into the same
-  // transaction. `on_lost` runs after a write that failed: some of what was put is not on disk.
+  // `before_write` runs when a turn's changes are about to be submitted: what it puts goes into the
+  // same transaction. `on_lost` runs after a write that failed: some of what was put is not on
+  // disk.
   void set_hooks(UniqueFunction<void()> before_write, UniqueFunction<void()> on_lost) {
     before_write_ = std::move(before_write);
     on_lost_ = std::move(on_lost);
@@ -67,11 +70,12 @@ class Metastore {
 
   // Hears of every change once it is on disk, in the order of the changes; value null: removed. The
   // value lives during the call.
-  using Observer = std::function<void(const std::string& key, std::string_view type,
-                                      const std::string* value)>;
+  using Observer =
+      std::function<void(const std::string& key, std::string_view type, const std::string* value)>;
   void set_observer(Observer observer) { observer_ = std::move(observer); }
 
-  // How many writes failed so far. Unchanged from before put() to flush()'s callback: what was put is on disk.
+  // How many writes failed so far. Unchanged from before put() to flush()'s callback: what was put
+  // is on disk.
   uint64_t failed_writes() const { return generation_ - 1; }
 
   // Set when the file was set aside at open(): where it is now.
@@ -87,6 +91,10 @@ class Metastore {
     std::string value;
     bool removal = false;
   };
+  struct Row {
+    uint8_t type = 0;    // index in type_names_
+    uint32_t bytes = 0;  // of the value
+  };
   Metastore(io::Loop& loop, const Options& options, obs::Registry& registry);
   Result<> open_file(const std::string& path);
   Result<> load_keys();
@@ -94,18 +102,19 @@ class Metastore {
   void submit();
   void on_written(size_t bytes, const std::vector<Change>& changes, Result<> result);
   uint8_t type_id(std::string_view type);
-  void note_type(const std::string& key, std::string_view type);
+  void note_row(const std::string& key, std::string_view type, size_t value_bytes);
   void refuse(std::string_view key, std::string_view why);
 
   io::Loop& loop_;
   Options options_;
   std::unique_ptr<store::Writer> writer_;
-  std::unique_ptr<store::Database> reader_;  // closed first: the last to close empties the WAL
-  std::unordered_map<std::string, uint8_t> types_;  // key -> index in type_names_
+  std::unique_ptr<store::Database> reader_;     // closed first: the last to close empties the WAL
+  std::unordered_map<std::string, Row> types_;  // by key
+  size_t bytes_ = 0;
   std::vector<std::string> type_names_;
   std::vector<size_t> type_counts_;
   std::vector<Change> pending_;
-  size_t pending_bytes_ = 0;   // with what was submitted
+  size_t pending_bytes_ = 0;  // with what was submitted
   bool submit_waits_ = false;
   bool drop_position_ = false;
   uint64_t generation_ = 1;  // counts the failures that this thread knows of

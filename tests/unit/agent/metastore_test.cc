@@ -1,8 +1,11 @@
 #include "agent/metastore.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -150,6 +153,126 @@ TEST_F(MetastoreTest, LimitsHold) {
   EXPECT_TRUE(store_->put("a", "t", "2"));
   ASSERT_TRUE(flush());
   EXPECT_EQ(rows("t"), (std::map<std::string, std::string>{{"a", "2"}, {"b", "1"}}));
+}
+
+TEST_F(MetastoreTest, ItsSizeIsBounded) {
+  Metastore::Options options;
+  options.max_bytes = 1000;
+  open(options);
+  EXPECT_TRUE(store_->put("a", "service", std::string(600, 'x')));
+  EXPECT_FALSE(store_->put("b", "service", std::string(600, 'x')));
+  EXPECT_TRUE(store_->put("a", "service", std::string(900, 'x')));  // in place of the one before
+  EXPECT_EQ(store_->bytes(), 901U);
+  open(options);
+  EXPECT_EQ(store_->bytes(), 901U);
+  EXPECT_FALSE(store_->put("b", "service", std::string(200, 'x')));
+  store_->remove("a");
+  EXPECT_EQ(store_->bytes(), 0U);
+  EXPECT_TRUE(store_->put("b", "service", std::string(600, 'x')));
+}
+
+TEST_F(MetastoreTest, AnObserverHearsOfWhatIsOnDisk) {
+  open();
+  std::vector<std::string> heard;
+  store_->set_observer([&](const std::string& key, std::string_view type, const std::string* value) {
+    heard.push_back(fmt::format("{} {} {}", key, type, value == nullptr ? "gone" : *value));
+    EXPECT_EQ(rows("service").contains(key), value != nullptr);
+  });
+  store_->put("a", "service", "1");
+  EXPECT_TRUE(heard.empty());
+  EXPECT_TRUE(flush());
+  store_->remove("a");
+  EXPECT_TRUE(flush());
+  EXPECT_EQ(heard, (std::vector<std::string>{"a service 1", "a service gone"}));
+}
+
+// A process that writes numbers and says which are confirmed, until it is killed.
+struct Killed {
+  int confirmed = -1;
+};
+
+Killed write_and_kill(const std::string& path, int after) {
+  int pipe[2];
+  EM_CHECK(::pipe(pipe) == 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    auto loop = std::move(*io::Loop::create());
+    obs::Registry registry;
+    auto store = std::move(*Metastore::open(*loop, path, registry));
+    std::function<void(int)> next = [&](int n) {
+      store->put("row/" + std::to_string(n % 50), "service", fmt::format("{} {}", n, std::string(3000, 'x')));
+      store->flush([&, n](Result<> done) {
+        if (done && ::write(pipe[1], &n, sizeof n) != sizeof n) ::_exit(1);
+        next(n + 1);
+      });
+    };
+    next(0);
+    loop->run();
+    ::_exit(0);
+  }
+  ::close(pipe[1]);
+  Killed out;
+  for (int n = 0; n <= after && ::read(pipe[0], &n, sizeof n) == sizeof n;) out.confirmed = n;
+  ::kill(child, SIGKILL);
+  for (int n = 0; ::read(pipe[0], &n, sizeof n) == sizeof n;) out.confirmed = n;
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ::close(pipe[0]);
+  return out;
+}
+
+int newest(const std::map<std::string, std::string>& rows) {
+  int out = -1;
+  for (const auto& [key, value] : rows) out = std::max(out, std::atoi(value.c_str()));
+  return out;
+}
+
+TEST_F(MetastoreTest, WhatWasConfirmedIsThereAfterAKill) {
+  for (int round = 0; round < 5; ++round) {
+    const Killed killed = write_and_kill(path(), 20 + 37 * round);
+    ASSERT_GE(killed.confirmed, 20);
+    open();
+    EXPECT_EQ(store_->set_aside(), "");
+    EXPECT_GE(newest(rows("service")), killed.confirmed);
+    store_.reset();
+    std::filesystem::remove(path());
+  }
+}
+
+TEST_F(MetastoreTest, ATornLogEndsAtAWholeCommit) {
+  const Killed killed = write_and_kill(path(), 30);
+  const std::string log = path() + "-wal";
+  ASSERT_GT(std::filesystem::file_size(log), 100'000U);
+  int before = killed.confirmed;
+  // Cut shorter and shorter, in the middle of pages; and one with a page of noise at its end.
+  for (int round = 0; round < 6; ++round) {
+    const auto size = std::filesystem::file_size(log);
+    std::filesystem::remove(path() + "-shm");
+    if (round == 0) {
+      std::fstream file(log, std::ios::in | std::ios::out | std::ios::binary);
+      file.seekp(static_cast<std::streamoff>(size - 2000));
+      file << std::string(2000, 'z');
+    } else {
+      std::filesystem::resize_file(log, size - 9'001);
+    }
+    // A copy is opened: to open it takes the log in.
+    const std::string copy = dir_.path() + "/copy";
+    for (const char* suffix : {"", "-wal"})
+      std::filesystem::copy_file(path() + suffix, copy + suffix,
+                                 std::filesystem::copy_options::overwrite_existing);
+    auto torn = Metastore::open(*loop_, copy, registry_);
+    ASSERT_TRUE(torn) << torn.error().message;
+    EXPECT_EQ((*torn)->set_aside(), "");
+    std::map<std::string, std::string> found;
+    EXPECT_TRUE((*torn)->for_each(
+        "service", [&](const std::string& key, std::string_view value) { found[key] = value; }));
+    EXPECT_LE(newest(found), before);
+    EXPECT_GT(newest(found), 0);
+    for (const auto& [key, value] : found) EXPECT_GT(value.size(), 3000U) << key;
+    before = newest(found);
+    torn->reset();
+    for (const char* suffix : {"", "-wal", "-shm"}) std::filesystem::remove(copy + suffix);
+  }
 }
 
 TEST_F(MetastoreTest, AFailedWriteDropsThePosition) {
