@@ -1,12 +1,14 @@
 #include "agent/mesh_module.h"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "agent/hub_client.h"
 #include "core/base/log.h"
 #include "core/channel/message.h"
+#include "kube/json_util.h"
 
 namespace edgemesh::agent {
 
@@ -82,10 +84,12 @@ bool MeshModule::parse_key(std::string_view resource, Key* out) {
 void MeshModule::load_settings() {
   auto config = store_.get(kConfigKey);
   if (config && !config->empty()) {
-    if (auto parsed = parse_mesh_config(*config))
+    if (auto parsed = parse_mesh_config(*config)) {
       config_ = std::move(*parsed);
-    else
+      config_json_ = std::move(*config);
+    } else {
       EM_LOG(kWarn, "mesh", "stored configuration: {}", parsed.error().message);
+    }
   }
   store_.set_hooks([this] { put_position(); }, [this] { on_lost(); });
   if (auto position = store_.get(kPositionKey); position && !position->empty()) {
@@ -155,6 +159,8 @@ void MeshModule::on_message(bus::Message message) {
     return on_sync(message);
   if (message.operation == "update" && message.resource == "config")
     return on_config_message(message);
+  if (message.operation == "update" && message.resource == "revoked")
+    return on_revoked_message(message);
   Key key;
   if (parse_key(message.resource, &key)) return on_change(std::move(message), key);
   EM_LOG(kDebug, "mesh", "{} {} is not known to this version", message.operation,
@@ -339,13 +345,37 @@ void MeshModule::on_lost() {
 }
 
 void MeshModule::on_config_message(const bus::Message& message) {
-  std::string json = channel::content_text(message);
+  take_config(channel::content_text(message));
+}
+
+void MeshModule::on_revoked_message(const bus::Message& message) {
+  const Json change = Json::parse(channel::content_text(message), nullptr, false);
+  Json config = config_json_.empty() ? Json::object() : Json::parse(config_json_, nullptr, false);
+  if (!change.is_object() || !config.is_object()) return;
+  std::map<std::string, Json> entries;
+  if (const Json* known = kube::find(config, "revoked"); known != nullptr && known->is_array()) {
+    for (const Json& entry : *known) entries[text_of(entry, "node")] = entry;
+  }
+  if (const Json* removed = kube::find(change, "removed"); removed && removed->is_array()) {
+    for (const Json& node : *removed)
+      if (node.is_string()) entries.erase(node.get<std::string>());
+  }
+  if (const Json* changed = kube::find(change, "changed"); changed && changed->is_array()) {
+    for (const Json& entry : *changed) entries[text_of(entry, "node")] = entry;
+  }
+  Json& list = config["revoked"] = Json::array();
+  for (auto& [node, entry] : entries) list.push_back(std::move(entry));
+  take_config(dump(config));
+}
+
+void MeshModule::take_config(std::string json) {
   auto parsed = parse_mesh_config(json);
   if (!parsed) {
     EM_LOG(kWarn, "mesh", "the cloud's configuration is not taken: {}", parsed.error().message);
     return;
   }
   config_ = std::move(*parsed);
+  config_json_ = json;
   store_.put(kConfigKey, kConfigType, std::move(json));
   sink_.on_config(config_);
 }

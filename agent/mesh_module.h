@@ -7,6 +7,8 @@
 //                          {"resourceVersion","epoch"}, then changes as they happen
 //            node > cloud  update node {...}: addresses, ports, kind of NAT
 //   config   cloud > node  update config: domains, CIDRs, relay credentials; kept on disk, too
+//            cloud > node  update revoked {"changed":[{"node","before"}],"removed":[names]}: what is new in the
+//            configuration's list of revoked certificates
 //   signal   both ways     signal peer/<node>; error peer/<node> when it could not be delivered
 //
 // With full=true, what was not sent between begin and end is gone. A sync that breaks off (the link
@@ -142,6 +144,8 @@ class MeshModule final : public bus::Module {
   void end_sync(const std::string& epoch, const std::string& version);
   void on_change(bus::Message message, const Key& key);
   void on_config_message(const bus::Message& message);
+  void on_revoked_message(const bus::Message& message);
+  void take_config(std::string json);
   void on_error(const bus::Message& message);
   bool apply(const Key& key, std::string_view json);
   void remove(const Key& key, std::string_view stored_key);
@@ -157,6 +161,7 @@ class MeshModule final : public bus::Module {
   bus::Bus* bus_ = nullptr;
   bool connected_ = false;
   MeshConfig config_;
+  std::string config_json_;  // that config_ was read from
   std::vector<StoredPeer> peers_;
   NodeInfo info_;
   bool has_info_ = false;

@@ -19,6 +19,18 @@ constexpr Duration kConfigCheck = std::chrono::seconds(30);
 constexpr Duration kSaveDelay = std::chrono::seconds(2);
 constexpr size_t kMaxLogFile = 256 << 20;
 
+channel::Message mesh_message(const char* resource, std::string content) {
+  channel::Message message;
+  message.id = channel::new_id();
+  message.timestamp_ms = channel::now_ms();
+  message.source = "meshcontroller";
+  message.group = "mesh";
+  message.operation = "update";
+  message.resource = resource;
+  message.content = std::move(content);
+  return message;
+}
+
 std::string random_epoch() {
   std::string out;
   for (const char c : tls::random_bytes(8)) out += fmt::format("{:02x}", static_cast<uint8_t>(c));
@@ -210,8 +222,25 @@ void MeshController::on_synced() {
 }
 
 void MeshController::set_revoked(std::vector<RevokedNode> revoked) {
+  // Both are in the order of the names.
+  Json changed = Json::array(), removed = Json::array();
+  auto before = revoked_.begin();
+  for (const RevokedNode& now : revoked) {
+    for (; before != revoked_.end() && before->node < now.node; ++before)
+      removed.push_back(before->node);
+    const bool known = before != revoked_.end() && before->node == now.node;
+    if (!known || before->before != now.before)
+      changed.push_back({{"node", now.node}, {"before", now.before}});
+    if (known) ++before;
+  }
+  for (; before != revoked_.end(); ++before) removed.push_back(before->node);
   revoked_ = std::move(revoked);
-  for (auto& [node, state] : nodes_) send_config(node, state);
+  if ((changed.empty() && removed.empty()) || nodes_.empty()) return;
+  const Json content{{"changed", std::move(changed)}, {"removed", std::move(removed)}};
+  // One encoding for all of them.
+  const auto frame =
+      std::make_shared<const std::string>(channel::encode(mesh_message("revoked", content.dump())));
+  for (const auto& [node, state] : nodes_) link_.send(node, frame);
 }
 
 void MeshController::on_connected(const std::string& node) {
@@ -277,15 +306,7 @@ void MeshController::send_config(const std::string& node, NodeState& state) {
                        {"expires", credentials.expires}};
     state.config_expires = credentials.expires;
   }
-  channel::Message message;
-  message.id = channel::new_id();
-  message.timestamp_ms = channel::now_ms();
-  message.source = "meshcontroller";
-  message.group = "mesh";
-  message.operation = "update";
-  message.resource = "config";
-  message.content = content.dump();
-  link_.send(node, message);
+  link_.send(node, mesh_message("config", content.dump()));
 }
 
 void MeshController::refresh_configs() {

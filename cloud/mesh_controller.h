@@ -49,7 +49,7 @@ class MeshController {
   bool ready() const;
   const MeshLog& log() const { return log_; }
 
-  // Whose certificates count no more; all nodes are told.
+  // Whose certificates count no more; all nodes are told what is new in that.
   void set_revoked(std::vector<RevokedNode> revoked);
 
   void on_connected(const std::string& node);

@@ -1,6 +1,10 @@
 #include "cloud/revocations.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <iterator>
+#include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "cloud/ca.h"
@@ -39,11 +43,25 @@ int64_t counts_from(const Json& object) {
 
 }  // namespace
 
+struct Revocations::File {
+  explicit File(std::string at) : path(std::move(at)) {}
+  Result<> write(uint64_t state, const std::string& content) {
+    const std::lock_guard lock(mutex);
+    if (state < written) return {};
+    written = state;
+    return write_file(path, content, 0600);
+  }
+  const std::string path;
+  std::mutex mutex;
+  uint64_t written = 0;
+};
+
 Revocations::Revocations(io::Loop& loop, kube::Client& client, RevocationOptions options,
                          obs::Registry& registry)
     : loop_(loop),
       client_(client),
       options_(std::move(options)),
+      file_(std::make_shared<File>(options_.path)),
       save_timer_(loop, [this] { save(); }),
       tell_timer_(loop,
                   [this] {
@@ -67,7 +85,9 @@ Revocations::Revocations(io::Loop& loop, kube::Client& client, RevocationOptions
 
 Revocations::~Revocations() {
   *alive_ = false;
-  if (save_timer_.active()) save();
+  if (!save_timer_.active() && !saving_) return;
+  if (auto ok = file_->write(++state_, text()); !ok)
+    EM_LOG(kError, "ca", "revoked certificates are not on disk: {}", ok.error().message);
 }
 
 Result<std::unique_ptr<Revocations>> Revocations::open(io::Loop& loop, kube::Client& client,
@@ -130,19 +150,42 @@ Result<> Revocations::load() {
   return {};
 }
 
+std::string Revocations::text() const {
+  std::string out = fmt::format(R"({{"cluster":{},"known":{{)", kube::to_text(Json(cluster_)));
+  const size_t start = out.size();
+  for (const auto& [node, from] : known_)
+    fmt::format_to(std::back_inserter(out), "{}{}:{}", out.size() == start ? "" : ",",
+                   kube::to_text(Json(node)), from);
+  out += R"(},"revoked":{)";
+  const size_t second = out.size();
+  for (const auto& [node, entry] : revoked_)
+    fmt::format_to(std::back_inserter(out), R"({}{}:{{"before":{},"until":{}}})",
+                   out.size() == second ? "" : ",", kube::to_text(Json(node)), entry.before, entry.until);
+  return out + "}}";
+}
+
 void Revocations::save() {
   save_timer_.stop();
-  Json known = Json::object();
-  for (const auto& [node, from] : known_) known[node] = from;
-  Json revoked = Json::object();
-  for (const auto& [node, entry] : revoked_) {
-    revoked[node] = {{"before", entry.before}, {"until", entry.until}};
+  if (saving_) {
+    save_again_ = true;
+    return;
   }
-  const Json out{{"cluster", cluster_}, {"known", std::move(known)}, {"revoked", std::move(revoked)}};
-  if (auto ok = write_file(options_.path, out.dump(), 0600); !ok) {
-    EM_LOG(kError, "ca", "revoked certificates are not on disk: {}", ok.error().message);
+  saving_ = true;
+  auto done = std::make_shared<Result<>>();
+  loop_.offload(
+      [file = file_, state = ++state_, content = text(), done] { *done = file->write(state, content); },
+      [this, alive = alive_, done] {
+        if (*alive) on_saved(*done);
+      });
+}
+
+void Revocations::on_saved(const Result<>& done) {
+  saving_ = false;
+  if (!done) {
+    EM_LOG(kError, "ca", "revoked certificates are not on disk: {}", done.error().message);
     save_timer_.start(kSaveDelay);
   }
+  if (std::exchange(save_again_, false)) save();
 }
 
 void Revocations::changed() {

@@ -12,6 +12,8 @@
 // told by the uid of the namespace kube-system) all nodes would seem deleted: those names are forgotten instead, what
 // is revoked stays so. An entry goes when the last certificate that it could be
 // about has run out and can no longer be renewed; agents need not know it for that long.
+// Written by the pool's threads: a busy disk does not hold up the loop. What was told before it was written is
+// told again after a crash, from the Node objects.
 // Threads: one loop.
 #pragma once
 
@@ -66,8 +68,12 @@ class Revocations {
     int64_t until = 0;  // when the last of them runs out, Unix seconds
   };
   Revocations(io::Loop& loop, kube::Client& client, RevocationOptions options, obs::Registry& registry);
+  // The file, for the threads that write it: an older state never comes after a newer one.
+  struct File;
   Result<> load();
   void save();
+  void on_saved(const Result<>& done);
+  std::string text() const;
   void ask_cluster();
   void on_cluster(const Result<std::string>& object);
   void on_node(const kube::Informer::Object& object);
@@ -86,6 +92,10 @@ class Revocations {
   std::unordered_map<std::string, Entry> revoked_;
   std::function<void()> on_change_;
   bool synced_ = false;
+  std::shared_ptr<File> file_;
+  uint64_t state_ = 0;  // counts what was handed to the file
+  bool saving_ = false;
+  bool save_again_ = false;  // it changed since
   io::Timer save_timer_;
   io::Timer tell_timer_;
   io::Timer clean_timer_;

@@ -167,6 +167,32 @@ TEST_F(MeshModuleTest, AfterARestartItServesWhatItKnewWithoutTheCloud) {
   EXPECT_EQ(last_sync_request(), (Json{{"resourceVersion", "3"}, {"epoch", "e1"}}));
 }
 
+TEST_F(MeshModuleTest, WhatIsNewInTheListOfRevokedOnesIsKept) {
+  full_sync();
+  deliver(bus::make_message("meshcontroller", "mesh", "update", "config",
+                            R"({"trustDomain":"t","revoked":[{"node":"a","before":1},)"
+                            R"({"node":"b","before":2},{"node":"c","before":3}]})"));
+  deliver(bus::make_message("meshcontroller", "mesh", "update", "revoked",
+                            R"({"changed":[{"node":"b","before":9},{"node":"d","before":4}],)"
+                            R"("removed":["a","x"]})"));
+  const auto revoked = [&] {
+    std::string out;
+    for (const auto& entry : module_->config().revoked)
+      out += fmt::format("{}:{} ", entry.node, entry.before);
+    return out;
+  };
+  EXPECT_EQ(revoked(), "b:9 c:3 d:4 ");
+  EXPECT_EQ(sink_.config.revoked.size(), 3U);
+  EXPECT_EQ(module_->config().trust_domain, "t");
+  boot();
+  EXPECT_EQ(revoked(), "b:9 c:3 d:4 ");
+  // Nonsense changes nothing.
+  connected(true);
+  for (const char* bad : {"7", R"({"changed":[{"node":"z"}]})", R"({"changed":[7]})"})
+    deliver(bus::make_message("meshcontroller", "mesh", "update", "revoked", bad));
+  EXPECT_EQ(revoked(), "b:9 c:3 d:4 ");
+}
+
 TEST_F(MeshModuleTest, LiveChangesMoveThePosition) {
   full_sync();
   change("update", "service", "a", 7);

@@ -61,6 +61,25 @@ class MeshControllerTest : public ::testing::Test {
   std::unique_ptr<MeshController> mesh_;
 };
 
+TEST_F(MeshControllerTest, NodesHearOnlyWhatIsNewInTheListOfRevokedOnes) {
+  mesh_->set_revoked({{"a", 10}, {"b", 20}, {"d", 40}});
+  mesh_->on_connected("edge-1");
+  ASSERT_EQ(link_.sent["edge-1"].size(), 1U);
+  EXPECT_EQ(Json::parse(link_.sent["edge-1"][0].content)["revoked"].size(), 3U);
+  link_.sent.clear();
+
+  mesh_->set_revoked({{"a", 10}, {"b", 25}, {"c", 30}});
+  ASSERT_EQ(link_.sent["edge-1"].size(), 1U);
+  const channel::Message& told = link_.sent["edge-1"][0];
+  EXPECT_EQ(told.operation + " " + told.resource + " " + told.group, "update revoked mesh");
+  EXPECT_EQ(Json::parse(told.content),
+            Json::parse(R"({"changed":[{"node":"b","before":25},{"node":"c","before":30}],)"
+                        R"("removed":["d"]})"));
+  link_.sent.clear();
+  mesh_->set_revoked({{"a", 10}, {"b", 25}, {"c", 30}});
+  EXPECT_TRUE(link_.sent.empty());
+}
+
 TEST_F(MeshControllerTest, SaysNothingBeforeTheListsAreComplete) {
   kube_->put(kube::kServices, service("web"));
   mesh_->on_connected("edge-1");

@@ -1,6 +1,8 @@
 #include "cloud/revocations.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -211,6 +213,37 @@ TEST_F(RevocationsTest, NodesThatAnotherApiDoesNotHaveAreNotTakenForDeleted) {
   kube_->erase(kube::kNodes, "", "c");
   open();
   EXPECT_FALSE(list_->check("c", issued)) << "the same API as before";
+}
+
+TEST_F(RevocationsTest, TheFileIsWrittenBesideTheLoop) {
+  const auto on_disk = [&] {
+    const auto text = read_file(options().path);
+    const Json json = text ? Json::parse(*text, nullptr, false) : Json();
+    return json.is_object() ? json["revoked"].size() : 0;
+  };
+  for (const char* name : {"a", "b"}) node(name, issued_now());
+  const size_t before = on_disk();
+  // The informer's handlers run here: when they have returned the list is told, the disk comes later.
+  kube_->erase(kube::kNodes, "", "a");
+  kube_->erase(kube::kNodes, "", "b");
+  ASSERT_TRUE(loop_->run_until([&] { return list_->list().size() == 2; }, seconds(5)));
+  EXPECT_EQ(before, 0U);
+  EXPECT_TRUE(loop_->run_until([&] { return on_disk() == 2; }, seconds(10)));
+}
+
+TEST_F(RevocationsTest, AFileThatCannotBeWrittenIsTriedAgain) {
+  node("a", issued_now());
+  ASSERT_EQ(::mkdir((options().path + ".new").c_str(), 0700), 0);  // where the new state goes first
+  erase("a");
+  ASSERT_TRUE(loop_->run_until([&] { return told_ > 0; }, seconds(5)));
+  settle();
+  ASSERT_EQ(::rmdir((options().path + ".new").c_str()), 0);
+  const auto written = [&] {
+    clock_.advance(std::chrono::milliseconds(500));
+    const auto text = read_file(options().path);
+    return text && text->find(R"("revoked":{"a")") != std::string::npos;
+  };
+  EXPECT_TRUE(loop_->run_until(written, seconds(10)));
 }
 
 TEST_F(RevocationsTest, AListThatCannotBeReadStopsTheStart) {
