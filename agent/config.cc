@@ -40,6 +40,7 @@ std::string_view name_of(CaptureMode mode) {
 void read_cloud(Reader reader, AgentConfig::Cloud& out, bool needed) {
   if (needed) reader.require("hub");
   reader.read("hub", &out.hub, kHubPort);
+  reader.read("moreHubs", &out.more_hubs, kHubPort);
   reader.read("bootstrap", &out.bootstrap, kBootstrapPort);
 }
 
@@ -285,7 +286,9 @@ std::string config_json(const AgentConfig& config) {
       {"zone", config.zone},
       {"stateDir", config.state_dir},
       {"cloud",
-       {{"hub", optional(config.cloud.hub)}, {"bootstrap", optional(config.cloud.bootstrap)}}},
+       {{"hub", optional(config.cloud.hub)},
+        {"moreHubs", texts(config.cloud.more_hubs)},
+        {"bootstrap", optional(config.cloud.bootstrap)}}},
       {"dns",
        {{"enable", config.dns.enable},
         {"listenAddress", config.dns.listen_address.to_string()},

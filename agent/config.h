@@ -25,6 +25,7 @@ struct AgentConfig {
 
   struct Cloud {
     config::HostPort hub;        // host:10000
+    std::vector<config::HostPort> more_hubs;  // of other replicas
     config::HostPort bootstrap;  // host:10002; unset: the hub's host
   } cloud;
 

@@ -40,7 +40,8 @@ HubClient::HubClient(io::Loop& loop, HubClientOptions options, Identity identity
       sent_(registry.counter("edgemesh_channel_messages_total", "Messages.", {{"dir", "out"}})),
       unroutable_(registry.counter("edgemesh_channel_unroutable_total",
                                    "Messages from the cloud that no module here takes.")) {
-  totals_.hub = options_.hub.to_string();
+  hub_at_ = std::hash<std::string>()(options_.node) % (options_.more_hubs.size() + 1);
+  totals_.hub = hub().to_string();
   connector_ = [this](http::WebSocket::OnConnected done) {
     return connect_websocket(std::move(done));
   };
@@ -48,6 +49,15 @@ HubClient::HubClient(io::Loop& loop, HubClientOptions options, Identity identity
 }
 
 HubClient::~HubClient() = default;
+
+const config::HostPort& HubClient::hub() const {
+  return hub_at_ == 0 ? options_.hub : options_.more_hubs[hub_at_ - 1];
+}
+
+void HubClient::next_hub() {
+  hub_at_ = (hub_at_ + 1) % (options_.more_hubs.size() + 1);
+  totals_.hub = hub().to_string();
+}
 
 Result<> HubClient::set_identity(const Identity& identity, bool reconnect) {
   tls::ContextOptions options;
@@ -83,8 +93,8 @@ void HubClient::stop() {
 }
 
 std::unique_ptr<http::Call> HubClient::connect_websocket(http::WebSocket::OnConnected done) {
-  const std::string url = fmt::format("wss://{}/{}/{}/events", options_.hub.to_string(),
-                                      options_.project, options_.node);
+  const std::string url = fmt::format("wss://{}/{}/{}/events", hub().to_string(), options_.project,
+                                      options_.node);
   const http::Headers headers{
       {"node_id", options_.node}, {"project_id", options_.project}, {"ConnectionUse", "msg"}};
   http::WebSocketOptions socket;
@@ -114,6 +124,7 @@ void HubClient::on_connected(Result<std::unique_ptr<http::WebSocket>> socket) {
       EM_LOG(kWarn, "hub", "no connection to {}: {}; trying on", totals_.hub, totals_.last_error);
     else
       EM_LOG(kDebug, "hub", "no connection to {}: {}", totals_.hub, totals_.last_error);
+    next_hub();
     return retry_later();
   }
   channel::Session::Handlers handlers;

@@ -21,6 +21,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "agent/identity.h"
 #include "core/bus/bus.h"
@@ -36,6 +37,9 @@ inline constexpr const char* kHubModule = "edgehub";
 
 struct HubClientOptions {
   config::HostPort hub;
+  // Further ones (replicas). Each node begins at one of them all by its name, so that nodes spread,
+  // and goes to the next after an attempt that failed.
+  std::vector<config::HostPort> more_hubs;
   std::string node;
   std::string project = "e632aba927ea4ac2b575ec1603d56f10";  // KubeEdge's default
   channel::SessionOptions session;
@@ -90,6 +94,8 @@ class HubClient final : public bus::Module {
 
  private:
   void connect();
+  const config::HostPort& hub() const;
+  void next_hub();
   std::unique_ptr<http::Call> connect_websocket(http::WebSocket::OnConnected done);
   void on_connected(Result<std::unique_ptr<http::WebSocket>> socket);
   void on_closed(const std::string& reason);
@@ -105,6 +111,7 @@ class HubClient final : public bus::Module {
   Identity identity_;
   bus::Bus* bus_ = nullptr;
   Connector connector_;
+  size_t hub_at_ = 0;
   std::unique_ptr<http::Call> connecting_;
   std::unique_ptr<channel::Session> session_;
   io::Timer retry_;

@@ -339,6 +339,7 @@ void NodeController::recheck_node(const Json& object) {
   const Json ready = ready_condition(object);
   if (!name.is_string() || (kept_by_another(ready) && !options_.judges_all)) return;
   const auto it = nodes_.find(name.get<std::string>());
+  if (it == nodes_.end() && options_.leads && !options_.leads()) return;
   const bool is_ready = at(ready, "status") == "True";
   const bool lost = it != nodes_.end() && it->second.connected && it->second.managed && !is_ready;
   if (it == nodes_.end() ? is_ready : lost && !kept_by_another(ready)) {

@@ -39,6 +39,9 @@ struct NodeOptions {
   size_t max_info_bytes = 16 << 10;
   // Whether a Node that is absent may be made, as Revocations::may_create; empty: always.
   std::function<bool(const std::string& node)> may_create;
+  // Whether this cloud looks after nodes that are connected to none of several; empty: it is the
+  // only one.
+  std::function<bool()> leads;
   size_t max_in_flight = 32;  // API calls at a time: a thousand nodes may come at once
 };
 

@@ -145,6 +145,7 @@ agent::BootstrapOptions App::bootstrap_options() const {
 Result<> App::make_channel() {
   agent::HubClientOptions options;
   options.hub = config_.cloud.hub;
+  options.more_hubs = config_.cloud.more_hubs;
   options.node = config_.node_name;
   options.mark = kOwnMark;
   hub_ = std::make_unique<agent::HubClient>(loop_, options, identity_, metrics_);

@@ -94,6 +94,7 @@ Result<> App::open() {
   backend_->check_certificates([this](const std::string& node, int64_t not_before) {
     return revocations_->check(node, not_before);
   });
+  if (!backend_->embedded()) open_elector();
   EM_TRY_VOID(open_hub(server));
   EM_TRY_VOID(open_controllers());
   if (backend_->embedded()) open_streams();
@@ -115,6 +116,20 @@ Result<> App::open_hub(const tls::KeyAndCert& server) {
   };
   EM_TRY(hub_, cloud::Hub::create(loop_, std::move(options), registry_));
   return {};
+}
+
+// Of several clouds on one kube-apiserver one looks after the nodes that are connected to none.
+void App::open_elector() {
+  kube::LeaderElector::Options options;
+  options.name = "edgemesh-cloud";
+  options.identity = host_name() + "_" + channel::new_id();
+  obs::Gauge& leads = registry_.gauge("edgemesh_cloud_leader",
+                                      "1 while this cloud leads those on the same kube-apiserver.");
+  kube::LeaderElector::Handlers handlers;
+  handlers.on_leads = [&leads] { leads.set(1); };
+  handlers.on_follows = [&leads] { leads.set(0); };
+  elector_ = std::make_unique<kube::LeaderElector>(loop_, backend_->client(), std::move(options),
+                                                   std::move(handlers));
 }
 
 Result<> App::open_controllers() {
@@ -151,6 +166,7 @@ Result<> App::open_controllers() {
     return not_before && revocations_->may_create(node, *not_before);
   };
   nodes.may_create = nodes_may_create;
+  nodes.leads = [this] { return elector_ == nullptr || elector_->leads(); };
   nodes_ = std::make_unique<cloud::NodeController>(loop_, client, std::move(nodes));
   rendezvous_ =
       std::make_unique<cloud::Rendezvous>(loop_, *hub_, cloud::RendezvousOptions{}, registry_);
@@ -268,6 +284,7 @@ Result<> App::run() {
   nodes_->start();
   edge_->start();
   if (controllers_ != nullptr) controllers_->start();
+  if (elector_ != nullptr) elector_->start();
   revocations_->start();
   // A token in the file is always good for most of its life.
   token_timer_.start_repeating(std::chrono::duration_cast<Duration>(config_.token_lifetime) / 4);
@@ -287,7 +304,12 @@ void App::stop() {
   hub_->drain();
   bootstrap_->drain();
   backend_->drain();
-  stop_timer_.start(hub_->closing() == 0 ? Duration(std::chrono::milliseconds(50)) : kStopLimit);
+  const Duration rest =
+      hub_->closing() == 0 ? Duration(std::chrono::milliseconds(50)) : Duration(kStopLimit);
+  if (elector_ == nullptr) return stop_timer_.start(rest);
+  // The next one shall not have to wait for the lease to run out.
+  stop_timer_.start(kStopLimit);
+  elector_->stop([this, rest] { stop_timer_.start(rest); });
 }
 
 }  // namespace edgemesh::cmd

@@ -23,6 +23,7 @@
 #include "cloud/upstream.h"
 #include "cmd/admin/admin_server.h"
 #include "cmd/edgemesh-cloud/backend.h"
+#include "kube/leader_elector.h"
 
 namespace edgemesh::cmd {
 
@@ -37,6 +38,7 @@ class App {
   App(io::Loop& loop, cloud::CloudConfig config);
   Result<> open();
   Result<> open_controllers();
+  void open_elector();
   Result<> open_hub(const tls::KeyAndCert& server);
   void open_streams();
   Result<> open_bootstrap(const tls::KeyAndCert& server);
@@ -52,6 +54,7 @@ class App {
   obs::Registry registry_;
   std::unique_ptr<cloud::Ca> ca_;
   std::unique_ptr<Backend> backend_;
+  std::unique_ptr<kube::LeaderElector> elector_;  // null: the only cloud of its API
   std::unique_ptr<cloud::Revocations> revocations_;
   std::unique_ptr<cloud::Hub> hub_;
   std::unique_ptr<cloud::NodeStreams> node_streams_;

@@ -40,6 +40,7 @@ TEST(AgentConfigTest, TheSmallestFileNamesTheHub) {
   auto config = parse_config("cloud: {hub: cloud.example.com}\n", "agent.yaml");
   ASSERT_TRUE(config) << config.error().message;
   EXPECT_EQ(config->cloud.hub.to_string(), "cloud.example.com:10000");
+  EXPECT_TRUE(config->cloud.more_hubs.empty());
   EXPECT_TRUE(config->module_enabled("mesh"));
 
   EXPECT_EQ(parse_config("zone: a\n", "agent.yaml").error().message, "agent.yaml:1: cloud: is missing");

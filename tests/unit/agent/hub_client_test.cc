@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+#include <set>
+
 #include "core/channel/message.h"
 #include "tests/support/memory_stream.h"
 #include "tests/support/test_pki.h"
@@ -109,6 +112,41 @@ class HubClientTest : public ::testing::Test {
   int attempts_ = 0;
   TimePoint last_attempt_{};
 };
+
+TEST_F(HubClientTest, NodesSpreadOverTheHubsAndGoToTheNextOne) {
+  const tls::KeyAndCert pair = pki_.issue("system:node:edge-1");
+  const auto identity =
+      test::TestPki::take(make_identity(pair.cert_pem, pair.key_pem, pki_.ca().cert_pem));
+  HubClientOptions options;
+  options.hub = {"one", 10000};
+  options.more_hubs = {{"two", 10000}, {"three", 10000}};
+  std::map<std::string, int> first;
+  for (int i = 0; i < 300; ++i) {
+    options.node = "node-" + std::to_string(i);
+    ++first[HubClient(*loop_, options, identity, registry_).status().hub];
+  }
+  ASSERT_EQ(first.size(), 3U);
+  for (const auto& [hub, nodes] : first) EXPECT_GT(nodes, 60) << hub;
+
+  bus_ = std::make_unique<bus::Bus>(*loop_);
+  HubClient client(*loop_, options, identity, registry_);
+  std::vector<std::string> tried;
+  client.set_connector([&](http::WebSocket::OnConnected done) {
+    tried.push_back(client.status().hub);
+    loop_->defer([done = std::move(done)]() mutable {
+      done(fail(ErrorCode::kConnectionRefused, "connection refused"));
+    });
+    return std::make_unique<NoCall>();
+  });
+  ASSERT_TRUE(bus_->add(client));
+  start();
+  advance(seconds(10));
+  ASSERT_GE(tried.size(), 4U);
+  EXPECT_EQ(std::set<std::string>(tried.begin(), tried.begin() + 3).size(), 3U);
+  EXPECT_EQ(tried[0], tried[3]);
+  bus_->stop();
+  bus_ = std::make_unique<bus::Bus>(*loop_);
+}
 
 TEST_F(HubClientTest, ConnectsAndTellsTheGroups) {
   start();
