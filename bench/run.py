@@ -10,7 +10,7 @@ from harness import Table  # noqa: E402
 from lab.proc import LabError  # noqa: E402
 from lab.topology import remove_left_over, setup_signals  # noqa: E402
 
-TABLES = ("l4", "tunnel", "connect", "memory", "http1", "http2", "grpc", "tls", "udp", "mesh", "reload", "hub", "api")
+TABLES = ("l4", "tunnel", "connect", "memory", "http1", "http2", "grpc", "tls", "udp", "mesh", "reload", "hub", "api", "agent", "podstart")
 
 
 def main():

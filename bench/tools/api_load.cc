@@ -72,8 +72,8 @@ class Connection {
     const size_t i = work_.next++;
     const size_t object = work_.update ? i % work_.spread : i;
     const std::string body = fmt::format(
-        R"({{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{}-{}","namespace":"default"}},"data":{{"n":"{}","text":"{}"}}}})",
-        work_.prefix, object, i, std::string(work_.size, 'x'));
+        R"({{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{}-{}","namespace":"default"}},"data":{{"n":"{}{}","text":"{}"}}}})",
+        work_.prefix, object, work_.update ? "u" : "", i, std::string(work_.size, 'x'));
     const std::string path = work_.update ? fmt::format("/{}-{}", work_.prefix, object) : "";
     at_ = now();
     send(

@@ -74,6 +74,7 @@ ObjectPtr make_object(const ResourceInfo& resource, json& object, uint64_t versi
   out->created_version = created_version;
   take_apart(&resource, object, out.get());
   out->text = kube::to_text(object);
+  out->text.shrink_to_fit();  // it stays for long, and the writer leaves up to twice its size
   return out;
 }
 
