@@ -75,9 +75,9 @@ Result<> Metastore::open_file(const std::string& path) {
         loop_.clock().wall_now().time_since_epoch());
     set_aside_ = fmt::format("{}.broken-{}", path, now.count());
     EM_LOG(kError, "metastore",
-           "{}; the file is now {}, a new one is begun: this node knows no services until it has "
-           "reached the cloud",
-           db.error().message, set_aside_);
+           "{} is damaged and set aside as {}. A new one is begun: the cloud sends everything "
+           "again; until then this node knows no services. The cause: {}",
+           path, set_aside_, db.error().message);
     if (std::rename(path.c_str(), set_aside_.c_str()) != 0)
       return fail_errno(fmt::format("rename {} to {}", path, set_aside_), errno);
     for (const char* suffix : {"-wal", "-shm"})
