@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <utility>
 
 #include "core/base/log.h"
@@ -31,6 +32,20 @@ Result<std::unique_ptr<store::Database>> open_checked(const std::string& path) {
   EM_TRY(auto probe, db->prepare("SELECT key, type, value FROM meta LIMIT 1"));
   EM_TRY_VOID(probe.step());
   return db;
+}
+
+// Of files that were set aside only `newest` stays: a failing disk must not be filled with them.
+void drop_older(const std::string& path, const std::string& newest) {
+  namespace fs = std::filesystem;
+  const std::string prefix = fs::path(path).filename().string() + ".broken-";
+  std::error_code error;
+  const fs::path folder = fs::absolute(path, error).parent_path();
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (!name.starts_with(prefix) || name == fs::path(newest).filename().string()) continue;
+    std::error_code ignored;
+    fs::remove(it->path(), ignored);
+  }
 }
 
 bool exists(const std::string& path) {
@@ -82,6 +97,7 @@ Result<> Metastore::open_file(const std::string& path) {
       return fail_errno(fmt::format("rename {} to {}", path, set_aside_), errno);
     for (const char* suffix : {"-wal", "-shm"})
       static_cast<void>(std::remove((path + suffix).c_str()));
+    drop_older(path, set_aside_);
     db = open_checked(path);
   }
   if (!db) return fail(db.error().with_context(path));

@@ -5,7 +5,7 @@
 // recorded as reached (position) never runs ahead of the objects: both are in one transaction, and
 // when a write fails the position is dropped, so that the next start asks the cloud for everything.
 // A file that is damaged is set aside as <file>.broken-<time>, a new one is begun: everything in it
-// comes from the cloud again.
+// comes from the cloud again; of such files the newest is kept.
 // Threads: the loop given; SQLite runs on the store's thread, apart from open() and for_each().
 #pragma once
 

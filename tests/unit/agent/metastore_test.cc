@@ -99,6 +99,18 @@ TEST_F(MetastoreTest, ADamagedFileIsSetAside) {
   EXPECT_TRUE(flush());
 }
 
+TEST_F(MetastoreTest, OfFilesThatWereSetAsideTheNewestStays) {
+  for (const char* old : {".broken-1", ".broken-2", ".broken-2-wal"}) std::ofstream(path() + old) << "x";
+  std::ofstream(dir_.path() + "/other.db.broken-1") << "x";
+  std::ofstream(path()) << std::string(10'000, 'z');
+  open();
+  ASSERT_NE(store_->set_aside(), "");
+  EXPECT_TRUE(std::filesystem::exists(store_->set_aside()));
+  for (const char* old : {".broken-1", ".broken-2", ".broken-2-wal"})
+    EXPECT_FALSE(std::filesystem::exists(path() + old)) << old;
+  EXPECT_TRUE(std::filesystem::exists(dir_.path() + "/other.db.broken-1"));
+}
+
 TEST_F(MetastoreTest, ATornFileIsSetAside) {
   open();
   for (int i = 0; i < 2000; ++i) store_->put("k" + std::to_string(i), "t", std::string(200, 'v'));
