@@ -122,13 +122,22 @@ int64_t parse_quantity(const Json* quantity) {
 }
 
 Resources pod_requests(const Json& pod) {
-  Resources sum;
+  Resources sum, sidecars, most;
   for (const Json& container : list_at(pod, "spec", "containers"))
     sum += container_requests(container);
   for (const Json& container : list_at(pod, "spec", "initContainers")) {
-    const Resources one = container_requests(container);
-    sum.milli_cpu = std::max(sum.milli_cpu, one.milli_cpu);
-    sum.memory = std::max(sum.memory, one.memory);
+    Resources one = container_requests(container);
+    one += sidecars;
+    if (kube::text_at(container, "restartPolicy") == "Always") sidecars = one;
+    most.milli_cpu = std::max(most.milli_cpu, one.milli_cpu);
+    most.memory = std::max(most.memory, one.memory);
+  }
+  sum += sidecars;
+  sum.milli_cpu = std::max(sum.milli_cpu, most.milli_cpu);
+  sum.memory = std::max(sum.memory, most.memory);
+  if (const Json* overhead = kube::find(pod, "spec", "overhead")) {
+    sum.milli_cpu += std::max<int64_t>(0, parse_quantity(kube::find(*overhead, "cpu")));
+    sum.memory += std::max<int64_t>(0, parse_quantity(kube::find(*overhead, "memory"))) / 1000;
   }
   sum.pods = 1;
   return sum;
@@ -201,6 +210,26 @@ const Json* find_untolerated(const Json& pod, const Json& node,
     if (asked && !tolerates(pod, taint)) return &taint;
   }
   return nullptr;
+}
+
+int64_t avoided_taints(const Json& pod, const Json& node) {
+  int64_t count = 0;
+  for (const Json& taint : list_at(node, "spec", "taints")) {
+    if (kube::text_at(taint, "effect") == "PreferNoSchedule" && !tolerates(pod, taint)) ++count;
+  }
+  return count;
+}
+
+int64_t preferred_weight(const Json& pod, const ClusterObject& node) {
+  const Json* terms = kube::find(pod, "spec", "affinity", "nodeAffinity",
+                                 "preferredDuringSchedulingIgnoredDuringExecution");
+  int64_t sum = 0;
+  for (size_t i = 0; terms != nullptr && terms->is_array() && i < terms->size(); ++i) {
+    const Json* preference = kube::find((*terms)[i], "preference");
+    if (preference != nullptr && selector_term_matches(*preference, node))
+      sum += int_at((*terms)[i], {"weight"}, 1);
+  }
+  return sum;
 }
 
 std::string untolerated_taint(const Json& pod, const Json& node) {

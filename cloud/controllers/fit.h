@@ -1,5 +1,5 @@
 // Does a pod fit on a node? The rules of Kubernetes' scheduler that users at the edge rely on: node
-// selector, required node affinity, taints and tolerations, requests against what is allocatable,
+// selector, node affinity, taints and tolerations, requests against what is allocatable,
 // host ports. Pure functions, thread-safe.
 #pragma once
 
@@ -25,7 +25,8 @@ struct Resources {
 // "500m", "2", "1.5", "128Mi", "1e3", "1k": the value in thousandths; -1 when it cannot be read.
 int64_t parse_quantity(const nlohmann::json* quantity);
 
-// Of all containers; of init containers the largest counts where it is more.
+// Of all containers, sidecars among them, and the pod's overhead; where an init container with the
+// sidecars before it asks for more, that counts.
 Resources pod_requests(const nlohmann::json& pod);
 // A node that says nothing of the kind runs no pods: all is 0.
 Resources node_allocatable(const nlohmann::json& node);
@@ -41,5 +42,9 @@ std::string untolerated_taint(const nlohmann::json& pod, const nlohmann::json& n
 const nlohmann::json* find_untolerated(const nlohmann::json& pod, const nlohmann::json& node,
                                        std::initializer_list<std::string_view> effects);
 bool tolerates(const nlohmann::json& pod, const nlohmann::json& taint);
+// Taints with the effect PreferNoSchedule that are not tolerated.
+int64_t avoided_taints(const nlohmann::json& pod, const nlohmann::json& node);
+// The weights of the preferred node affinities that the node has.
+int64_t preferred_weight(const nlohmann::json& pod, const ClusterObject& node);
 
 }  // namespace edgemesh::cloud::controllers
