@@ -18,6 +18,7 @@ namespace {
 
 json verbs(const ResourceInfo& resource) {
   if (resource.review) return json::array({"create"});
+  if (resource.computed) return {"get", "list"};
   return {"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"};
 }
 

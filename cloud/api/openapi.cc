@@ -40,7 +40,7 @@ std::string openapi_v3(const ResourceRegistry& registry, std::string_view group,
   json paths = json::object();
   json schemas = json::object();
   for (const auto& info : registry.all()) {
-    if (!info->served || info->type.group != group || info->type.version != version) continue;
+    if (!info->served || info->computed || info->type.group != group || info->type.version != version) continue;
     add_schemas(*info, &schemas);
     json schema = {{"$ref", "#/components/schemas/" + schema_name(*info)}};
     std::string ns = info->type.namespaced ? "{namespace}" : "";

@@ -132,6 +132,13 @@ void add_cluster(All* all) {
   add(all, {kStorage, "v1", "csistoragecapacities", "CSIStorageCapacity", true}, {}, {}, false, {});
   add(all, {kStorage, "v1", "storageclasses", "StorageClass", false}, {"sc"}, {}, false, {});
   add(all, {kStorage, "v1", "volumeattachments", "VolumeAttachment", false}, {}, {}, true, {});
+  for (auto [plural, kind] : {std::pair{"nodes", "NodeMetrics"}, std::pair{"pods", "PodMetrics"}}) {
+    const bool namespaced = std::string_view(plural) == "pods";
+    ResourceInfo& info =
+        add(all, {"metrics.k8s.io", "v1beta1", plural, kind, namespaced}, {}, {}, false, {});
+    info.singular.clear();
+    info.computed = true;
+  }
 }
 
 void add_reviews(All* all) {

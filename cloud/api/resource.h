@@ -46,6 +46,8 @@ struct ResourceInfo {
   const ResourceInfo* stored_as = nullptr;
 
   bool review = false;  // what is posted is answered and kept nowhere
+  // Made anew for each request and stored nowhere (metrics): get and list only.
+  bool computed = false;
 
   // Of a CustomResourceDefinition.
   bool custom = false;

@@ -202,7 +202,12 @@ void Server::handle_resource(Call call) {
       call.resource->type.namespaced ? call.path.ns.empty() && !reads_all : !call.path.ns.empty();
   bool streams = options_.on_subresource && !call.path.subresource.empty() && !misplaced;
   if (streams && options_.on_subresource(call.request, call.writer, call.path)) return;
-  if (misplaced || !check_subresource(call)) {
+  const bool computed = call.resource->computed;
+  if (computed && !misplaced && options_.on_computed && call.path.subresource.empty() &&
+      (call.verb == "get" || call.verb == "list")) {
+    return options_.on_computed(call.request, call.writer, call.path);
+  }
+  if (misplaced || computed || !check_subresource(call)) {
     return send_error(call.writer, ApiError::simple(404, "NotFound",
                                                     "the server could not find the requested "
                                                     "resource"));

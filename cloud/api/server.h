@@ -25,6 +25,10 @@ struct ApiServerOptions {
   std::function<bool(const http::Request&, const std::shared_ptr<http::ResponseWriter>&,
                      const ResourcePath&)>
       on_subresource;
+  // Answers get and list of resources that are computed, after authorization.
+  std::function<void(const http::Request&, const std::shared_ptr<http::ResponseWriter>&,
+                     const ResourcePath&)>
+      on_computed;
   std::shared_ptr<Authenticator> authenticator;  // null: make_authenticator()
   // By path: what is answered there to who may get it, besides discovery.
   std::map<std::string, DiscoveryAnswer> documents;

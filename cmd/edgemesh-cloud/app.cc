@@ -205,14 +205,24 @@ void App::open_streams() {
   hub_->set_take_streams([this](const std::string& node, int64_t not_before, auto stream) {
     node_streams_->take(node, not_before, std::move(stream));
   });
+  cloud::EmbeddedApi& api = *backend_->api();
   pod_streams_ = std::make_unique<cloud::PodStreams>(
       loop_, *node_streams_,
-      [this](const std::string& ns, const std::string& name) { return backend_->pod(ns, name); },
+      [&api](const std::string& ns, const std::string& name) {
+        const auto found = api.store().get(*api.core().registry().find(kube::kPods), ns, name);
+        return found == nullptr ? std::string() : found->text;
+      },
       cloud::PodStreams::Options());
-  backend_->serve_pod_streams([this](const http::Request& request, const auto& writer,
-                                     const auto& path) {
-    return pod_streams_->handle(request, writer, path);
-  });
+  usage_ = std::make_unique<cloud::UsageMetrics>(loop_, *node_streams_, *hub_, api.store(),
+                                                 api.core().registry(),
+                                                 cloud::UsageMetrics::Options());
+  backend_->serve_from_nodes(
+      [this](const http::Request& request, const auto& writer, const auto& path) {
+        return pod_streams_->handle(request, writer, path);
+      },
+      [this](const http::Request& request, const auto& writer, const auto& path) {
+        usage_->handle(request, writer, path);
+      });
 }
 
 Result<> App::open_bootstrap(const tls::KeyAndCert& server) {

@@ -20,6 +20,7 @@
 #include "cloud/revocations.h"
 #include "cloud/streams/node_streams.h"
 #include "cloud/streams/pod_streams.h"
+#include "cloud/streams/usage_metrics.h"
 #include "cloud/upstream.h"
 #include "cmd/admin/admin_server.h"
 #include "cmd/edgemesh-cloud/backend.h"
@@ -59,6 +60,7 @@ class App {
   std::unique_ptr<cloud::Hub> hub_;
   std::unique_ptr<cloud::NodeStreams> node_streams_;
   std::unique_ptr<cloud::PodStreams> pod_streams_;
+  std::unique_ptr<cloud::UsageMetrics> usage_;
   std::unique_ptr<cloud::MeshController> mesh_;
   std::unique_ptr<cloud::NodeController> nodes_;
   std::unique_ptr<cloud::Rendezvous> rendezvous_;

@@ -65,7 +65,11 @@ class Embedded final : public Backend {
         });
     options.server.on_subresource = [raw = self.get()](const http::Request& request,
                                                        const auto& writer, const auto& path) {
-      return raw->pod_streams_ && raw->pod_streams_(request, writer, path);
+      return raw->streams_ && raw->streams_(request, writer, path);
+    };
+    options.server.on_computed = [raw = self.get()](const http::Request& request,
+                                                    const auto& writer, const auto& path) {
+      if (raw->computed_) raw->computed_(request, writer, path);
     };
     EM_TRY(self->api_, cloud::EmbeddedApi::open(loop, std::move(options)));
     tls::ContextOptions tls;
@@ -110,17 +114,17 @@ class Embedded final : public Backend {
   }
   void check_certificates(cloud::NodeCertificateCheck check) override { check_ = std::move(check); }
   void end_refused() override { api_->server().end_refused(); }
-  void serve_pod_streams(PodStreamHandler handler) override { pod_streams_ = std::move(handler); }
-  std::string pod(const std::string& ns, const std::string& name) const override {
-    const cloud::ResourceInfo* pods = api_->core().registry().find("", "v1", "pods");
-    const auto found = api_->store().get(*pods, ns, name);
-    return found == nullptr ? std::string() : found->text;
+  cloud::EmbeddedApi* api() override { return api_.get(); }
+  void serve_from_nodes(StreamHandler streams, ComputedHandler computed) override {
+    streams_ = std::move(streams);
+    computed_ = std::move(computed);
   }
 
  private:
   std::string ca_pem_;
   cloud::NodeCertificateCheck check_;
-  PodStreamHandler pod_streams_;
+  StreamHandler streams_;
+  ComputedHandler computed_;
   std::unique_ptr<cloud::EmbeddedApi> api_;
   std::vector<std::unique_ptr<http::Server>> servers_;
 };
@@ -144,7 +148,6 @@ class External final : public Backend {
   void drain() override {}
   void check_certificates(cloud::NodeCertificateCheck) override {}
   void end_refused() override {}
-  std::string pod(const std::string&, const std::string&) const override { return {}; }
 
  private:
   std::string ca_pem_, server_;

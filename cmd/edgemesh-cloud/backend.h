@@ -15,7 +15,8 @@
 
 namespace edgemesh::cmd {
 
-using PodStreamHandler = decltype(cloud::ApiServerOptions::on_subresource);
+using StreamHandler = decltype(cloud::ApiServerOptions::on_subresource);
+using ComputedHandler = decltype(cloud::ApiServerOptions::on_computed);
 
 class Backend {
  public:
@@ -28,9 +29,12 @@ class Backend {
   virtual void drain() = 0;
   // The embedded API asks it about the certificates of nodes; a real kube-apiserver does not know our CA.
   virtual void check_certificates(cloud::NodeCertificateCheck check) = 0;
-  // Of the embedded API: its ApiServerOptions::on_subresource, and the text of a pod (empty: none).
-  virtual void serve_pod_streams(PodStreamHandler handler) { static_cast<void>(handler); }
-  virtual std::string pod(const std::string& ns, const std::string& name) const = 0;
+  virtual cloud::EmbeddedApi* api() { return nullptr; }  // null: a real kube-apiserver
+  // Of the embedded API: its ApiServerOptions::on_subresource and on_computed.
+  virtual void serve_from_nodes(StreamHandler streams, ComputedHandler computed) {
+    static_cast<void>(streams);
+    static_cast<void>(computed);
+  }
   virtual void end_refused() = 0;  // as ApiServer::end_refused, when the check answers otherwise than before
 
   // `server` is the API's certificate.
