@@ -329,7 +329,7 @@ TEST_F(ApiServerTest, DiscoveryNamesAllResources) {
   json index = get("/openapi/v3");
 
   EXPECT_EQ(core["kind"], "APIResourceList");
-  EXPECT_EQ(groups["groups"].size(), 18U);
+  EXPECT_EQ(groups["groups"].size(), 19U);
   EXPECT_EQ(groups["groups"][0]["versions"].size(), 1U);
   EXPECT_EQ(aggregated["kind"], "APIGroupDiscoveryList");
   EXPECT_EQ(aggregated["items"][0]["versions"][0]["freshness"], "Current");
@@ -338,6 +338,15 @@ TEST_F(ApiServerTest, DiscoveryNamesAllResources) {
     EXPECT_EQ(document["openapi"], "3.0.0") << path;
   }
   EXPECT_EQ(send("GET", "/apis/nothing/v1").status, 404);
+}
+
+TEST_F(ApiServerTest, WhatIsComputedIsReadOnlyAndStoredNowhere) {
+  const std::string path = "/apis/metrics.k8s.io/v1beta1";
+  EXPECT_EQ(get(path)["resources"][0]["verbs"], json({"get", "list"}));
+  // Nobody computes it here.
+  EXPECT_EQ(send("GET", path + "/nodes").status, 404);
+  EXPECT_EQ(send("POST", path + "/nodes", R"({"metadata":{"name":"a"}})").status, 404);
+  EXPECT_EQ(send("DELETE", path + "/namespaces/default/pods/a").status, 404);
 }
 
 TEST_F(ApiServerTest, HttpClientAndInformerWorkAgainstIt) {
