@@ -1,6 +1,8 @@
 """What kubectl asks of pods: logs, exec, attach, cp, port-forward, top; the pods' node is behind a NAT."""
 
+import base64
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -10,7 +12,7 @@ import time
 from lab.cases import case
 from lab.mesh import Mesh
 from lab.proc import LabError, wait_for
-from lab.programs import clean_env
+from lab.programs import PYTHON, clean_env
 from lab.runtime import BUSYBOX
 from test_edged import EdgeNode, pod, wait_shown
 
@@ -181,9 +183,45 @@ def kubectl_talks_to_pods():
             node.close()
 
 
+# exec as clients other than kubectl do it: frames of a WebSocket, the first byte is the channel.
+WEBSOCKET_EXEC = """
+import base64, os, socket, ssl, sys
+context = ssl.create_default_context(cafile=sys.argv[1])
+context.load_cert_chain(sys.argv[2])
+stream = context.wrap_socket(socket.create_connection(("127.0.0.1", 6443), 10), server_hostname="127.0.0.1")
+key = base64.b64encode(os.urandom(16)).decode()
+path = "/api/v1/namespaces/default/pods/web/exec?container=main&command=echo&command=out&stdout=true"
+stream.sendall((f"GET {path} HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n"
+                f"Sec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: {key}\\r\\n"
+                "Sec-WebSocket-Protocol: v4.channel.k8s.io\\r\\n\\r\\n").encode())
+got = b""
+while b"Success" not in got:
+    more = stream.recv(65536)
+    if not more:
+        break
+    got += more
+sys.stdout.write(repr(got))
+"""
+
+
+def check_websocket(cloud):
+    user = json.loads(cloud.kubectl("config", "view", "--raw", "-o", "json").stdout)
+    parts = {"ca": user["clusters"][0]["cluster"]["certificate-authority-data"],
+             "cert": user["users"][0]["user"]["client-certificate-data"], "key": user["users"][0]["user"]["client-key-data"]}
+    parts = {name: base64.b64decode(text).decode() for name, text in parts.items()}
+    files = {"ca": parts["ca"], "pair": parts["cert"] + parts["key"]}
+    for name, text in files.items():
+        with open(cloud.lab.path(f"ws-{name}"), "w", encoding="ascii") as f:
+            f.write(text)
+    said = cloud.lab.cloud_ns.run([PYTHON, "-c", WEBSOCKET_EXEC, cloud.lab.path("ws-ca"), cloud.lab.path("ws-pair")],
+                                  timeout=20).stdout
+    assert "101 Switching" in said and "\\x01out\\n" in said and "Success" in said, said
+
+
 @case()
 def every_kubectl_talks_to_pods():
-    """The same with each kubectl of this machine: SPDY alone (before 1.29), WebSockets first (from 1.30 on)."""
+    """The same with each kubectl of this machine: SPDY alone (before 1.29), WebSockets first (from 1.30 on); and a
+    client with the WebSockets that containerd speaks."""
     programs = sorted(os.path.join(KUBECTLS, f) for f in os.listdir(KUBECTLS) if re.fullmatch(r"kubectl\.1\.\d+", f)) \
         if os.path.isdir(KUBECTLS) else ["kubectl"]
     with Mesh("sym", join=False) as mesh:
@@ -194,6 +232,7 @@ def every_kubectl_talks_to_pods():
                 check_exec(mesh.cloud, program)
                 check_attach(mesh.cloud, program)
                 check_port_forward(mesh.cloud, program, 18081 + i)
+            check_websocket(mesh.cloud)
             return " ".join(os.path.basename(p) for p in programs)
         finally:
             node.close()
