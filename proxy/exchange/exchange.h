@@ -126,6 +126,7 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   void on_try_unconnected(UpstreamTry& failed);
   void on_try_reset(UpstreamTry& failed, ResetReason reason, std::string_view detail);
   void keep_or_drop_body(UpstreamTry& ready);
+  void repeat(UpstreamTry& failed);
   bool may_repeat(const UpstreamTry& failed, ResetReason reason, std::string_view detail) const;
   void on_try_timeout(UpstreamTry& late);
   void on_try_failed(UpstreamTry& failed, TryResult result, uint32_t flags,

@@ -13,7 +13,8 @@ namespace edgemesh::proxy {
 namespace {
 
 constexpr size_t kMaxSubsetLabels = 16;
-constexpr int kMaxRepeats = 2;  // of a request that was refused
+constexpr int kMaxRepeats = 2;   // of a request that was refused
+constexpr int kMaxRemoved = 10;  // or waited for endpoints that were removed
 constexpr std::string_view kIdempotent[] = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"};
 
 bool is_idempotent(std::string_view method) {
@@ -242,6 +243,10 @@ void Exchange::keep_or_drop_body(UpstreamTry& ready) {
 // A try ended without a connection.
 void Exchange::on_try_unconnected(UpstreamTry& failed) {
   const PoolFailure why = failed.failure();
+  // It waited for an endpoint that is not one any more: nothing was sent.
+  if (why == PoolFailure::kHostRemoved && !cluster_->retired() && !body_lost_ &&
+      repeats_ < kMaxRemoved)
+    return repeat(failed);
   const bool overflow =
       why == PoolFailure::kPendingOverflow || why == PoolFailure::kConnectionOverflow;
   const uint32_t flags = overflow ? flag::kUpstreamOverflow : flag::kUpstreamConnect;
@@ -261,11 +266,8 @@ void Exchange::on_try_reset(UpstreamTry& failed, ResetReason reason, std::string
                              : flag::kUpstreamReset;
   if (&failed == winner_) return on_try_lost(failed, flags, detail);
   if (may_repeat(failed, reason, detail)) {
-    worker_.stats().repeated.add();
-    if (repeats_++ == 0) std::erase(tried_, failed.host());  // after that another one is preferred
-    end_try(failed);
-    --attempts_;  // it was none
-    return start_try();
+    if (repeats_ == 0) std::erase(tried_, failed.host());  // after that another one is preferred
+    return repeat(failed);
   }
   failed.report(Outcome::kLocalFailure);
   const TryResult result =
@@ -288,6 +290,14 @@ bool Exchange::may_repeat(const UpstreamTry& failed, ResetReason reason,
   return reason == ResetReason::kConnectionLost && repeats_ == 0 && info.requests > 0 &&
          (info.version == HttpVersion::kHttp2 || detail.starts_with(kClosedBeforeAnswer)) &&
          is_idempotent(request_->method) && request_->protocol.empty();
+}
+
+void Exchange::repeat(UpstreamTry& failed) {
+  worker_.stats().repeated.add();
+  ++repeats_;
+  end_try(failed);
+  --attempts_;  // it was none
+  start_try();
 }
 
 void Exchange::on_try_timeout(UpstreamTry& late) {

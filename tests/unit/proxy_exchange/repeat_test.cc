@@ -265,7 +265,31 @@ TEST_F(Repeat, ALostHttp2ConnectionOnceAndOnlyWhatMayBe) {
   }
 }
 
-// The same with HTTP/1, where the body of the first try is kept, too.
+// Nothing was sent to an endpoint that goes while its connection is being made.
+TEST_F(Repeat, AnEndpointThatIsRemovedWhileItsConnectionIsMade) {
+  auto endpoint = [this](int n) {
+    configure_text(fmt::format(R"(
+routes: [{{name: r, hosts: [{{domains: ["*"], routes: [{{match: {{prefix: /}}, cluster: x}}]}}]}}]
+listeners: [{{name: l, address: "127.0.0.1:1", chains: [{{name: c, http: {{routes: r}}}}]}}]
+clusters: [{{name: x, endpoints: [{{address: "10.0.0.{}:80"}}]}}]
+)",
+                               n));
+  };
+  endpoint(1);
+  Client& client = connect();
+  Side& side = client.send("POST", "/order", {}, "one piece");
+  for (int i = 0; i < 20 && a().connects == 0; ++i) loop_->run_once();
+  ASSERT_EQ(a().connects, 1);
+  ASSERT_EQ(a().requests.size(), 0u);
+  endpoint(2);
+  settle();
+  EXPECT_EQ(side.body, "POST /order|shop.example|one piece");
+  EXPECT_EQ(a().requests.size(), 0u);
+  EXPECT_EQ(b().requests.size(), 1u);
+  EXPECT_EQ(stats_.repeated.value(), 1u);
+}
+
+// A lost connection of HTTP/1, where the body of the first try is kept, too.
 TEST_F(Repeat, AKeptHttp1ConnectionThatCloses) {
   ProxyYaml yaml;
   configure(yaml);
