@@ -1,11 +1,12 @@
 // PeerStream: what Dialer::open() gives. It may exist before there is a path: then it holds what is
-// written (bounded) until bind() puts the real stream below, or until its time is up. Errors get the
-// node and the path in front. Threads: the worker loop.
+// written (bounded) until bind() puts the real stream below, or until its time is up. Errors get
+// the node and the path in front. Threads: the worker loop.
 #pragma once
 
 #include <string>
 
 #include "core/base/net_addr.h"
+#include "core/io/carrier.h"
 #include "core/io/stream.h"
 #include "p2p/mesh.h"
 
@@ -20,7 +21,7 @@ class WaitingList {
   virtual void remove(PeerStream* stream) = 0;  // it was destroyed or failed
 };
 
-class PeerStream final : public io::Stream, private io::Stream::Handler {
+class PeerStream final : public io::Stream, public io::Carried, private io::Stream::Handler {
  public:
   static constexpr size_t kMaxEarlyBytes = 64 * 1024;
 
@@ -43,7 +44,10 @@ class PeerStream final : public io::Stream, private io::Stream::Handler {
   io::DatagramSide* datagrams() override {
     return below_ == nullptr || !early_.empty() || failed_ ? nullptr : below_->datagrams();
   }
-  bool nothing_delivered() const override { return below_ == nullptr || below_->nothing_delivered(); }
+  uint8_t carrier() const override { return static_cast<uint8_t>(kind_); }
+  bool nothing_delivered() const override {
+    return below_ == nullptr || below_->nothing_delivered();
+  }
 
  private:
   void on_connected() override;

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/base/log.h"
+#include "core/io/carrier.h"
 
 namespace edgemesh::proxy {
 
@@ -233,6 +234,8 @@ bool L4Connection::feed_upstream() {
 void L4Connection::established() {
   if (pumping()) return;
   note_connected();
+  if (const uint8_t carrier = io::carrier_of(upstream()); carrier != 0)
+    path_ = static_cast<p2p::PathKind>(carrier);  // there may have been none when it was opened
   tell_service(service_->ns, service_->name, port_->port, endpoint_->node.str());
   worker().picker.on_success(*endpoint_);
   failures_.reset();

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <optional>
 
+#include "core/io/carrier.h"
+
 namespace edgemesh::io {
 
 namespace {
@@ -65,6 +67,7 @@ struct CrossStreams::Bridge : std::enable_shared_from_this<Bridge> {
   std::atomic<bool> near_woken{false}, far_woken{false};
   // Written on `far` before near is woken.
   std::atomic<bool> connected{false}, failed{false};
+  uint8_t carrier = 0;
   std::optional<Error> error;
   bool nothing_delivered = false;
   // Each touched by its own loop only.
@@ -104,6 +107,12 @@ class FarEnd final : public Stream::Handler {
     if (stream_ == nullptr || !graceful) return cut();
     leaving_ = true;
     kept_ = self();
+    linger_ = std::make_unique<Timer>(bridge_.far, [this] {
+      bridge_.far.defer([bridge = self()] {
+        if (bridge->far_end != nullptr) bridge->far_end->cut();
+      });
+    });
+    linger_->start(kCrossLinger);
     send();
   }
   void cut() {
@@ -114,6 +123,7 @@ class FarEnd final : public Stream::Handler {
   }
 
   void on_connected() override {
+    bridge_.carrier = carrier_of(stream_.get());
     bridge_.connected.store(true, std::memory_order_release);
     wake_near(self());
     send();
@@ -181,12 +191,13 @@ class FarEnd final : public Stream::Handler {
   std::unique_ptr<Stream> stream_;
   bool ended_ = false;
   bool leaving_ = false;  // no near end any more
-  BridgePtr kept_;        // then: nobody else keeps this
+  std::unique_ptr<Timer> linger_;
+  BridgePtr kept_;  // then: nobody else keeps this
 };
 
 namespace {
 
-class NearEnd final : public Stream {
+class NearEnd final : public Stream, public Carried {
  public:
   explicit NearEnd(BridgePtr bridge) : bridge_(std::move(bridge)) { bridge_->near_end = this; }
   ~NearEnd() override {
@@ -241,6 +252,7 @@ class NearEnd final : public Stream {
     wake_far(bridge_);
   }
   void reset() override { reset_ = true; }
+  uint8_t carrier() const override { return connected_ ? bridge_->carrier : 0; }
   bool nothing_delivered() const override { return failed_ && bridge_->nothing_delivered; }
 
   // What is new from the far end.

@@ -6,7 +6,8 @@
 // has looked. A full queue pushes back like a socket's buffer, so memory is bounded: 64 KiB each
 // way. Contract of io::Stream, but that nothing_delivered() is known only after on_error(), and
 // datagrams() is null. Both loops outlive the stream. One that ended in order before its peer took
-// everything lives on over there: close_all() ends them before who made the real ones goes.
+// everything lives on over there, for kCrossLinger at most: close_all() ends them before who made
+// the real ones goes.
 #pragma once
 
 #include <memory>
@@ -22,6 +23,7 @@ namespace edgemesh::io {
 class FarEnd;
 
 inline constexpr size_t kCrossQueueBytes = 64 * 1024;
+inline constexpr Duration kCrossLinger = std::chrono::seconds(30);
 
 // The real streams on one loop. Threads: that loop's, but open(), and the destructor once nothing
 // is left.

@@ -9,12 +9,13 @@
 #include <string>
 #include <vector>
 
+#include "core/io/carrier.h"
 #include "core/tls/context_impl.h"
 #include "core/tls/tls_stream.h"
 
 namespace edgemesh::tls {
 
-class TlsStreamImpl final : public TlsStream, private io::Stream::Handler {
+class TlsStreamImpl final : public TlsStream, public io::Carried, private io::Stream::Handler {
  public:
   TlsStreamImpl(io::Loop& loop, std::unique_ptr<io::Stream> below, std::shared_ptr<Context> context,
                 bool verify);
@@ -27,6 +28,7 @@ class TlsStreamImpl final : public TlsStream, private io::Stream::Handler {
   bool close_both() override;
   void shutdown_write() override;
   void reset() override;
+  uint8_t carrier() const override { return io::carrier_of(below_.get()); }
 
   const PeerIdentity* peer() const override { return peer_.get(); }
   std::shared_ptr<const PeerIdentity> shared_peer() const override { return peer_; }

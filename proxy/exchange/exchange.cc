@@ -189,6 +189,7 @@ void Exchange::finish() {
   set_cookie_.clear();
   detail_.clear();
   upstream_ = SockAddr{};
+  upstream_path_ = {};
   stats_destination_ = kUnknownPeer;
   traced_ = false;
   answer_begun_ = route_deadline_ = stream_deadline_ = wake_at_ = TimePoint{};
@@ -225,6 +226,7 @@ LogFacts Exchange::log_facts() const {
     facts.upstream = &winner_->host()->addr();
   else if (upstream_.port != 0)
     facts.upstream = &upstream_;
+  facts.upstream_path = upstream_path_;
   if (cluster_) facts.upstream_cluster = cluster_->name();
   if (entry_ != nullptr) facts.route_name = entry_->route->name;
   facts.response_flags = flags_text(flags_);

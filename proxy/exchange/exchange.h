@@ -222,7 +222,8 @@ class Exchange final : public HttpStream::Handler, public ListNode<Exchange> {
   TimePoint begun_{}, answer_begun_{};
 
   TraceContext trace_;
-  SockAddr upstream_;  // of the last try; port 0: none
+  SockAddr upstream_;               // of the last try; port 0: none
+  std::string_view upstream_path_;  // what carries it, once it is connected
   LabelSetId stats_destination_ = kUnknownPeer;
   uint64_t received_ = 0, sent_ = 0;  // bytes of bodies
   uint64_t lingered_ = 0;

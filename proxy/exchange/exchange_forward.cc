@@ -221,6 +221,7 @@ void Exchange::prepare_try(const Host& host) {
 }
 
 void Exchange::on_try_ready(UpstreamTry& ready) {
+  upstream_path_ = p2p::to_string(ready.info().path);
   if (owes_continue_) send_continue();
   ready.send_kept();
   if (!keep_body_) keep_or_drop_body(ready);

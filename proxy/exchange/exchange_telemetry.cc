@@ -46,6 +46,7 @@ int Exchange::grpc_status() const {
 // Where the request goes now; asked again for each try.
 void Exchange::note_upstream(Host& host) {
   upstream_ = host.addr();
+  upstream_path_ = {};
   WorkerTelemetry* telemetry = worker_.telemetry();
   if (telemetry != nullptr && telemetry->requests() != nullptr)
     stats_destination_ = destination_of(*telemetry, host);

@@ -1,6 +1,6 @@
-// Captured connections that are taken as HTTP: by listeners that a configuration names, and by those
-// that are made for services when their first connection comes. So a node with 10,000 services pays
-// for those that it uses.
+// Captured connections that are taken as HTTP: by listeners that a configuration names, and by
+// those that are made for services when their first connection comes. So a node with 10,000
+// services pays for those that it uses.
 #include <algorithm>
 
 #include "core/base/log.h"
@@ -33,12 +33,6 @@ std::string key_of(const discovery::ServiceEntry& service, uint16_t port) {
   std::string out;
   append_service_key(service.ns, service.name, port, &out);
   return out;
-}
-
-bool has_remote(const discovery::Port& port, std::string_view node) {
-  return std::any_of(port.endpoints.begin(), port.endpoints.end(), [node](const auto& endpoint) {
-    return !endpoint.node.empty() && endpoint.node != node;
-  });
 }
 
 std::shared_ptr<const model::Cluster> make_cluster(const std::string& key,
@@ -94,7 +88,8 @@ model::ListenerPtr make_listener(const std::string& key) {
   chain->match.transport = model::ChainMatch::Transport::kRaw;  // ALPN has the same names
   chain->match.application_protocols = {"http/1.0", "http/1.1", "h2c"};
   chain->network = std::move(http);
-  // A port may be named after HTTP and speak TLS, or something else: that works as if HTTP were off.
+  // A port may be named after HTTP and speak TLS, or something else: that works as if HTTP were
+  // off.
   model::TcpChain bytes;
   bytes.clusters = {model::WeightedCluster{key, 1, {}, nullptr, nullptr}};
   bytes.connect_attempts = 2;
@@ -107,7 +102,8 @@ model::ListenerPtr make_listener(const std::string& key) {
   listener->kind = model::Listener::Kind::kCaptured;
   listener->direction = model::Listener::Direction::kOutbound;
   listener->chains.push_back(std::move(chain));
-  listener->chains.push_back(std::move(other));
+  // Not one of the chains: of these the first one's transport would rule it out for all cleartext.
+  listener->default_chain = std::move(other);
   return listener;
 }
 
@@ -145,14 +141,6 @@ bool L7Proxy::take_captured(int index, io::Fd& fd, const SockAddr& peer, const S
   if (side.snapshot == nullptr) return false;
   const auto target = side.snapshot->find(local.ip, local.port);
   if (!target || speaks(*target->port) == Speaks::kBytes) return false;
-  // The tunnels are the first worker's: connections to other nodes begin there.
-  if (index != 0 && has_remote(*target->port, options_.connector.node)) {
-    loops_.front()->post([this, alive = alive_, peer, local,
-                          shared = std::make_shared<io::Fd>(std::move(fd))] {
-      if (*alive) take_captured(0, *shared, peer, local);
-    });
-    return true;
-  }
   const std::string key = key_of(*target->service, target->port->port);
   if (const auto found = side.listeners.find(key); found != side.listeners.end()) {
     found->second->take(std::move(fd), peer, local);

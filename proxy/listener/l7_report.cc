@@ -123,6 +123,11 @@ void L7Proxy::append_metrics(std::string& out) const {
     head(out, row.name, "counter", row.help);
     out += fmt::format("{} {}\n", row.name, total);
   }
+  head(out, "edgemesh_http_worker_requests_total", "counter",
+       "Requests by the worker that has them.");
+  for (size_t i = 0; i < sides_.size(); ++i)
+    out += fmt::format("edgemesh_http_worker_requests_total{{worker=\"{}\"}} {}\n", i,
+                       sides_[i]->stats.requests.value());
   head(out, "edgemesh_certificate_not_after_seconds", "gauge",
        "When a certificate that is shown to others ends, since the epoch.");
   for (const CertificateInUse& one : certificates())

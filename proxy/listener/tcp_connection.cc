@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/base/log.h"
+#include "core/io/carrier.h"
 #include "proxy/exchange/cluster_telemetry.h"
 #include "proxy/telemetry/response_flags.h"
 #include "proxy/upstream/hash.h"
@@ -103,6 +104,7 @@ void TcpConnection::try_next() {
   auto connecting = worker.connector().connect(host->endpoint(), cluster_->set(), &addrs);
   timer_.start(cluster_->config().connect_timeout);
   if (!connecting) return fail_attempt(connecting.error());
+  path_ = connecting->path;
   set_upstream(std::move(connecting->stream));
 }
 
@@ -121,6 +123,8 @@ void TcpConnection::on_upstream_failed_early(const Error& error) {
 
 void TcpConnection::on_upstream_connected() {
   report_outcome(*host_, Outcome::kConnected);
+  if (const uint8_t carrier = io::carrier_of(upstream()); carrier != 0)
+    path_ = static_cast<p2p::PathKind>(carrier);
   const Duration idle = spec().idle_timeout, whole = spec().max_duration;
   timer_.stop();
   if (idle > Duration::zero() || whole > Duration::zero())
@@ -178,7 +182,10 @@ void TcpConnection::tell_end(EndReason reason, const Error* error) {
   log.bytes_received = bytes_to_upstream();
   log.bytes_sent = bytes_to_client();
   log.attempts = static_cast<uint32_t>(tried_.size());
-  if (host_) log.upstream = &host_->addr();
+  if (host_) {
+    log.upstream = &host_->addr();
+    log.upstream_path = p2p::to_string(path_);
+  }
   if (cluster_) log.upstream_cluster = cluster_->name();
   log.response_flags = flags_text(flags);
   log.connection_details = in_words(reason);

@@ -51,6 +51,7 @@ class TcpConnection final : public Pump, public ListNode<TcpConnection> {
   WorkerListener& listener_;
   Start start_;
   Facts facts_;
+  p2p::PathKind path_ = p2p::PathKind::kLocal;  // to the endpoint
   ClusterRef cluster_;
   HostRef host_;
   RequestTicket ticket_;

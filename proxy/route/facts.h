@@ -44,6 +44,7 @@ struct LogFacts {
   uint32_t attempts = 0;
   const SockAddr* upstream = nullptr;
   const SockAddr* upstream_local = nullptr;
+  std::string_view upstream_path;  // p2p::PathKind in words
   std::string_view upstream_cluster, route_name, response_flags, details, failure, hostname;
   std::string_view connection_details;  // why a connection was ended
   std::string_view trace_id;            // hexadecimal

@@ -160,6 +160,7 @@ const Format::Name Format::kNames[] = {
     {"UPSTREAM_REMOTE_ADDRESS", kUpstreamAddress},
     {"UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", kUpstreamIp},
     {"UPSTREAM_LOCAL_ADDRESS", kUpstreamLocal},
+    {"UPSTREAM_PATH", kUpstreamPath},
     {"UPSTREAM_CLUSTER", kUpstreamCluster},
     {"ROUTE_NAME", kRouteName},
     {"REQUESTED_SERVER_NAME", kServerName},
@@ -316,6 +317,7 @@ bool Format::write_upstream(const Piece& piece, const LogFacts& facts, std::stri
     case kUpstreamPort:
       if (facts.upstream != nullptr) append_number(facts.upstream->port, out);
       return facts.upstream != nullptr;
+    case kUpstreamPath: return put(facts.upstream_path, out);
     case kUpstreamCluster: return put(facts.upstream_cluster, out);
     case kAttempts: append_number(facts.attempts, out); return true;
     case kFailure: return put(facts.failure, out);

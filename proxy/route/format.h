@@ -61,6 +61,7 @@ class Format {
     kUpstreamAddress,
     kUpstreamIp,
     kUpstreamLocal,
+    kUpstreamPath,
     kUpstreamCluster,
     kRouteName,
     kServerName,

@@ -26,9 +26,9 @@ struct ProxiedAddrs {
 std::string proxy_header(model::ProxyProtocolOut version, const ProxiedAddrs* addrs);
 
 struct Connecting {
-  std::unique_ptr<io::Stream> stream;  // on_connected follows
-  tls::TlsStream* tls = nullptr;       // the same stream, when it is TLS
-  p2p::PathKind path = p2p::PathKind::kLocal;
+  std::unique_ptr<io::Stream> stream;          // on_connected follows
+  tls::TlsStream* tls = nullptr;               // the same stream, when it is TLS
+  p2p::PathKind path = p2p::PathKind::kLocal;  // as expected; once connected the stream knows
 };
 
 class Connector {

@@ -1,3 +1,4 @@
+#include "core/io/carrier.h"
 #include "proxy/upstream/pool_impl.h"
 
 namespace edgemesh::proxy {
@@ -46,6 +47,8 @@ void PoolConnection::on_connected() {
   auto version = agreed_version();
   if (!version) return fail_connect(PoolFailure::kConnectFailed, version.error());
   info_.version = *version;
+  if (const uint8_t carrier = io::carrier_of(stream_.get()); carrier != 0)
+    info_.path = static_cast<p2p::PathKind>(carrier);
   const auto& make = is_h2() ? pool_.options_.make_h2 : pool_.options_.make_h1;
   const ClientTarget target{host_->addr(), tls_ != nullptr ? tls_->shared_peer() : nullptr,
                             cluster().config()};

@@ -27,16 +27,10 @@ class RemoteDialer final : public p2p::Dialer {
 
   Result<std::unique_ptr<io::Stream>> open(const std::string& node,
                                            const SockAddr& target) override;
-  Result<std::unique_ptr<io::Stream>> open_udp(const std::string& node,
-                                               const SockAddr& target) override;
   // Known on the other loop only.
   p2p::PathKind path_kind(const std::string&) const override { return p2p::PathKind::kNone; }
 
  private:
-  using Open = Result<std::unique_ptr<io::Stream>> (p2p::Dialer::*)(const std::string&,
-                                                                    const SockAddr&);
-  std::unique_ptr<io::Stream> carry(const std::string& node, const SockAddr& target, Open how);
-
   io::Loop& near_;
   std::shared_ptr<const DialerPlace> place_;
 };

@@ -47,7 +47,8 @@ struct TestEndpoint {
 
 // One service default/svc on vip with these endpoints.
 inline std::shared_ptr<const discovery::Snapshot> make_snapshot(
-    io::Loop& loop, const SockAddr& vip, const std::vector<TestEndpoint>& endpoints) {
+    io::Loop& loop, const SockAddr& vip, const std::vector<TestEndpoint>& endpoints,
+    const std::string& port_name = "main") {
   discovery::Registry registry(loop);
   kube::Service service;
   service.ns = "default";
@@ -55,7 +56,7 @@ inline std::shared_ptr<const discovery::Snapshot> make_snapshot(
   service.cluster_ip = vip.ip.to_string();
   service.cluster_ips = {service.cluster_ip};
   kube::ServicePort port;
-  port.name = "main";
+  port.name = port_name;
   port.port = vip.port;
   service.ports = {port};
   registry.upsert_service(service);
@@ -70,7 +71,7 @@ inline std::shared_ptr<const discovery::Snapshot> make_snapshot(
     one.node_name = endpoint.node;
     slice.endpoints = {one};
     kube::EndpointSlice::Port target;
-    target.name = "main";
+    target.name = port_name;
     target.port = endpoint.addr.port;
     slice.ports = {target};
     registry.upsert_slice(slice);

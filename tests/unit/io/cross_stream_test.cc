@@ -110,6 +110,26 @@ TEST_F(CrossStreamTest, WhatWasWrittenBeforeAnOrderlyEndArrives) {
   EXPECT_EQ(streams_->size(), 0U);
 }
 
+TEST_F(CrossStreamTest, APeerThatTakesNothingKeepsItForALimitedTime) {
+  open();
+  peer_->finish();
+  turn();
+  peer_->stop_reading();
+  near_end_->send(std::string(100'000, 'x'));
+  near_end_->finish();
+  turn();
+  near_end_->drop();
+  turn();
+  EXPECT_EQ(streams_->size(), 1U);
+  clock_.advance(kCrossLinger - seconds(1));
+  turn();
+  EXPECT_EQ(streams_->size(), 1U);
+  clock_.advance(seconds(2));
+  turn();
+  EXPECT_EQ(streams_->size(), 0U);
+  EXPECT_TRUE(peer_->failed);
+}
+
 TEST_F(CrossStreamTest, WhoDoesNotReadPushesBack) {
   open();
   turn();
