@@ -376,11 +376,15 @@ TEST_F(HubTest, TheCertificateOfADeletedNodeCountsNoMore) {
   EXPECT_EQ(deleted->renew(cloud()), 401);
   EXPECT_NE(deleted->error.find("revoked"), std::string::npos) << deleted->error;
   // The others are told, at once and when they connect.
-  const auto config = other->next("config");
-  ASSERT_TRUE(config);
-  const Json revoked = Json::parse(config->content)["revoked"];
+  const auto change = other->next("revoked");
+  ASSERT_TRUE(change);
+  const Json revoked = Json::parse(change->content)["changed"];
   ASSERT_EQ(revoked.size(), 1U);
   EXPECT_EQ(revoked[0]["node"], "edge-1");
+  const auto later = node("edge-3");
+  const auto config = later->next("config");
+  ASSERT_TRUE(config);
+  EXPECT_EQ(Json::parse(config->content)["revoked"], revoked);
   // With a token it is welcome again: also in the second of its deletion.
   TestNode again(*loop_, "edge-1");
   ASSERT_EQ(again.join(cloud(), cloud().token()), 200) << again.error;
