@@ -16,14 +16,14 @@ SUFFIX = "default.svc.cluster.local"
 class ProtocolMesh(Mesh):
     """Clients on node-a; the servers on node-b, or on node-a itself (`own`)."""
 
-    def __init__(self, *kinds, http=True, own=False):
+    def __init__(self, *kinds, http=True, own=False, workers=1):
         super().__init__(*(kinds or ("prc", "sym")), join=False)
         self.letter = "a" if own else "b"
         try:
             for agent in self.agents.values():
                 agent.join()
                 with open(agent.config, "a", encoding="utf-8") as f:
-                    f.write(f"proxy: {{http: {str(http).lower()}}}\n")
+                    f.write(f"proxy: {{http: {str(http).lower()}, workers: {workers}}}\n")
                 agent.start(wait=False)
             self.servers = Servers(self.agent(self.letter).node)
             self.servers.start_all()
@@ -150,6 +150,24 @@ def protocols_of_grpc_and_websocket():
     with ProtocolMesh() as mesh:
         return "\n".join((mesh.app("grpc_app.py", mesh.host("grpc") + ":80"),
                           mesh.app("ws_app.py", mesh.host("ws"), "80")))
+
+
+@case(quick=True)
+def protocols_on_every_worker():
+    """An agent with four workers: curl and h2load through capture and a punched tunnel; all take part, nothing fails."""
+    with ProtocolMesh("prc", "prc", workers=4) as mesh:
+        agent = mesh.agent("a")
+        for _ in range(20):
+            got = mesh.curl("-o", "/dev/null", "-w", "%{http_code} %{size_download}", f"http://{mesh.host('ngx')}/file")
+            assert got == f"200 {FILE_BYTES}", got
+        for flags in (["--h1", "-c", "32"], ["-c", "16", "-m", "10"]):
+            done = mesh.run("h2load", *flags, "-n", "4000", f"http://{mesh.host('h2')}/small").stdout
+            assert "4000 succeeded, 0 failed, 0 errored" in done and " 0 5xx" in done, done
+        taken = [agent.metric("edgemesh_http_worker_requests_total", worker=str(i)) for i in range(4)]
+        assert min(taken) > 0 and sum(taken) >= 8020, taken
+        lines = [line for line in agent.http("/metrics").splitlines() if "http_answers_total" in line and "5xx" in line]
+        assert lines and all(line.endswith(" 0") for line in lines), lines
+        return f"requests by worker: {' '.join(str(int(n)) for n in taken)}, {agent.path_to('node-b')}"
 
 
 def everything(mesh, upgrade=True):
