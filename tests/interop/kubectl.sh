@@ -423,6 +423,65 @@ if [ "${minor:-0}" -ge 27 ]; then
   expect '^equal$' same ingress pb --rule=a.example/x*=web:80
 fi
 
+# Who may what: roles and bindings, reviews, impersonation, tokens, and the words of refusals.
+expect '^system:masters|system:masters' k auth whoami -o yaml
+expect '^yes' k auth can-i '*' '*'
+expect '^cluster-admin ' k get clusterroles
+expect 'pods/log' k get clusterrole view -o yaml
+expect 'ClusterRole/cluster-admin' k get clusterrolebindings cluster-admin
+expect '^default ' k get serviceaccounts
+expect 'kube-root-ca.crt' k get configmaps
+expect '^serviceaccount/bot created' k create serviceaccount bot
+expect '^role.rbac.authorization.k8s.io/reader created' k create role reader --verb=get,list --resource=services
+expect '^rolebinding.rbac.authorization.k8s.io/reader created' k create rolebinding reader --role=reader \
+  --serviceaccount=default:bot --user=jane
+expect '^yes' k auth can-i list services --as jane
+expect '^no' k auth can-i list secrets --as jane
+refuse 'User "jane" cannot list resource "secrets" in API group "" in the namespace "default"' k get secrets --as jane
+refuse 'services is forbidden: User "jane" cannot list resource "services" in API group "" at the cluster scope' \
+  k get services -A --as jane
+refuse 'cannot create resource "deployments" in API group "apps"' k create deployment d --image=i --as jane
+expect '^services +\[\] +\[\] +\[get list\]' k auth can-i --list --as jane
+cat >"$dir/grant.yaml" <<'YAML'
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: granter}
+rules: [{apiGroups: [rbac.authorization.k8s.io], resources: [roles, rolebindings], verbs: [get, create, update]}]
+YAML
+expect 'created' k apply -f "$dir/grant.yaml"
+expect 'created' k create rolebinding granter --clusterrole=granter --user=jane
+refuse 'is attempting to grant RBAC permissions not currently held' k create role mine --verb=get --resource=secrets --as jane
+refuse 'is attempting to grant RBAC permissions not currently held' k create rolebinding mine --clusterrole=admin \
+  --user=jane --as jane
+expect 'created' k create role same --verb=get --resource=services --as jane
+# A user with a certificate's place taken by a token: the account is all that the token can do.
+if [ "${minor:-0}" -ge 24 ]; then
+  token=$(k create token bot)
+  bot() { env KUBECONFIG="$dir/bot.kubeconfig" "$KUBECTL" "$@"; }
+  server=$(k config view -o 'jsonpath={.clusters[0].cluster.server}')
+  k config view --raw -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}' | base64 -d >"$dir/ca.crt"
+  env KUBECONFIG="$dir/bot.kubeconfig" "$KUBECTL" config set-cluster c --server="$server" --certificate-authority="$dir/ca.crt" >/dev/null
+  env KUBECONFIG="$dir/bot.kubeconfig" "$KUBECTL" config set-credentials u --token="$token" >/dev/null
+  env KUBECONFIG="$dir/bot.kubeconfig" "$KUBECTL" config set-context x --cluster=c --user=u >/dev/null
+  env KUBECONFIG="$dir/bot.kubeconfig" "$KUBECTL" config use-context x >/dev/null
+  since 28 expect 'system:serviceaccount:default:bot' bot auth whoami
+  expect '^web ' bot get services
+  refuse 'User "system:serviceaccount:default:bot" cannot list resource "pods"' bot get pods
+  refuse 'cannot impersonate resource "users"' bot get services --as jane
+  expect '"issuer":"https://kubernetes.default.svc' bot get --raw /.well-known/openid-configuration
+  expect '"crv":"P-256"' bot get --raw /openid/v1/jwks
+  printf '{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","spec":{"token":"%s"}}' "$token" >"$dir/review.json"
+  expect '"authenticated":true' k create --raw /apis/authentication.k8s.io/v1/tokenreviews -f "$dir/review.json"
+  refuse 'may not specify a duration less than 10 minutes' k create token bot --duration=1m
+  refuse 'serviceaccounts "none" not found' k create token none
+  expect '^serviceaccount "bot" deleted' k delete serviceaccount bot
+  refuse 'You must be logged in|Unauthorized|provide credentials' bot get services
+fi
+anonymous() { curl -sk --max-time 5 "https://127.0.0.1:$api$1"; }
+expect '"gitVersion"' anonymous /version
+expect 'system:anonymous.* cannot list resource' anonymous /api/v1/pods
+expect '"reason": *"Unauthorized"' curl -sk --max-time 5 -H 'Authorization: Bearer x.y.z' "https://127.0.0.1:$api/api/v1/pods"
+
 # watch.
 timeout 20 "$KUBECTL" get svc -w >"$dir/watch.log" 2>&1 &
 watch_pid=$!
