@@ -125,9 +125,9 @@ class TunnelWorkersTest : public ::testing::TestWithParam<const char*> {
     std::atomic<size_t> ran{0};
     size_t all = 0;
     for (auto& [name, agent] : agents)
-      for (io::Loop* worker : agent->proxy->worker_loops()) {
+      for (io::Loop* one : agent->proxy->worker_loops()) {
         ++all;
-        worker->post([&ran] { ++ran; });
+        one->post([&ran] { ++ran; });
       }
     ASSERT_TRUE(wait([&] { return ran == all; }));
   }
@@ -304,7 +304,7 @@ TEST_P(TunnelWorkersTest, ClientsLeaveInTheMiddle) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Paths, TunnelWorkersTest, testing::Values("direct", "punched"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& path) { return std::string(path.param); });
 
 }  // namespace
 }  // namespace edgemesh::proxy::testing_parts

@@ -200,7 +200,8 @@ TEST_F(JobTest, AnIndexedJobRunsEveryIndexOnce) {
 
 TEST_F(JobTest, ADeadlineEndsItAndItsPods) {
   add_node("edge-1");
-  ASSERT_TRUE(create(kJobs, "default", job({{"activeDeadlineSeconds", 1}})));
+  // Times have whole seconds: of two, one is left at least.
+  ASSERT_TRUE(create(kJobs, "default", job({{"activeDeadlineSeconds", 2}})));
   wait([&] { return running().size() == 1; });
   wait([&] { return is("Failed"); });
   EXPECT_EQ(now()["status"]["conditions"].back()["reason"], "DeadlineExceeded");
