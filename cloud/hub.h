@@ -8,8 +8,7 @@
 //   `dead_after`. Whatever comes from it is a sign of life: one that pings by itself, as ours does,
 //   is asked only now and then, for the round trip. KubeEdge's agents answer pings by themselves.
 // - What is sent to a node waits in a queue of at most max_queued_bytes; a node that does not take
-// it
-//   is cut, comes back and catches up. Bulk data is pulled (NodeEvents::next_frame) and never
+//   it is cut, comes back and catches up. Bulk data is pulled (NodeEvents::next_frame) and never
 //   queued.
 // - A message that cannot be read ends its connection.
 // Threads: the loop given.

@@ -1,18 +1,19 @@
-// Mesh: byte streams to endpoints on other nodes, whatever lies between. A stream to a node runs over
-// the best path there is at the time:
+// Mesh: byte streams to endpoints on other nodes, whatever lies between. A stream to a node runs
+// over the best path there is at the time:
 //   punched  QUIC (HTTP/3 CONNECT) on the UDP pair that ICE found; survives a change of address
 //   direct   HTTP/2 CONNECT over mutual TLS on the peer's TCP port 15008 (Istio's HBONE)
 //   relayed  the same QUIC packets through TURN; the relay sees ciphertext only
 // All are tried at once when a node is first dialed; the first that works carries the streams that
 // wait, and the QUIC connection moves to a better pair without breaking a stream.
 //
-// Both ends are verified against the mesh CA, and the SPIFFE id of the certificate must be that of the
-// node that was dialed (or that signalled).
+// Both ends are verified against the mesh CA, and the SPIFFE id of the certificate must be that of
+// the node that was dialed (or that signalled).
 //
-// Threads: Mesh belongs to the main loop; Dialer, Acceptor and the streams to the worker loop. create()
-// and the destructor run on the main loop. The two loops may be one. Else the worker loop must either
-// not have been given to its thread yet, or be known to run (a task posted to it has run): create() and
-// the destructor wait for it. Destroying the mesh closes every stream: their handlers get on_error.
+// Threads: Mesh belongs to the main loop; Dialer, Acceptor and the streams to the worker loop.
+// create() and the destructor run on the main loop. The two loops may be one. Else the worker loop
+// must either not have been given to its thread yet, or be known to run (a task posted to it has
+// run): create() and the destructor wait for it. Destroying the mesh closes every stream: their
+// handlers get on_error.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +32,11 @@ namespace edgemesh::p2p {
 
 enum class PathKind { kNone, kLocal, kDirect, kPunched, kRelayed };
 std::string_view to_string(PathKind kind);  // "none", "local", "direct", "punched", "relayed"
+// Of a stream that is connected; `expected` when it does not say.
+inline PathKind path_of(const io::Stream& stream, PathKind expected) {
+  const uint8_t carrier = stream.carrier();
+  return carrier != 0 ? static_cast<PathKind>(carrier) : expected;
+}
 
 // One CONNECT of a peer whose identity was verified. Dropping it unanswered refuses with 503. The
 // target is what the peer asked for: whether it may is the acceptor's decision.
@@ -59,13 +65,13 @@ class Dialer {
  public:
   virtual ~Dialer() = default;
   // Returns at once. on_connected: the far agent answered 200. on_error: the message names the path
-  // and the reason ("node b, relayed: 403 not an endpoint"). What is written before is sent with the
-  // open. Fails at once only when limits are reached or the node's name is our own. A stream that
-  // waits for a path gives up after MeshOptions::open_timeout.
+  // and the reason ("node b, relayed: 403 not an endpoint"). What is written before is sent with
+  // the open. Fails at once only when limits are reached or the node's name is our own. A stream
+  // that waits for a path gives up after MeshOptions::open_timeout.
   virtual Result<std::unique_ptr<io::Stream>> open(const std::string& node,
                                                    const SockAddr& target) = 0;
-  // As open(), by CONNECT-UDP: the stream carries capsules (RFC 9297), or datagrams beside its bytes
-  // where the tunnel has them (io::Stream::datagrams). kUnavailable: not spoken here.
+  // As open(), by CONNECT-UDP: the stream carries capsules (RFC 9297), or datagrams beside its
+  // bytes where the tunnel has them (io::Stream::datagrams). kUnavailable: not spoken here.
   virtual Result<std::unique_ptr<io::Stream>> open_udp(const std::string& /*node*/,
                                                        const SockAddr& /*target*/) {
     return fail(ErrorCode::kUnavailable, "datagrams are not carried");
@@ -87,11 +93,11 @@ struct MeshOptions {
   std::string cert_pem, key_pem, ca_pem;
   std::shared_ptr<Revocations> revocations;  // null: Mesh::create makes one
   SockAddr direct_listen{IpAddr(), 15008};
-  bool direct_enabled = true;   // listen and dial on TCP
+  bool direct_enabled = true;  // listen and dial on TCP
   bool ice_enabled = true;
   bool loopback_candidates = false;  // tests: ICE and direct path over 127.0.0.1
-  bool relay_only = false;      // ICE uses the relay and nothing else: for tests and for finding faults
-  uint32_t mark = 0;            // SO_MARK of the direct path's sockets
+  bool relay_only = false;  // ICE uses the relay and nothing else: for tests and for finding faults
+  uint32_t mark = 0;        // SO_MARK of the direct path's sockets
   size_t max_peers = 1024;
   size_t max_streams_per_peer = 16384;
   size_t max_waiting_opens = 4096;  // streams that wait for a path, all peers together
@@ -102,14 +108,14 @@ struct MeshOptions {
 struct PeerStatus {
   std::string node;
   PathKind kind = PathKind::kNone;
-  int64_t rtt_us = 0;        // 0: not measured
-  uint64_t tx_bytes = 0;     // payload of streams
+  int64_t rtt_us = 0;     // 0: not measured
+  uint64_t tx_bytes = 0;  // payload of streams
   uint64_t rx_bytes = 0;
   size_t streams = 0;
-  std::string nat_kind;      // the peer's, by its own guess; empty: unknown
-  std::string reason;        // relayed or no path: why, in words
-  std::string local, remote; // addresses of the path in use
-  int64_t since = 0;         // Unix seconds of the last change of `kind`
+  std::string nat_kind;       // the peer's, by its own guess; empty: unknown
+  std::string reason;         // relayed or no path: why, in words
+  std::string local, remote;  // addresses of the path in use
+  int64_t since = 0;          // Unix seconds of the last change of `kind`
 };
 
 struct KnownPeer {

@@ -6,7 +6,6 @@
 #include <string>
 
 #include "core/base/net_addr.h"
-#include "core/io/carrier.h"
 #include "core/io/stream.h"
 #include "p2p/mesh.h"
 
@@ -21,7 +20,7 @@ class WaitingList {
   virtual void remove(PeerStream* stream) = 0;  // it was destroyed or failed
 };
 
-class PeerStream final : public io::Stream, public io::Carried, private io::Stream::Handler {
+class PeerStream final : public io::Stream, private io::Stream::Handler {
  public:
   static constexpr size_t kMaxEarlyBytes = 64 * 1024;
 

@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "core/base/log.h"
-#include "core/io/carrier.h"
 
 namespace edgemesh::proxy {
 
@@ -21,11 +20,10 @@ void refuse(WorkerContext& worker, io::Fd fd, const SockAddr& source, const Sock
   if (!resumed) worker.metrics.opened.add();
   worker.metrics.count_end(reason);
   if (!worker.options.access_log) return;
-  EM_LOG(
-      kInfo, "access",
-      "src={} dst={} service=- endpoint=- node=- path=none sent=0 received=0 ms=0 connect_ms=-1 "
-      "result={} reason=\"{}\"",
-      source.to_string(), destination.to_string(), to_string(reason), in_words(reason));
+  EM_LOG(kInfo, "access",
+         "src={} dst={} service=- endpoint=- node=- path=none sent=0 received=0 ms=0 connect_ms=-1 "
+         "result={} reason=\"{}\"",
+         source.to_string(), destination.to_string(), to_string(reason), in_words(reason));
 }
 
 }  // namespace
@@ -45,8 +43,8 @@ void L4Connection::release_endpoint() {
 }
 
 L4Connection* L4Connection::make(WorkerContext& worker, io::Fd fd, const SockAddr& source,
-                                 const SockAddr& destination,
-                                 const discovery::ServiceEntry* fixed, bool resumed) {
+                                 const SockAddr& destination, const discovery::ServiceEntry* fixed,
+                                 bool resumed) {
   if (worker.connections >= worker.options.max_connections) {
     refuse(worker, std::move(fd), source, destination, EndReason::kTooMany, resumed);
     return nullptr;
@@ -84,8 +82,8 @@ void L4Connection::accept(WorkerContext& worker, io::Fd fd, const SockAddr& sour
 }
 
 void L4Connection::resume(WorkerContext& worker, Handover handover) {
-  auto* self = make(worker, std::move(handover.fd), handover.source, handover.destination, nullptr,
-                    true);
+  auto* self =
+      make(worker, std::move(handover.fd), handover.source, handover.destination, nullptr, true);
   if (self == nullptr) return;
   self->set_opened(handover.opened);
   if (!handover.early.empty()) {
@@ -234,8 +232,7 @@ bool L4Connection::feed_upstream() {
 void L4Connection::established() {
   if (pumping()) return;
   note_connected();
-  if (const uint8_t carrier = io::carrier_of(upstream()); carrier != 0)
-    path_ = static_cast<p2p::PathKind>(carrier);  // there may have been none when it was opened
+  path_ = p2p::path_of(*upstream(), path_);  // there may have been none when it was opened
   tell_service(service_->ns, service_->name, port_->port, endpoint_->node.str());
   worker().picker.on_success(*endpoint_);
   failures_.reset();
@@ -269,9 +266,9 @@ void L4Connection::lost(const Error& error) {
   count_to_upstream(early_sent_);
   Error told = error;
   told.message += "; not tried elsewhere, for the endpoint may have received the client's bytes";
-  on_pump_end(told.code == ErrorCode::kTimeout ? EndReason::kConnectTimeout
-                                               : EndReason::kUpstreamReset,
-              &told);
+  on_pump_end(
+      told.code == ErrorCode::kTimeout ? EndReason::kConnectTimeout : EndReason::kUpstreamReset,
+      &told);
 }
 
 void L4Connection::on_pump_end(EndReason reason, const Error* error) {

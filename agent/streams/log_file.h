@@ -43,7 +43,7 @@ class LogFile {
   // kNotFound: there is no such file (yet).
   static Result<std::unique_ptr<LogFile>> open(const std::string& path, const LogOptions& options);
 
-  // Appends what is to be shown of the next piece of the log. False: the end was reached, for now.
+  // Appends what is to be shown of the next piece of the log. False: there was no more to read.
   Result<bool> read(std::string* out);
   bool limit_reached() const { return options_.limit_bytes == 0; }
 

@@ -6,8 +6,6 @@
 #include <cstring>
 #include <optional>
 
-#include "core/io/carrier.h"
-
 namespace edgemesh::io {
 
 namespace {
@@ -123,7 +121,7 @@ class FarEnd final : public Stream::Handler {
   }
 
   void on_connected() override {
-    bridge_.carrier = carrier_of(stream_.get());
+    bridge_.carrier = stream_->carrier();
     bridge_.connected.store(true, std::memory_order_release);
     wake_near(self());
     send();
@@ -197,7 +195,7 @@ class FarEnd final : public Stream::Handler {
 
 namespace {
 
-class NearEnd final : public Stream, public Carried {
+class NearEnd final : public Stream {
  public:
   explicit NearEnd(BridgePtr bridge) : bridge_(std::move(bridge)) { bridge_->near_end = this; }
   ~NearEnd() override {

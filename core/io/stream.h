@@ -74,6 +74,9 @@ class Stream {
   // what was written here, because it never left or the open was refused. Then, and only then, the
   // same bytes may be given to another stream.
   virtual bool nothing_delivered() const { return false; }
+  // Once connected: what carries it, a number that the maker of the stream gives a meaning
+  // (p2p::PathKind). 0: nothing that has a name. A stream over another one passes the question on.
+  virtual uint8_t carrier() const { return 0; }
   // Null: it carries bytes only, or does so yet. Owned by the stream; not to be kept.
   virtual DatagramSide* datagrams() { return nullptr; }
 };

@@ -9,13 +9,12 @@
 #include <string>
 #include <vector>
 
-#include "core/io/carrier.h"
 #include "core/tls/context_impl.h"
 #include "core/tls/tls_stream.h"
 
 namespace edgemesh::tls {
 
-class TlsStreamImpl final : public TlsStream, public io::Carried, private io::Stream::Handler {
+class TlsStreamImpl final : public TlsStream, private io::Stream::Handler {
  public:
   TlsStreamImpl(io::Loop& loop, std::unique_ptr<io::Stream> below, std::shared_ptr<Context> context,
                 bool verify);
@@ -28,7 +27,7 @@ class TlsStreamImpl final : public TlsStream, public io::Carried, private io::St
   bool close_both() override;
   void shutdown_write() override;
   void reset() override;
-  uint8_t carrier() const override { return io::carrier_of(below_.get()); }
+  uint8_t carrier() const override { return below_->carrier(); }
 
   const PeerIdentity* peer() const override { return peer_.get(); }
   std::shared_ptr<const PeerIdentity> shared_peer() const override { return peer_; }

@@ -5,19 +5,20 @@
 // The course of it
 //   begin          what is known of the client goes into the head; a route is looked for
 //   policies       rate limit, RBAC, fault, CORS, JWT, external authorization; each may answer or
-//   wait tries          an endpoint is picked and a stream to it taken from the pool; a try that
-//   fails may
-//                  be followed by another (retry) or run beside one (hedge)
+//                  wait
+//   tries          an endpoint is picked and a stream to it taken from the pool; a try that fails
+//                  may be followed by another (retry) or run beside one (hedge)
 //   answer         the first try whose answer is taken: the others are dropped, its answer goes to
-//   the
-//                  client while the request may still be coming
+//                  the client while the request may still be coming
 //   finish         counted, logged, given back
 // A request's body is not kept unless a retry, a hedge, a mirror or an authorization may need it,
 // and then at most L7WorkerOptions::replay_bytes of it: a longer one is sent once. Without any of
 // these a few kilobytes are kept until an answer comes, where the endpoint may turn out never to
 // have looked at the request (HTTP/2, kept connections); it is then sent again at once, twice at
-// most. Back-pressure: whoever does not take stops the other side from being read; nothing is held
-// beyond what one read gave. Threads: the worker's loop.
+// most.
+// Back-pressure: whoever does not take stops the other side from being read; nothing is held beyond
+// what one read gave.
+// Threads: the worker's loop.
 #pragma once
 
 #include <memory>

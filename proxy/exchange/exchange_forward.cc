@@ -278,11 +278,9 @@ void Exchange::on_try_reset(UpstreamTry& failed, ResetReason reason, std::string
 
 // Whether it is sent again at once, be there a retry policy or not; that is nobody's fault.
 // - The endpoint says that it has not looked at the request (RFC 9113, 8.7): it is going away, or
-// takes
-//   no more streams. Safe whatever the method.
+//   takes no more streams. Safe whatever the method.
 // - A kept connection was closed by its server just when we used it. It may have looked, so that
-// only
-//   what may be repeated is, and once (RFC 9110, 9.2.2).
+//   only what may be repeated is, and once (RFC 9110, 9.2.2).
 bool Exchange::may_repeat(const UpstreamTry& failed, ResetReason reason,
                           std::string_view detail) const {
   if (winner_ != nullptr || body_lost_ || body_.size() != received_) return false;

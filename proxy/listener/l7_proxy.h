@@ -124,6 +124,8 @@ class L7Proxy {
   Result<> open_sockets(const model::Listener& spec, Opened* out) const;
   Result<> open_address(const model::Listener& spec, const SockAddr& wanted, Opened* out) const;
   void publish(const ClusterUpdates& updates);
+  // The configuration that was in force goes where it delays nobody, after the workers left it.
+  std::shared_ptr<void> retire();
   // captured.cc
   void make_service(const std::string& key, const std::string& ns, const std::string& name,
                     uint16_t port);
@@ -146,8 +148,6 @@ class L7Proxy {
   std::shared_ptr<Overload> overload_;
   std::unique_ptr<ClusterManager> manager_;
   std::shared_ptr<const model::Config> config_;
-  // The configuration that was in force goes where it delays nobody, after the workers left it.
-  std::shared_ptr<void> retire();
   RouteTablesPtr tables_ = std::make_shared<RouteTables>();
   std::shared_ptr<const discovery::Snapshot> snapshot_;
   struct Service {  // made for a captured connection

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "core/base/log.h"
-#include "core/io/carrier.h"
 #include "proxy/exchange/cluster_telemetry.h"
 #include "proxy/telemetry/response_flags.h"
 #include "proxy/upstream/hash.h"
@@ -123,8 +122,7 @@ void TcpConnection::on_upstream_failed_early(const Error& error) {
 
 void TcpConnection::on_upstream_connected() {
   report_outcome(*host_, Outcome::kConnected);
-  if (const uint8_t carrier = io::carrier_of(upstream()); carrier != 0)
-    path_ = static_cast<p2p::PathKind>(carrier);
+  path_ = p2p::path_of(*upstream(), path_);
   const Duration idle = spec().idle_timeout, whole = spec().max_duration;
   timer_.stop();
   if (idle > Duration::zero() || whole > Duration::zero())

@@ -3,15 +3,13 @@
 #include <algorithm>
 #include <cstring>
 
-#include "core/io/carrier.h"
-
 namespace edgemesh::proxy {
 
 namespace {
 
 // A stream that sends some bytes of its own before all others. They are few: an empty send buffer
 // takes them at once.
-class HeaderFirstStream final : public io::Stream, public io::Carried, private io::Stream::Handler {
+class HeaderFirstStream final : public io::Stream, private io::Stream::Handler {
  public:
   HeaderFirstStream(std::unique_ptr<io::Stream> below, std::string header)
       : below_(std::move(below)), header_(std::move(header)) {
@@ -30,7 +28,7 @@ class HeaderFirstStream final : public io::Stream, public io::Carried, private i
       shut_ = true;
   }
   void reset() override { below_->reset(); }
-  uint8_t carrier() const override { return io::carrier_of(below_.get()); }
+  uint8_t carrier() const override { return below_->carrier(); }
   int splice_fd() const override { return sent_ == header_.size() ? below_->splice_fd() : -1; }
 
  private:

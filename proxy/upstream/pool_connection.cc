@@ -1,4 +1,3 @@
-#include "core/io/carrier.h"
 #include "proxy/upstream/pool_impl.h"
 
 namespace edgemesh::proxy {
@@ -47,8 +46,7 @@ void PoolConnection::on_connected() {
   auto version = agreed_version();
   if (!version) return fail_connect(PoolFailure::kConnectFailed, version.error());
   info_.version = *version;
-  if (const uint8_t carrier = io::carrier_of(stream_.get()); carrier != 0)
-    info_.path = static_cast<p2p::PathKind>(carrier);
+  info_.path = p2p::path_of(*stream_, info_.path);
   const auto& make = is_h2() ? pool_.options_.make_h2 : pool_.options_.make_h1;
   const ClientTarget target{host_->addr(), tls_ != nullptr ? tls_->shared_peer() : nullptr,
                             cluster().config()};
