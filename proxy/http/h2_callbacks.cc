@@ -225,6 +225,9 @@ struct Callbacks {
         c.glitch();  // the peer made us reset it
       return result(user);
     }
+    // Of nghttp2's own: the peer broke the protocol. An earlier goodbye of the peer's counts no more.
+    if (frame->hd.type == NGHTTP2_GOAWAY && c.goaway_code_ == 0)
+      c.goaway_code_ = frame->goaway.error_code;
     if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) return 0;
     if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0 || !c.server_) return 0;
     Stream* s = stream(session, frame->hd.stream_id);

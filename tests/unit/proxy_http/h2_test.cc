@@ -302,6 +302,26 @@ TEST_F(H2Test, AnswersWithoutAStatusThatIsOneAreRefused) {
   }
 }
 
+// The connection ends at once, be it that the peer had said goodbye in order, and wherever it leaves
+// its own end of it.
+TEST_F(H2Test, WhatBreaksTheProtocolAfterAGoawayEndsTheStreams) {
+  using namespace h2raw;  // NOLINT
+  auto [near, far] = test::MemoryStream::pair(*loop);
+  client.connection = make_h2_client(*loop, batch, std::move(near), {}, &client);
+  Peer peer(std::move(far));
+  Side sides[2];
+  for (Side& side : sides) {
+    side.stream = client.connection->open(&side);
+    side.stream->send_head(*request("GET", "/"), true);
+  }
+  for (int i = 0; i < 5; ++i) loop->run_once();
+  peer.send(kSettings, 0, 0, "");
+  peer.send(kGoaway, 0, 0, number(3) + number(0));
+  peer.send(kData, 0, 0, "no stream has this id");
+  ASSERT_TRUE(until([&] { return !sides[0].reset.empty() && !sides[1].reset.empty(); }));
+  EXPECT_TRUE(until([&] { return client.closed; }));
+}
+
 TEST_F(H2Test, LargePiecesLeaveAtOnceAndInOrder) {
   start();
   Side side;
