@@ -1,6 +1,6 @@
 // Faults of endpoints, counted on three sides: what clients got, what the proxy says, what the
 // origin saw. The requests that fail are those that had to.
-#include "tests/unit/proxy_listener/listener_fixture.h"
+#include "tests/unit/proxy_listener/faults_fixture.h"
 
 namespace edgemesh::proxy {
 namespace {
@@ -93,71 +93,14 @@ class Origin {
   std::vector<std::unique_ptr<Connection>> connections_;
 };
 
-class FaultsTest : public ListenerTest {
+class FaultsOfHttp1 : public FaultsTest {
  protected:
-  [[nodiscard]] Result<> put(const std::vector<SockAddr>& endpoints, const std::string& more = "") {
-    std::string list;
-    for (const SockAddr& one : endpoints)
-      list += fmt::format("{}{{address: \"{}\"}}", list.empty() ? "" : ", ", one.to_string());
-    EM_TRY(auto config,
-           model::parse_config(
-               fmt::format("listeners:\n- {{name: l, address: 127.0.0.1:0, chains: [{{http: "
-                           "{{routes: r}}}}]}}\n"
-                           "routes:\n- name: r\n  hosts:\n  - domains: [\"*\"]\n    routes:\n    - "
-                           "{{match: {{prefix: /}}, cluster: c, timeouts: {{route: 5s}}{}}}\n"
-                           "clusters:\n- {{name: c, endpoints: [{}]}}\n",
-                           more, list),
-               "test"));
-    return proxy_->apply(config);
-  }
-  struct Counts {
-    int fine = 0, errors = 0, cut = 0;  // 200 and whole; 5xx; neither
-  };
-  // `n` requests, each on a connection of its own.
-  Counts ask(int n, const std::string& request, Duration pass = {}) {
-    Counts out;
-    for (int i = 0; i < n; ++i) {
-      auto& client = dial("l");
-      client.send(request);
-      settle(3);
-      if (pass > Duration::zero()) advance(pass);
-      const bool done =
-          until([&] { return client.eof || client.failed || whole(client.received); });
-      EXPECT_TRUE(done) << client.received;
-      if (client.received.find(" 200 ") != std::string::npos && whole(client.received))
-        ++out.fine;
-      else if (client.received.find("HTTP/1.1 5") == 0)
-        ++out.errors;
-      else
-        ++out.cut;
-      client.drop();
-      settle(2);
-    }
-    return out;
-  }
-  static bool whole(const std::string& answer) {
-    const size_t head = answer.find("\r\n\r\n");
-    if (head == std::string::npos) return false;
-    size_t field = answer.find("Content-Length: ");
-    if (field == std::string::npos) field = answer.find("content-length: ");
-    return field != std::string::npos &&
-           answer.size() >= head + 4 + std::stoul(answer.substr(field + 16));
-  }
-  static std::string post(const std::string& path, size_t size) {
-    return fmt::format("POST {} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", path, size) +
-           std::string(size, 'x');
-  }
-  int answers(const std::string& of_class) {
-    const std::string line =
-        metric("edgemesh_http_answers_total{listener=\"l\",class=\"" + of_class + "\"}");
-    return line.empty() ? -1 : std::stoi(line.substr(line.rfind(' ') + 1));
-  }
   Origin origin_{*loop_};
 };
 
 constexpr int kEach = 15;
 
-TEST_F(FaultsTest, NoFault) {
+TEST_F(FaultsOfHttp1, NoFault) {
   ASSERT_TRUE(put({origin_.addr()}));
   const Counts got = ask(kEach, get("/ok"));
   EXPECT_EQ(got.fine, kEach);
@@ -165,7 +108,7 @@ TEST_F(FaultsTest, NoFault) {
   EXPECT_EQ(answers("2xx"), kEach);
 }
 
-TEST_F(FaultsTest, AResetBeforeTheAnswer) {
+TEST_F(FaultsOfHttp1, AResetBeforeTheAnswer) {
   ASSERT_TRUE(put({origin_.addr()}));
   const Counts got = ask(kEach, post("/reset-head", 10));
   EXPECT_EQ(got.errors, kEach);
@@ -173,7 +116,7 @@ TEST_F(FaultsTest, AResetBeforeTheAnswer) {
   EXPECT_EQ(answers("5xx"), kEach);
 }
 
-TEST_F(FaultsTest, AResetBeforeTheAnswerWithAnotherEndpointAndRetries) {
+TEST_F(FaultsOfHttp1, AResetBeforeTheAnswerWithAnotherEndpointAndRetries) {
   // Every second try comes to the one that resets.
   ASSERT_TRUE(put({origin_.addr(), http_}, ", retry: {on: [reset, connect-failure], attempts: 2}"));
   const Counts got = ask(kEach, get("/reset-head"), milliseconds(500));  // tries are spaced
@@ -183,7 +126,7 @@ TEST_F(FaultsTest, AResetBeforeTheAnswerWithAnotherEndpointAndRetries) {
   EXPECT_EQ(answers("5xx"), 0);
 }
 
-TEST_F(FaultsTest, AResetInTheRequestsBody) {
+TEST_F(FaultsOfHttp1, AResetInTheRequestsBody) {
   ASSERT_TRUE(put({origin_.addr()}));
   const Counts got = ask(kEach, post("/reset-body", 100'000));
   EXPECT_EQ(got.errors, kEach);
@@ -191,14 +134,14 @@ TEST_F(FaultsTest, AResetInTheRequestsBody) {
   EXPECT_EQ(answers("5xx"), kEach);
 }
 
-TEST_F(FaultsTest, AResetInTheAnswerCutsIt) {
+TEST_F(FaultsOfHttp1, AResetInTheAnswerCutsIt) {
   ASSERT_TRUE(put({origin_.addr()}, ", retry: {on: [reset], attempts: 2}"));
   const Counts got = ask(kEach, get("/reset-answer"));
   EXPECT_EQ(got.cut, kEach);  // a part has left: it cannot be tried again
   EXPECT_EQ(origin_.seen, kEach);
 }
 
-TEST_F(FaultsTest, AnAnswerBeforeTheRequestEnds) {
+TEST_F(FaultsOfHttp1, AnAnswerBeforeTheRequestEnds) {
   ASSERT_TRUE(put({origin_.addr()}));
   const Counts got = ask(kEach, post("/early", 300'000));
   EXPECT_EQ(got.fine, kEach);
@@ -206,14 +149,14 @@ TEST_F(FaultsTest, AnAnswerBeforeTheRequestEnds) {
   EXPECT_EQ(answers("2xx"), kEach);
 }
 
-TEST_F(FaultsTest, ConnectionsThatEndAfterEachAnswer) {
+TEST_F(FaultsOfHttp1, ConnectionsThatEndAfterEachAnswer) {
   ASSERT_TRUE(put({origin_.addr()}));
   const Counts got = ask(kEach, get("/close-after"));
   EXPECT_EQ(got.fine, kEach);
   EXPECT_EQ(origin_.seen, kEach);
 }
 
-TEST_F(FaultsTest, NoAnswerAtAll) {
+TEST_F(FaultsOfHttp1, NoAnswerAtAll) {
   ASSERT_TRUE(put({origin_.addr()}));
   const Counts got = ask(4, get("/never"), seconds(5));
   EXPECT_EQ(got.errors, 4);
@@ -221,7 +164,7 @@ TEST_F(FaultsTest, NoAnswerAtAll) {
   EXPECT_EQ(answers("5xx"), 4);
 }
 
-TEST_F(FaultsTest, NobodyListens) {
+TEST_F(FaultsOfHttp1, NobodyListens) {
   const SockAddr gone = [this] { return Origin(*loop_).addr(); }();
   ASSERT_TRUE(put({gone}));
   EXPECT_EQ(ask(4, get("/ok")).errors, 4);
@@ -232,7 +175,7 @@ TEST_F(FaultsTest, NobodyListens) {
 
 // The list of endpoints, and with it the configuration, changes with almost every request; those
 // that go are alive, so nothing may fail.
-TEST_F(FaultsTest, EndpointsComeAndGoUnderLoad) {
+TEST_F(FaultsOfHttp1, EndpointsComeAndGoUnderLoad) {
   Origin second(*loop_), third(*loop_);
   const std::vector<std::vector<SockAddr>> lists = {{origin_.addr()},
                                                     {second.addr()},
