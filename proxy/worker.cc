@@ -3,15 +3,12 @@
 #include <fcntl.h>
 #include <pthread.h>
 
-#include <atomic>
-
 #include "core/base/log.h"
+#include "proxy/udp/parcel_way.h"
 
 namespace edgemesh::proxy {
 
 namespace {
-
-constexpr size_t kMaxParcelBytes = 8 << 20;
 
 // A service of one port for a static listener.
 std::shared_ptr<const discovery::ServiceEntry> fixed_service(const ListenerOptions& options,
@@ -135,7 +132,7 @@ Result<> Worker::listen_udp(const ListenerOptions& options, const ProxyOptions& 
   return {};
 }
 
-void Worker::take_parcel(UdpParcel parcel) {
+void Worker::take_parcel(const UdpParcel& parcel) {
   if (parcel.listener < udp_listeners_.size() && udp_listeners_[parcel.listener])
     udp_listeners_[parcel.listener]->deliver(parcel);
 }
@@ -164,19 +161,10 @@ void Worker::set_tunnel_worker(Worker& other) {
       if (*alive) L4Connection::resume(*other.context_, std::move(*shared));
     });
   };
-  // What waits is bounded: the other worker may be slower.
-  auto waiting = std::make_shared<std::atomic<size_t>>(0);
-  udp_.hand_over = [&other, waiting](UdpParcel parcel) {
-    const size_t size = parcel.bytes.size();
-    if (waiting->load() + size > kMaxParcelBytes) return false;
-    *waiting += size;
-    auto shared = std::make_shared<UdpParcel>(std::move(parcel));
-    other.loop_->post([&other, waiting, size, alive = other.alive_, shared] {
-      *waiting -= size;
-      if (*alive) other.take_parcel(std::move(*shared));
-    });
-    return true;
-  };
+  udp_.hand_over =
+      parcel_way(*other.loop_, [&other, alive = other.alive_](const UdpParcel& parcel) {
+        if (*alive) other.take_parcel(parcel);
+      });
 }
 
 void Worker::start() {

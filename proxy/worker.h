@@ -47,7 +47,7 @@ class Worker {
          int index);
   Result<> listen(const ListenerOptions& options, bool reuse_port);
   Result<> listen_udp(const ListenerOptions& options, const ProxyOptions& proxy);
-  void take_parcel(UdpParcel parcel);
+  void take_parcel(const UdpParcel& parcel);
 
   std::unique_ptr<io::Loop> loop_;
   std::unique_ptr<WorkerContext> context_;

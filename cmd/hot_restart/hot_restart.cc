@@ -103,8 +103,11 @@ Result<Packet> await_packet(int fd, std::chrono::milliseconds patience) {
 }
 
 std::string flow_text(const proxy::HandedFlow& flow) {
-  return fmt::format("{}{} {} {} {}", kFlow, flow.listener.to_string(), flow.key.client.to_string(),
-                     flow.key.destination.to_string(), flow.endpoint.to_string());
+  // Of the first of an address's sockets nothing is said: versions with one alone understand it.
+  return fmt::format("{}{} {} {} {}{}", kFlow, flow.listener.to_string(),
+                     flow.key.client.to_string(), flow.key.destination.to_string(),
+                     flow.endpoint.to_string(),
+                     flow.queue == 0 ? std::string() : fmt::format(" {}", flow.queue));
 }
 
 Result<proxy::HandedFlow> parse_flow(Packet packet) {
@@ -115,6 +118,11 @@ Result<proxy::HandedFlow> parse_flow(Packet packet) {
     const size_t end = std::min(rest.find(' '), rest.size());
     EM_TRY(*into, SockAddr::parse(rest.substr(0, end)));
     rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  if (!rest.empty()) {
+    const char* end = rest.data() + rest.size();
+    auto [at, error] = std::from_chars(rest.data(), end, flow.queue);
+    if (error == std::errc() && at == end) rest = {};
   }
   if (!rest.empty() || !flow.socket.valid())
     return fail(ErrorCode::kProtocol, "hot restart: not understood: {}", packet.text);

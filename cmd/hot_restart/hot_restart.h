@@ -8,7 +8,8 @@
 //     "socket <key>" and a descriptor ->   for each socket that listens
 //     "end"                           ->
 //                                     <-  "ready": it accepts
-//     "flow <addresses>" and a socket ->   for each flow of datagrams; it reads no more of them
+//     "flow <addresses> [n]" and a socket   for each flow of datagrams, that came by the n-th
+//                                     ->   socket of its listener; it reads no more of them
 //     "draining"                      ->
 //
 // They talk over a pair of sockets that nobody else can reach; each message is a packet.

@@ -197,7 +197,7 @@ void L7Proxy::make_service(const std::string& key, const std::string& ns, const 
   made.listening.shared =
       std::make_shared<ListenerShared>(key, static_cast<int>(loops_.size()), overload_);
   each_side([key, shared = made.listening.shared, runtime = *runtime](Side& side) {
-    std::vector<io::Fd> none;
+    std::vector<Socket> none;
     side.set_listener(key, shared, runtime, false, none);
     side.resume_waiting(key);
   });

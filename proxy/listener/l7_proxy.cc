@@ -6,7 +6,6 @@
 
 #include "core/base/log.h"
 #include "proxy/listener/l7_side.h"
-#include "proxy/udp/cluster_directory.h"
 
 namespace edgemesh::proxy {
 
@@ -54,25 +53,17 @@ Result<std::unique_ptr<L7Proxy>> L7Proxy::create(io::Loop& main, std::vector<io:
     proxy->sides_.push_back(std::make_shared<Side>(loop, std::move(one)));
     if (i > 0)
       proxy->sides_.back()->remote = std::make_unique<RemoteDialer>(loop, proxy->dialer_place_);
+    proxy->make_datagrams(i);
   }
   Side& first = *proxy->sides_.front();
   L7Worker& l7 = first.worker->l7;
   first.health = std::make_unique<HealthChecker>(
       HealthCheckerOptions{l7.loop(), l7.connector(), l7.make_h1(), l7.make_h2(), 256, 0});
-  UdpOptions datagrams;
-  datagrams.node = proxy->options_.connector.node;
-  datagrams.mark = proxy->options_.connector.mark;
-  datagrams.capture_cidrs = proxy->options_.connector.marked;
-  obs::Registry* metrics = proxy->options_.metrics;
-  first.datagrams = std::make_unique<UdpContext>(
-      l7.loop(), std::move(datagrams), metrics != nullptr ? *metrics : first.own_metrics, 0);
   ClusterManagerOptions manager{main, count, {}, {}, {}};
   manager.place = proxy->options_.place;
   manager.lookup = proxy->options_.lookup;
   manager.publish = [p = proxy.get()](ClusterUpdates updates) { p->publish(updates); };
   proxy->manager_ = std::make_unique<ClusterManager>(std::move(manager));
-  const InheritedSockets* inherited = proxy->options_.inherited;
-  first.holds_datagrams = inherited != nullptr && !inherited->empty();
   return proxy;
 }
 
@@ -164,7 +155,7 @@ Result<> L7Proxy::apply(std::shared_ptr<const model::Config> config, RouteTables
       listening.handles = std::move(change.opened.handles);
     }
     for (size_t i = 0; i < sides_.size(); ++i) {
-      auto sockets = std::make_shared<std::vector<io::Fd>>();
+      auto sockets = std::make_shared<std::vector<Socket>>();
       if (change.opens) *sockets = std::move(change.opened.sockets[i]);
       loops_[i]->post([side = sides_[i], name = name, shared = listening.shared, former,
                        runtime = change.runtime, opens = change.opens, sockets] {
@@ -181,6 +172,7 @@ void L7Proxy::Side::end() {
   for (auto& [name, listener] : listeners) listener->close_all();
   draining.clear();
   listeners.clear();
+  udp_by_index.clear();
   udp_listeners.clear();
   datagrams.reset();
   worker.reset();
@@ -202,9 +194,9 @@ void L7Proxy::Side::count_captured() {
 
 void L7Proxy::Side::set_listener(const std::string& name, std::shared_ptr<ListenerShared> shared,
                                  ListenerRuntimePtr runtime, bool opens,
-                                 std::vector<io::Fd>& sockets) {
+                                 std::vector<Socket>& sockets) {
   const bool udp = runtime->spec->kind == model::Listener::Kind::kUdp;
-  if (!udp) udp_listeners.erase(name);
+  if (!udp) remove_udp_listener(name);
   if (udp) {
     if (auto other = listeners.find(name); other != listeners.end()) {
       other->second->drain();
@@ -222,36 +214,15 @@ void L7Proxy::Side::set_listener(const std::string& name, std::shared_ptr<Listen
   count_captured();
   if (!opens) return;
   listener->stop_accepting();
-  for (io::Fd& socket : sockets)
-    if (auto adopted = listener->adopt(std::move(socket)); !adopted)
+  for (Socket& socket : sockets)
+    if (auto adopted = listener->adopt(std::move(socket.fd)); !adopted)
       EM_LOG(kError, "proxy", "listener {}: {}", name, adopted.error().message);
-}
-
-void L7Proxy::Side::set_udp_listener(const model::Listener& spec, bool opens,
-                                     std::vector<io::Fd>& sockets) {
-  if (!opens || datagrams == nullptr) return;
-  std::vector<std::unique_ptr<UdpListener>> made;
-  for (io::Fd& socket : sockets) {
-    auto local = io::original_dst(socket.get(), false);
-    if (!local) continue;
-    auto listener =
-        UdpListener::adopt(*datagrams, udp_options(spec),
-                           std::make_unique<ClusterDirectory>(
-                               worker->l7.clusters(), spec.udp_cluster, datagrams->options.node),
-                           std::move(socket), *local);
-    if (listener) {
-      if (holds_datagrams) (*listener)->pause();
-      made.push_back(std::move(*listener));
-    } else
-      EM_LOG(kError, "proxy", "listener {}: {}", spec.name, listener.error().message);
-  }
-  udp_listeners[spec.name] = std::move(made);
 }
 
 void L7Proxy::remove_listener(const std::string& name) {
   listeners_.erase(name);
   each_side([name](Side& side) {
-    side.udp_listeners.erase(name);
+    side.remove_udp_listener(name);
     const auto found = side.listeners.find(name);
     if (found == side.listeners.end()) return;
     found->second->drain();
@@ -306,7 +277,10 @@ void L7Proxy::drain(io::Task done, Drain how) {
   };
   each_side([this, alive = alive_, one_done, how, &main = main_](Side& side) {
     // Datagrams go to whoever reads them first: of two processes, to the one that stays.
-    if (how == Drain::kPatient) side.udp_listeners.clear();
+    if (how == Drain::kPatient) {
+      side.udp_by_index.clear();
+      side.udp_listeners.clear();
+    }
     for (auto& [name, listener] : side.listeners) listener->drain(how);
     side.wait_empty([&main, one_done] { main.post(one_done); });
   });

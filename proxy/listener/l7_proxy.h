@@ -34,8 +34,7 @@ struct L7ProxyOptions {
   size_t max_requests = 100'000;  // open at a time in one worker
   Duration drain_timeout = std::chrono::seconds(10);
   uint64_t seed = 0;  // 0: from the clock
-  // Where listeners of datagrams count, as worker 0 (they all run on the first loop). Null:
-  // nowhere.
+  // Where listeners of datagrams count, each worker by its index. Null: nowhere.
   obs::Registry* metrics = nullptr;
   // Sockets that the process before handed over; looked at in apply(). Borrowed; null: none.
   InheritedSockets* inherited = nullptr;
@@ -114,16 +113,25 @@ class L7Proxy {
     std::vector<SockAddr> addrs;
     std::vector<std::pair<std::string, io::Fd>> handles;  // of all its sockets, by key
   };
+  struct Socket {
+    io::Fd fd;
+    // Of one that takes datagrams: its address in all workers, its place among those of the
+    // address, the flows of the address.
+    size_t index = 0, queue = 0;
+    std::shared_ptr<std::atomic<size_t>> flows;
+  };
   struct Opened {
-    std::vector<std::vector<io::Fd>> sockets;  // by worker
+    std::vector<std::vector<Socket>> sockets;  // by worker
     std::vector<SockAddr> addrs;
     std::vector<std::pair<std::string, io::Fd>> handles;
   };
 
   L7Proxy(io::Loop& main, std::vector<io::Loop*> workers, L7ProxyOptions options);
-  Result<> open_sockets(const model::Listener& spec, Opened* out) const;
-  Result<> open_address(const model::Listener& spec, const SockAddr& wanted, Opened* out) const;
+  Result<> open_sockets(const model::Listener& spec, Opened* out);
+  Result<> open_address(const model::Listener& spec, const SockAddr& wanted, Opened* out);
   void publish(const ClusterUpdates& updates);
+  // l7_datagrams.cc
+  void make_datagrams(int worker);
   // The configuration that was in force goes where it delays nobody, after the workers left it.
   std::shared_ptr<void> retire();
   // captured.cc
@@ -163,6 +171,7 @@ class L7Proxy {
   int short_of_memory_ = 0;  // for how many looks in a row
   io::Task on_drained_;
   size_t busy_ = 0;
+  size_t next_udp_index_ = 0;
   bool stopped_ = false;
   std::shared_ptr<std::atomic<bool>> alive_ = std::make_shared<std::atomic<bool>>(true);
 };

@@ -26,9 +26,9 @@ UdpListenOptions udp_options(const model::Listener& spec) {
 }
 
 Result<> L7Proxy::open_address(const model::Listener& spec, const SockAddr& wanted,
-                               Opened* out) const {
+                               Opened* out) {
   const bool udp = spec.kind == model::Listener::Kind::kUdp;
-  const size_t workers = udp ? 1 : loops_.size();  // the first has the way to other nodes
+  const size_t workers = loops_.size();
   const std::string key = InheritedSockets::key(udp, wanted, spec.name);
   std::vector<io::Fd> sockets;
   if (options_.inherited != nullptr) sockets = options_.inherited->take(key);
@@ -39,14 +39,15 @@ Result<> L7Proxy::open_address(const model::Listener& spec, const SockAddr& want
   options.no_delay = true;
   for (const io::Fd& socket : sockets)
     if (!udp) EM_TRY_VOID(io::reuse_tcp_listener(socket.get(), options));
-  // Each queue has somebody who accepts from it, and each worker a queue.
+  // Each queue has somebody who accepts from it, and each worker a queue. One of datagrams cannot
+  // be shared: the flows would be torn apart.
   const size_t had = sockets.size();
-  while (had > 0 && sockets.size() < workers) {
+  while (had > 0 && !udp && sockets.size() < workers) {
     EM_TRY(io::Fd copy, duplicate(sockets[sockets.size() % had].get()));
     sockets.push_back(std::move(copy));
   }
   SockAddr addr = wanted;
-  while (sockets.size() < workers) {
+  while (sockets.size() < workers && (had == 0 || !udp)) {
     if (udp) {
       UdpListenOptions datagrams = udp_options(spec);
       datagrams.listen = addr;
@@ -60,18 +61,20 @@ Result<> L7Proxy::open_address(const model::Listener& spec, const SockAddr& want
   }
   EM_TRY(addr, io::original_dst(sockets.front().get(), false));
   out->addrs.push_back(addr);
+  const size_t index = next_udp_index_++;
+  auto flows = std::make_shared<std::atomic<size_t>>(0);
   for (size_t i = 0; i < sockets.size(); ++i) {
     // A copy of an inherited one is no queue of its own.
     if (had == 0 || i < had) {
       EM_TRY(io::Fd handle, duplicate(sockets[i].get()));
       out->handles.emplace_back(key, std::move(handle));
     }
-    out->sockets[i % workers].push_back(std::move(sockets[i]));
+    out->sockets[i % workers].push_back({std::move(sockets[i]), index, i, flows});
   }
   return {};
 }
 
-Result<> L7Proxy::open_sockets(const model::Listener& spec, Opened* out) const {
+Result<> L7Proxy::open_sockets(const model::Listener& spec, Opened* out) {
   using Kind = model::Listener::Kind;
   out->sockets.resize(loops_.size());
   if (spec.kind != Kind::kTcp && spec.kind != Kind::kUdp) return {};
@@ -82,39 +85,6 @@ Result<> L7Proxy::open_sockets(const model::Listener& spec, Opened* out) const {
       return fail(opened.error().with_context(fmt::format("listener {}", spec.name)));
   }
   return {};
-}
-
-void L7Proxy::give_flows(std::function<void(std::vector<HandedFlow>)> done) {
-  loops_.front()->post(
-      [alive = alive_, side = sides_.front(), &main = main_, done = std::move(done)] {
-        auto flows = std::make_shared<std::vector<HandedFlow>>();
-        side->holds_datagrams = true;
-        for (auto& [name, listeners] : side->udp_listeners)
-          for (auto& listener : listeners) listener->give_flows(flows.get());
-        main.post([alive, flows, done] {
-          if (*alive) done(std::move(*flows));
-        });
-      });
-}
-
-void L7Proxy::take_flows(std::vector<HandedFlow> flows) {
-  auto taken = std::make_shared<std::vector<HandedFlow>>(std::move(flows));
-  loops_.front()->post([side = sides_.front(), taken] {
-    side->holds_datagrams = false;
-    std::map<std::string, UdpListener*> by_address;
-    for (auto& [name, listeners] : side->udp_listeners)
-      for (auto& listener : listeners)
-        by_address.emplace(listener->local_addr().to_string(), listener.get());
-    size_t resumed = 0;
-    for (HandedFlow& flow : *taken) {
-      const auto found = by_address.find(flow.listener.to_string());
-      if (found != by_address.end() && found->second->take_flow(std::move(flow))) ++resumed;
-    }
-    for (auto& [name, listeners] : side->udp_listeners)
-      for (auto& listener : listeners) listener->resume();
-    if (!taken->empty())
-      EM_LOG(kInfo, "proxy", "{} of {} flows of datagrams go on", resumed, taken->size());
-  });
 }
 
 std::vector<std::pair<std::string, int>> L7Proxy::listening_sockets() const {

@@ -17,11 +17,11 @@ constexpr Duration kIdleEnough = std::chrono::seconds(1);
 UdpListener::UdpListener(UdpContext& context, UdpListenOptions options,
                          std::unique_ptr<UdpDirectory> directory, io::Fd fd, SockAddr local)
     : context_(context),
-      options_(options),
+      options_(std::move(options)),
       directory_(std::move(directory)),
       fd_(std::move(fd)),
       local_(local),
-      table_(options.idle_timeout, options.answered_timeout,
+      table_(options_.idle_timeout, options_.answered_timeout,
              static_cast<uint64_t>(context.loop.clock().wall_now().time_since_epoch().count()) ^
                  reinterpret_cast<uintptr_t>(this)),  // NOLINT
       again_(context.loop, [this] { on_fd(true, false); }),
@@ -50,7 +50,7 @@ Result<std::unique_ptr<UdpListener>> UdpListener::adopt(UdpContext& context,
                                                         io::Fd socket, const SockAddr& local) {
   const int raw = socket.get();
   std::unique_ptr<UdpListener> listener(
-      new UdpListener(context, options, std::move(directory), std::move(socket), local));
+      new UdpListener(context, std::move(options), std::move(directory), std::move(socket), local));
   EM_TRY_VOID(listener->watch_.start(context.loop, raw, listener.get()));
   return listener;
 }
@@ -60,7 +60,7 @@ Result<std::unique_ptr<UdpListener>> UdpListener::listen(UdpContext& context,
                                                          std::unique_ptr<UdpDirectory> directory) {
   SockAddr local;
   EM_TRY(io::Fd fd, open_socket(options, &local));
-  return adopt(context, options, std::move(directory), std::move(fd), local);
+  return adopt(context, std::move(options), std::move(directory), std::move(fd), local);
 }
 
 void UdpListener::on_fd(bool readable, bool) {
@@ -84,6 +84,7 @@ void UdpListener::give_flows(std::vector<HandedFlow>* out) {
     auto& flow = static_cast<UdpFlow&>(*node);
     HandedFlow handed;
     handed.listener = local_;
+    handed.queue = options_.queue;
     handed.key = flow.key();
     handed.socket = flow.release_socket(&handed.endpoint);
     if (handed.socket.valid()) out->push_back(std::move(handed));
@@ -92,7 +93,7 @@ void UdpListener::give_flows(std::vector<HandedFlow>* out) {
 }
 
 bool UdpListener::take_flow(HandedFlow handed) {
-  if (table_.size() >= options_.max_flows || table_.find(handed.key) != nullptr) return false;
+  if (open_flows() >= options_.max_flows || table_.find(handed.key) != nullptr) return false;
   auto route = directory_->find(handed.key.client, handed.key.destination);
   if (route == nullptr) return false;
   auto flow = std::make_unique<UdpFlow>(*this, handed.key, std::move(route));
@@ -105,6 +106,7 @@ void UdpListener::insert(std::unique_ptr<UdpFlow> flow) {
   table_.insert(std::move(flow), context_.loop.now());
   context_.metrics.opened.add();
   context_.metrics.active.add(1);
+  if (options_.open_flows != nullptr) options_.open_flows->fetch_add(1, std::memory_order_relaxed);
   if (!expiry_.active()) arm(options_.idle_timeout);
 }
 
@@ -168,8 +170,13 @@ UdpFlow* UdpListener::open(const FlowKey& key, std::span<const Datagram> items) 
   return flow;
 }
 
+size_t UdpListener::open_flows() const {
+  return options_.open_flows != nullptr ? options_.open_flows->load(std::memory_order_relaxed)
+                                        : table_.size();
+}
+
 bool UdpListener::make_room() {
-  if (table_.size() < options_.max_flows) return true;
+  if (open_flows() < options_.max_flows) return true;
   FlowNode* oldest = table_.oldest();
   if (oldest == nullptr || context_.loop.now() - oldest->last_used() < kIdleEnough) return false;
   end(static_cast<UdpFlow&>(*oldest), FlowEnd::kEvicted);
@@ -181,6 +188,7 @@ void UdpListener::end(UdpFlow& flow, FlowEnd reason) {
   flow.log_end(reason);
   context_.metrics.count_end(reason);
   context_.metrics.active.add(-1);
+  if (options_.open_flows != nullptr) options_.open_flows->fetch_sub(1, std::memory_order_relaxed);
 }
 
 void UdpListener::refuse(const FlowKey& key) {

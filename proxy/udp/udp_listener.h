@@ -10,6 +10,7 @@
 // Threads: the worker's loop; made before it runs or on it.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -23,10 +24,13 @@ struct UdpListenOptions {
   bool transparent = false;  // TPROXY: destinations are not ours, answers leave from them
   bool reuse_port = false;
   size_t index = 0;  // among the worker's: the same for all workers
+  size_t queue = 0;  // which of the sockets of this address
   Duration idle_timeout = std::chrono::minutes(1);
   // After a question to port 53 got its answer.
   Duration answered_timeout = std::chrono::seconds(5);
   size_t max_flows = 10'000;
+  // The flows of all workers' listeners of this address count for the limit. Null: its own.
+  std::shared_ptr<std::atomic<size_t>> open_flows;
   int receive_bytes = 4 << 20;
 };
 
@@ -35,6 +39,7 @@ class UdpFlow;
 // A flow on its way to another process that has the listener's socket, too.
 struct HandedFlow {
   SockAddr listener;  // the local address of its socket
+  size_t queue = 0;   // the kernel brings the flow's datagrams to this one of its sockets
   FlowKey key;
   SockAddr endpoint;
   io::Fd socket;  // connected to the endpoint
@@ -52,6 +57,8 @@ class UdpListener final : private io::FdWatch::Handler {
   ~UdpListener() override;
 
   SockAddr local_addr() const { return local_; }
+  size_t index() const { return options_.index; }
+  size_t queue() const { return options_.queue; }
   size_t flows() const { return table_.size(); }
   // Datagrams wait in the socket, or are another process's.
   void pause();
@@ -74,6 +81,7 @@ class UdpListener final : private io::FdWatch::Handler {
   void dispatch(const FlowKey& key, std::span<const Datagram> items);
   UdpFlow* open(const FlowKey& key, std::span<const Datagram> items);
   void insert(std::unique_ptr<UdpFlow> flow);
+  size_t open_flows() const;
   bool make_room();
   void end(UdpFlow& flow, FlowEnd reason);
   // From a flow: its endpoint's answers.

@@ -126,12 +126,14 @@ TEST_F(PredecessorTest, SaysNothing) {
 
 TEST_F(PredecessorTest, TakesOver) {
   send("flow 127.0.0.1:53 10.0.0.1:4000 127.0.0.1:53 10.0.0.2:53", 1);
-  send("flow [::]:53 [2001:db8::1]:4000 [::1]:53 [2001:db8::2]:53", 1);
+  send("flow [::]:53 [2001:db8::1]:4000 [::1]:53 [2001:db8::2]:53 3", 1);
   send("draining");
   EXPECT_TRUE(near_->take_over(&flows_));
   ASSERT_EQ(flows_.size(), 2U);
   EXPECT_EQ(flows_[0].key.client.to_string(), "10.0.0.1:4000");
   EXPECT_EQ(flows_[0].endpoint.to_string(), "10.0.0.2:53");
+  EXPECT_EQ(flows_[0].queue, 0U);
+  EXPECT_EQ(flows_[1].queue, 3U);
   EXPECT_EQ(flows_[1].listener.to_string(), "[::]:53");
   EXPECT_EQ(flows_[1].key.destination.to_string(), "[::1]:53");
   EXPECT_TRUE(flows_[1].socket.valid());
@@ -145,7 +147,8 @@ TEST_F(PredecessorTest, BadFlows) {
   send(good);  // without a socket
   EXPECT_FALSE(near_->take_over(&flows_));
   for (const char* bad :
-       {"flow ", "flow 127.0.0.1:53 10.0.0.1:4000 127.0.0.1:53", "flow x y z a"}) {
+       {"flow ", "flow 127.0.0.1:53 10.0.0.1:4000 127.0.0.1:53", "flow x y z a",
+        "flow 127.0.0.1:53 10.0.0.1:4000 127.0.0.1:53 10.0.0.2:53 x"}) {
     send(bad, 1);
     EXPECT_FALSE(near_->take_over(&flows_)) << bad;
   }
