@@ -207,13 +207,21 @@ Result<tls::KeyAndCert> Ca::issue_server(const std::vector<std::string>& names) 
   return tls::issue(pair_, sign);
 }
 
-Result<tls::KeyAndCert> Ca::issue_admin() const {
+Result<tls::KeyAndCert> Ca::issue_client(std::string_view name, std::string_view group) const {
   tls::SignOptions sign;
-  sign.subject = {.common_name = "kubernetes-admin", .organizations = {"system:masters"}};
+  sign.subject = {.common_name = std::string(name), .organizations = {std::string(group)}};
   sign.uses = {tls::KeyUse::kClientAuth};
   sign.not_before = now() - kBackdateSeconds;
   sign.not_after = now() + kServerLifetime;
   return tls::issue(pair_, sign);
+}
+
+Result<tls::KeyAndCert> Ca::issue_admin() const {
+  return issue_client("kubernetes-admin", "system:masters");
+}
+
+Result<tls::KeyAndCert> Ca::issue_cloud() const {
+  return issue_client(kCloudUser, kCloudsGroup);
 }
 
 std::string Ca::new_token(std::chrono::seconds lifetime, const TokenRights& rights) const {

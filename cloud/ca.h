@@ -50,6 +50,9 @@ class Ca {
   // A Kubernetes administrator (O=system:masters).
   Result<tls::KeyAndCert> issue_admin() const;
 
+  // A cloud of this mesh, to others (subject kCloudUser, kCloudsGroup).
+  Result<tls::KeyAndCert> issue_cloud() const;
+
   // "<hash>.<jwt>".
   std::string new_token(std::chrono::seconds lifetime, const TokenRights& rights = {}) const;
   // Takes the JWT alone (as the edge sends it) or the whole token.
@@ -58,6 +61,7 @@ class Ca {
  private:
   Ca(CaOptions options, const Clock& clock, tls::CaPair pair);
   Result<> load_derived();
+  Result<tls::KeyAndCert> issue_client(std::string_view name, std::string_view group) const;
   int64_t now() const;
 
   CaOptions options_;
@@ -80,5 +84,7 @@ inline constexpr size_t kMaxNodeName = 52;
 Result<> check_node_name(std::string_view name);
 inline constexpr std::string_view kNodeUserPrefix = "system:node:";
 inline constexpr std::string_view kNodesGroup = "system:nodes";
+inline constexpr std::string_view kCloudUser = "system:edgemesh-cloud";
+inline constexpr std::string_view kCloudsGroup = "system:edgemesh-clouds";
 
 }  // namespace edgemesh::cloud

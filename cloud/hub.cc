@@ -5,6 +5,7 @@
 #include "cloud/ca.h"
 #include "cloud/hub_metrics.h"
 #include "cloud/hub_session.h"
+#include "cloud/siblings.h"
 #include "core/base/log.h"
 #include "core/channel/streams.h"
 
@@ -52,7 +53,7 @@ Result<std::unique_ptr<Hub>> Hub::create(io::Loop& loop, HubOptions options,
   tls.alpn = {"http/1.1"};
   http::ServerOptions server;
   EM_TRY(server.tls, tls::Context::server(tls));
-  server.max_body = 4096;
+  server.max_body = 40 << 10;  // a signal of another cloud
   server.max_head = 16 << 10;
   // Room for nodes that come back before their old connection is noticed to be dead.
   server.max_connections = self->options_.max_nodes + self->options_.max_nodes / 4 + 64;
@@ -99,6 +100,7 @@ void Hub::on_request(http::Request request, http::ResponseWriter& writer) {
     EM_LOG(kWarn, "hub", "refused {}: {}", request.peer_addr.to_string(), why);
     writer.respond(text(status, why));
   };
+  if (request.raw_path().starts_with(kSignalPath)) return writer.respond(take_signal(request));
   const auto node = identify(request);
   if (!node) {
     return refuse(node.error().code == ErrorCode::kUnauthenticated ? 401 : 403,
@@ -124,6 +126,27 @@ void Hub::on_request(http::Request request, http::ResponseWriter& writer) {
     return;
   }
   add_session(*node, request, std::move(*socket));
+}
+
+http::Response Hub::take_signal(const http::Request& request) {
+  const bool cloud = request.peer != nullptr && request.peer->common_name == kCloudUser &&
+                     request.peer->organization == kCloudsGroup;
+  if (!cloud) {
+    metrics_->refused.add();
+    EM_LOG(kWarn, "hub", "refused {}: signals are for other clouds to bring",
+           request.peer_addr.to_string());
+    return text(403, "the client certificate is not a cloud's");
+  }
+  if (request.method != "POST") return text(405, "POST alone");
+  if (!take_signal_ || draining_) return text(503, "no signals are taken");
+  const auto taken = take_signal_(std::string(request.headers.get_or(kSignalSender, "")),
+                                  request.path().substr(kSignalPath.size()), request.body);
+  if (taken) return {.status = 204};
+  switch (taken.error().code) {
+    case ErrorCode::kNotFound: return text(404, taken.error().message);
+    case ErrorCode::kResourceExhausted: return text(429, taken.error().message);
+    default: return text(400, taken.error().message);
+  }
 }
 
 void Hub::take_streams(const std::string& node, const http::Request& request,

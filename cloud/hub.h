@@ -69,11 +69,16 @@ class Hub final : public NodeLink {
 
   // Of the first listener.
   SockAddr local_addr() const { return servers_.front()->local_addr(); }
-  // A node's connection for streams (core/channel/streams.h), its certificate's notBefore; by then it
-  // is upgraded. Without this such requests are refused.
+  // A node's connection for streams (core/channel/streams.h), its certificate's notBefore; by then
+  // it is upgraded. Without this such requests are refused.
   using TakeStreams =
       std::function<void(const std::string& node, int64_t not_before, std::unique_ptr<io::Stream>)>;
   void set_take_streams(TakeStreams take) { take_streams_ = std::move(take); }
+  // A signal that another cloud of this mesh brings (cloud/siblings.h): its sender's name, the
+  // destination, the content. Without this such requests are refused.
+  using TakeSignal = std::function<Result<>(const std::string& from, const std::string& to,
+                                            const std::string& content)>;
+  void set_take_signal(TakeSignal take) { take_signal_ = std::move(take); }
   // Tells every node to go (close code 1001) and takes no new ones.
   void drain();
   // Of the certificate of a node that is connected, Unix seconds.
@@ -103,6 +108,8 @@ class Hub final : public NodeLink {
   Result<std::string> identify(const http::Request& request) const;
   void take_streams(const std::string& node, const http::Request& request,
                     http::ResponseWriter& writer);
+  // The answer to a request of another cloud.
+  http::Response take_signal(const http::Request& request);
   void add_session(std::string node, const http::Request& request,
                    std::unique_ptr<http::WebSocket> socket);
   // Takes the session out of the table and tells the controllers; `code` 0 cuts the connection.
@@ -119,6 +126,7 @@ class Hub final : public NodeLink {
   HubOptions options_;
   NodeEvents* events_ = nullptr;
   TakeStreams take_streams_;
+  TakeSignal take_signal_;
   std::unique_ptr<Metrics> metrics_;
   std::unordered_map<std::string, std::unique_ptr<HubSession>> sessions_;
   std::vector<HubSession*> order_;  // all of sessions_, for tick()

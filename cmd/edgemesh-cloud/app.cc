@@ -98,6 +98,7 @@ Result<> App::open() {
   EM_TRY_VOID(open_hub(server));
   EM_TRY_VOID(open_controllers());
   if (backend_->embedded()) open_streams();
+  if (!backend_->embedded()) EM_TRY_VOID(open_siblings());
   EM_TRY_VOID(open_bootstrap(server));
   EM_TRY_VOID(open_admin());
   if (backend_->embedded()) EM_TRY_VOID(write_kubeconfig());
@@ -194,6 +195,30 @@ Result<> App::open_controllers() {
       });
     }
     mesh_->set_revoked(revocations_->list());
+  });
+  return {};
+}
+
+// Nodes that signal each other may be connected to different clouds.
+Result<> App::open_siblings() {
+  EM_TRY(const tls::KeyAndCert own, ca_->issue_cloud());
+  tls::ContextOptions context;
+  context.cert_pem = own.cert_pem;
+  context.key_pem = own.key_pem;
+  context.ca_pem = ca_->cert_pem();
+  context.alpn = {"http/1.1"};
+  cloud::Siblings::Options options;
+  EM_TRY(options.tls, tls::Context::client(context));
+  options.host = host_name();
+  options.identity = host_name() + "_" + channel::new_id();
+  options.hub = fmt::format("{}:{}", bracketed(config_.advertise.empty() ? host_name() : config_.advertise.front()),
+                            hub_->local_addr().port);
+  siblings_ = std::make_unique<cloud::Siblings>(loop_, backend_->client(), std::move(options), registry_);
+  rendezvous_->set_elsewhere([this](const auto& from, const auto& to, std::string content, auto done) {
+    siblings_->pass(from, to, std::move(content), std::move(done));
+  });
+  hub_->set_take_signal([this](const auto& from, const auto& to, const auto& content) {
+    return rendezvous_->deliver(from, to, content);
   });
   return {};
 }
@@ -295,6 +320,7 @@ Result<> App::run() {
   edge_->start();
   if (controllers_ != nullptr) controllers_->start();
   if (elector_ != nullptr) elector_->start();
+  if (siblings_ != nullptr) siblings_->start();
   revocations_->start();
   // A token in the file is always good for most of its life.
   token_timer_.start_repeating(std::chrono::duration_cast<Duration>(config_.token_lifetime) / 4);
@@ -320,6 +346,7 @@ void App::stop() {
   // The next one shall not have to wait for the lease to run out.
   stop_timer_.start(kStopLimit);
   elector_->stop([this, rest] { stop_timer_.start(rest); });
+  siblings_->stop([] {});
 }
 
 }  // namespace edgemesh::cmd

@@ -18,6 +18,7 @@
 #include "cloud/node_controller.h"
 #include "cloud/rendezvous.h"
 #include "cloud/revocations.h"
+#include "cloud/siblings.h"
 #include "cloud/streams/node_streams.h"
 #include "cloud/streams/pod_streams.h"
 #include "cloud/streams/usage_metrics.h"
@@ -40,6 +41,7 @@ class App {
   Result<> open();
   Result<> open_controllers();
   void open_elector();
+  Result<> open_siblings();
   Result<> open_hub(const tls::KeyAndCert& server);
   void open_streams();
   Result<> open_bootstrap(const tls::KeyAndCert& server);
@@ -64,6 +66,7 @@ class App {
   std::unique_ptr<cloud::MeshController> mesh_;
   std::unique_ptr<cloud::NodeController> nodes_;
   std::unique_ptr<cloud::Rendezvous> rendezvous_;
+  std::unique_ptr<cloud::Siblings> siblings_;  // null: the only cloud of its API
   std::unique_ptr<cloud::Upstream> upstream_;
   std::unique_ptr<cloud::EdgeController> edge_;
   std::unique_ptr<cloud::DynamicController> dynamic_;

@@ -2,8 +2,9 @@
 """Two edgemesh-cloud on one Kubernetes API: tests/interop/replicas.py [folder of our programs]
 
 A third edgemesh-cloud serves the API in the place of a kube-apiserver. Both replicas have one CA, by a backup of the
-first. Four agents spread over them; the leader is killed: the other leads when the lease has run out, takes the
-nodes, and tells them of what changes. Everything is on free ports of loopback.
+first. Four agents spread over them; two that are at different replicas find a path to each other by ICE, whose signals
+pass from replica to replica. The leader is killed: the other leads when the lease has run out, takes the nodes, and
+tells them of what changes. Everything is in a network namespace of its own, which takes root.
 """
 
 import json
@@ -61,7 +62,8 @@ class Node:
         config = {"nodeName": self.name, "stateDir": self.state,
                   "cloud": {"hub": f"127.0.0.1:{first.hub}", "moreHubs": [f"127.0.0.1:{second.hub}"],
                             "bootstrap": f"127.0.0.1:{first.bootstrap}"},
-                  "dns": {"enable": False}, "capture": {"enable": False}, "p2p": {"enable": False},
+                  "dns": {"enable": False}, "capture": {"enable": False},
+                  "p2p": {"direct": False, "directListen": f"127.0.0.1:{free_port()}"},
                   "admin": {"listen": f"127.0.0.1:{self.admin}"}}
         with open(f"{self.state}/agent.yaml", "w", encoding="ascii") as f:
             json.dump(config, f)
@@ -105,6 +107,15 @@ def play(api, one, two, nodes):
     wait_for("all nodes are ready", lambda: all(ready(api, n) for n in names))
     print("ok  each replica serves its own nodes")
 
+    by_name = {n.name: n for n in nodes}
+    for here, there in ((one, two), (two, one)):
+        near, far = by_name[here.nodes()[0]], there.nodes()[0]
+        began = time.monotonic()
+        api.run(f"{api.bin}/edgemesh", "path", far, "--admin", f"127.0.0.1:{near.admin}")
+        print(f"ok  {near.name} and {far}, at different replicas, have a path after "
+              f"{(time.monotonic() - began) * 1000:.0f} ms")
+        assert here.metric("edgemesh_siblings_passed_total") > 0
+
     leader, other = (one, two) if one.leads() else (two, one)
     leader.cloud.kill()
     leader.cloud.wait()
@@ -132,7 +143,18 @@ def play(api, one, two, nodes):
     wait_for("the nodes are back", lambda: leader.nodes() == names, 30)
 
 
+def own_namespace():
+    if os.environ.get("REPLICAS_NAMESPACE"):
+        return
+    ENV["REPLICAS_NAMESPACE"] = "yes"
+    os.execvpe("unshare", ["unshare", "--net", sys.executable, os.path.realpath(__file__), *sys.argv[1:]], ENV)
+
+
 def main():
+    own_namespace()
+    for command in ("link set lo up", "link add eth0 type veth peer name eth1", "addr add 10.99.0.1/24 dev eth0",
+                    "link set eth0 up", "link set eth1 up"):
+        subprocess.run(["ip", *command.split()], check=True)
     bin_dir = os.path.realpath(sys.argv[1] if len(sys.argv) > 1 else "build/release/bin")
     with tempfile.TemporaryDirectory() as folder:
         api = Lab(bin_dir, folder)
