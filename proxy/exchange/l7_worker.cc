@@ -64,8 +64,9 @@ L7Worker::~L7Worker() {
   background_.clear();
   keys_.clear();
   free_.clear();
-  clusters_.clear();
+  // At once: what a pool closes when its clusters go lives until the turn's end, and this does not.
   pool_.reset();
+  clusters_.clear();
 }
 
 bool L7Worker::send_in_background(const SubRequestOptions& options, HeadPtr head,
