@@ -163,6 +163,10 @@ void EdgedModule::retry_all() {
   for (auto& [uid, entry] : pods_) entry.worker->retry();
 }
 
+void EdgedModule::retry(const std::string& uid) {
+  if (const auto it = pods_.find(uid); it != pods_.end()) it->second.worker->retry();
+}
+
 // --- what is there ---
 
 void EdgedModule::on_runtime(const Result<>& reachable) {

@@ -63,6 +63,9 @@ class EdgedModule final : public bus::Module, public agent::MetaSink {
   void on_objects_loaded() override { loaded_ = true; }
   void on_pod_list(const std::vector<std::string>& uids) override;
 
+  // What the pod waits for may be here now.
+  void retry(const std::string& uid);
+
   Status status() const;
 
  private:

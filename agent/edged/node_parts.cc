@@ -111,14 +111,15 @@ Result<nlohmann::json> NodeParts::Objects::get(const std::string& kind, const st
   return object;
 }
 
-NodeParts::NodeParts(agent::MetaModule& meta, NodePartsOptions options, Mounter& mounter)
+NodeParts::NodeParts(agent::MetaModule& meta, NodePartsOptions options,
+                     TokenSource* tokens, Mounter& mounter)
     : objects_(meta),
       options_(std::move(options)),
       node_(context_of(options_)),
       volumes_({.root = options_.volume_root,
                 .fields = node_.fields,
                 .cluster_domain = options_.cluster_domain},
-               objects_, nullptr, mounter) {}
+               objects_, tokens, mounter) {}
 
 Result<> NodeParts::prepare(const Pod& pod) {
   if (!safe_names(pod))
@@ -144,6 +145,7 @@ Result<pb::ContainerConfig> NodeParts::container(const Pod& pod, const Container
   const SandboxView* sandbox = view.newest_sandbox();
   std::vector<std::string> ips = sandbox == nullptr ? std::vector<std::string>() : sandbox->ips;
   if (pod.host_network) ips = {options_.host_ip};
+  node_.api_service = options_.api_service ? options_.api_service() : std::nullopt;
   ContainerInputs inputs;
   inputs.attempt = attempt;
   const auto user = image_users_.find(full_image_name(container.image));

@@ -3,7 +3,9 @@
 // Threads: the loop of the metastore.
 #pragma once
 
+#include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -12,6 +14,7 @@
 #include "agent/edged/spec/translate.h"
 #include "agent/edged/volumes/volume_manager.h"
 #include "agent/meta/meta_module.h"
+#include "core/base/net_addr.h"
 
 namespace edgemesh::edged {
 
@@ -24,12 +27,15 @@ struct NodePartsOptions {
   std::vector<std::string> cluster_dns;  // empty: pods ask the host's servers
   std::string cluster_domain = "cluster.local";
   std::string resolv_conf = "/etc/resolv.conf";
+  // Of the Service default/kubernetes, told to containers; empty function, or none: not told.
+  std::function<std::optional<SockAddr>()> api_service = {};
 };
 
 class NodeParts final : public PodParts, public agent::MetaSink {
  public:
-  // `meta` and `mounter` are borrowed.
-  NodeParts(agent::MetaModule& meta, NodePartsOptions options, Mounter& mounter = system_mounter());
+  // `meta`, `tokens` and `mounter` are borrowed. `tokens` null: as for VolumeManager.
+  NodeParts(agent::MetaModule& meta, NodePartsOptions options, TokenSource* tokens,
+            Mounter& mounter = system_mounter());
 
   Result<> prepare(const Pod& pod) override;
   Result<pb::PodSandboxConfig> sandbox(const Pod& pod, uint32_t attempt) override;
@@ -38,6 +44,8 @@ class NodeParts final : public PodParts, public agent::MetaSink {
   std::vector<pb::AuthConfig> logins(const Pod& pod, const std::string& image) override;
   std::string last_words(const Pod& pod, const ContainerView& container) override;
   void tear_down(const Pod& pod) override;
+  // The pod has another token.
+  void on_new_token(const std::string& uid) { volumes_.refresh_tokens(uid); }
   // Removes what is left of pods that are not among these.
   void sweep(const std::set<std::string>& uids);
 

@@ -200,7 +200,8 @@ bool PodWorker::prepare() {
   if (prepared_) return true;
   refused_[kVolumes] = shared_.loop.now() + kPrepareRetry;
   wake_at(refused_[kVolumes]);
-  event(true, "FailedMount", done.error().message);
+  if (done.error().code != ErrorCode::kUnavailable)
+    event(true, "FailedMount", done.error().message);
   return false;
 }
 

@@ -26,7 +26,8 @@ namespace edgemesh::edged {
 class PodParts {
  public:
   virtual ~PodParts() = default;
-  // Volumes and folders are there afterwards. kNotFound: something that it names is missing (yet).
+  // Volumes and folders are there afterwards. kNotFound: something that it names is missing (yet);
+  // kUnavailable: what is missing was asked for.
   virtual Result<> prepare(const Pod& pod) = 0;
   virtual Result<pb::PodSandboxConfig> sandbox(const Pod& pod, uint32_t attempt) = 0;
   virtual Result<pb::ContainerConfig> container(const Pod& pod, const Container& container,

@@ -156,9 +156,19 @@ Result<> App::make_channel() {
   if (config_.module_enabled(agent::kMeshModule)) EM_TRY_VOID(bus_->add(*mesh_module_));
   meta_module_ = std::make_unique<agent::MetaModule>(loop_, *metastore_, metrics_);
   if (config_.module_enabled(agent::kMetaModule)) EM_TRY_VOID(bus_->add(*meta_module_));
-  EM_TRY(pods_, Pods::create(loop_, config_, *metastore_, *meta_module_, *hub_, *bus_, metrics_));
+  Pods::Parts parts{loop_, config_, *metastore_, *meta_module_, *hub_, *bus_, metrics_, {}};
+  parts.api_service = [this] { return api_service(); };
+  EM_TRY(pods_, Pods::create(parts));
   if (config_.module_enabled(agent::kHubModule)) EM_TRY_VOID(bus_->add(*hub_));
   return {};
+}
+
+// The Service by which programs in pods find the API, as kubelet tells them.
+std::optional<SockAddr> App::api_service() {
+  const auto snapshot = registry_.snapshot();
+  const discovery::ServiceEntry* service = snapshot->by_name("default", "kubernetes");
+  if (service == nullptr || service->vips.empty() || service->ports.empty()) return std::nullopt;
+  return SockAddr{service->vips.front(), service->ports.front().port};
 }
 
 // Reading many objects leaves the heap full of holes (some 15 MiB after 10,000 services): once they are

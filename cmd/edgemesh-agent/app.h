@@ -96,6 +96,7 @@ class App final : private agent::MeshSink {
   void on_signal_error(const std::string& node, std::string_view reason) override;
   void on_synced() override { note_synced(); }
   void note_change();
+  std::optional<SockAddr> api_service();
 
   io::Loop& loop_;
   agent::AgentConfig config_;

@@ -53,6 +53,11 @@ class EdgeNode:
                 found[name] = labels["io.kubernetes.pod.name"]
         return found
 
+    def token(self, container):
+        """What the container finds where programs look for the token of their service account."""
+        path = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+        return self.containerd.ctr("tasks", "exec", "--exec-id", "token", container, "cat", path).stdout
+
     def power_off(self):
         """Nothing of the runtime and of its containers runs any more."""
         self.containerd.process.kill()
@@ -158,6 +163,8 @@ def pods_run_again_after_a_reboot_without_the_cloud():
                             "command": ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]}]))
             wait_shown(node, "1/1", "Running")
             before = node.running()
+            token = node.token(*before)
+            assert token.count(".") == 2, token
             cloud.process.kill()
             node.agent.process.kill()
             node.power_off()
@@ -167,6 +174,7 @@ def pods_run_again_after_a_reboot_without_the_cloud():
             wait_for(lambda: len(node.running()) == 1, 30, lambda: f"the pod runs again\n{node.agent.process.log_tail(40)}")
             again = node.running()
             assert set(again) != set(before)
+            assert node.token(*again) == token, "the token of its service account is the one from before"
             cloud.start()
             wait_for(lambda: status_of(cloud).get("restartCount") == 1 and status_of(cloud).get("ready"), 20,
                      lambda: f"the cloud knows: {status_of(cloud)}\n{node.agent.process.log_tail(40)}")

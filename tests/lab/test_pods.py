@@ -57,7 +57,8 @@ def deployment_reaches_the_disk_of_its_nodes():
         listed = cloud.kubectl("get", "pods", "-o", "wide").stdout
         assert "node-a" in listed and "node-b" in listed, listed
         syncs = json.loads(cloud.kubectl("get", "--raw", "/apis/reliablesyncs.kubeedge.io/v1alpha1/objectsyncs").stdout)
-        assert len(syncs["items"]) == 4, [s["metadata"]["name"] for s in syncs["items"]]
+        # Of each node: the pod, its settings, and kube-root-ca.crt.
+        assert len(syncs["items"]) == 6, [s["metadata"]["name"] for s in syncs["items"]]
 
         # Changed while the node is away: it hears of it when it is back, and keeps what it has meanwhile.
         a.process.kill()

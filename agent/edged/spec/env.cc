@@ -91,6 +91,21 @@ Result<> add_all_of(const Pod& pod, const Json& source, ObjectSource& objects, B
   return {};
 }
 
+// As kubelet tells of the Service default/kubernetes.
+void add_api_service(const SockAddr& service, Builder& out) {
+  const std::string host = service.ip.to_string(), port = std::to_string(service.port);
+  const std::string url = "tcp://" + service.to_string();
+  const std::string below = "KUBERNETES_PORT_" + port + "_TCP";
+  out.set("KUBERNETES_SERVICE_HOST", host);
+  out.set("KUBERNETES_SERVICE_PORT", port);
+  out.set("KUBERNETES_SERVICE_PORT_HTTPS", port);
+  out.set("KUBERNETES_PORT", url);
+  out.set(below, url);
+  out.set(below + "_PROTO", "tcp");
+  out.set(below + "_PORT", port);
+  out.set(below + "_ADDR", host);
+}
+
 // From one key; `skip`: it is optional and not there.
 Result<std::string> from_key(const Pod& pod, const Json& ref, bool secret, ObjectSource& objects,
                              bool* skip) {
@@ -162,11 +177,7 @@ Result<Env> container_env(const Pod& pod, const Container& container, const Node
   FieldContext fields = node.fields;
   fields.pod_ips = pod_ips;
   if (pod.host_network) fields.pod_ips = {fields.host_ip};
-  if (!node.api_host.empty()) {
-    out.set("KUBERNETES_SERVICE_HOST", node.api_host);
-    out.set("KUBERNETES_SERVICE_PORT", node.api_port);
-    out.set("KUBERNETES_SERVICE_PORT_HTTPS", node.api_port);
-  }
+  if (node.api_service) add_api_service(*node.api_service, out);
   if (const Json* list = kube::find(*container.json, "envFrom");
       list != nullptr && list->is_array()) {
     for (const Json& source : *list) EM_TRY_VOID(add_all_of(pod, source, objects, out));

@@ -15,6 +15,7 @@
 #include "agent/edged/spec/object_source.h"
 #include "agent/edged/spec/pod_spec.h"
 #include "agent/edged/spec/resources.h"
+#include "core/base/net_addr.h"
 
 namespace edgemesh::edged {
 
@@ -33,8 +34,8 @@ struct NodeContext {
   DnsSettings host_dns;
   std::vector<std::string> cluster_dns;  // the mesh's on this node; empty: pods get the host's
   std::string cluster_domain = "cluster.local";
-  // What programs in pods find the API by; empty host: it is not known.
-  std::string api_host, api_port;
+  // The Service by which programs in pods find the API; none: it is not known.
+  std::optional<SockAddr> api_service;
 };
 
 using Env = std::vector<std::pair<std::string, std::string>>;

@@ -177,6 +177,12 @@ bool holds_secrets(const Json& volume) {
   });
 }
 
+bool holds_token(const Json& volume) {
+  return any_source(volume, [](const Json& source) {
+    return kube::find(source, "serviceAccountToken") != nullptr;
+  });
+}
+
 bool refers_to(const Json& volume, const std::string& kind, const std::string& name) {
   return any_source(volume, [&](const Json& source) {
     const Json* ref = kube::find(source, kind == "secret" ? "secret" : "configMap");

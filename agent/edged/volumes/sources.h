@@ -19,6 +19,7 @@ struct FileSources {
 std::optional<Result<Files>> files_of(const FileSources& from, const nlohmann::json& volume);
 bool follows_source(const nlohmann::json& volume);  // of one of these kinds
 bool holds_secrets(const nlohmann::json& volume);
+bool holds_token(const nlohmann::json& volume);
 bool refers_to(const nlohmann::json& volume, const std::string& kind, const std::string& name);
 
 }  // namespace edgemesh::edged

@@ -169,6 +169,15 @@ void VolumeManager::refresh(const std::string& kind, const std::string& ns,
   }
 }
 
+void VolumeManager::refresh_tokens(const std::string& uid) {
+  const auto it = pods_.find(uid);
+  const Json* volumes = it != pods_.end() ? volumes_of(it->second) : nullptr;
+  if (volumes == nullptr) return;
+  for (const Json& volume : *volumes) {
+    if (holds_token(volume)) refill(it->second, volume);
+  }
+}
+
 void VolumeManager::follow(const Pod& pod) {
   std::error_code error;
   if (!inner_path(pod.uid) || !fs::exists(folder_of(pod.uid) + "/volumes", error)) return;
@@ -184,6 +193,7 @@ Result<> VolumeManager::tear_down(const std::string& uid) {
   if (!inner_path(uid) || uid.find('/') != std::string::npos)
     return fail(ErrorCode::kInvalidArgument, "\"{}\" is no uid", uid);
   pods_.erase(uid);
+  if (tokens_ != nullptr) tokens_->forget(uid);
   const std::string folder = folder_of(uid);
   for (const std::string& path : mounter_.mounted_under(folder))
     EM_TRY_VOID(mounter_.unmount(path));
@@ -197,6 +207,7 @@ Result<> VolumeManager::tear_down(const std::string& uid) {
 }
 
 void VolumeManager::remove_strangers(const std::set<std::string>& uids) {
+  if (tokens_ != nullptr) tokens_->forget_others(uids);
   std::error_code error;
   std::vector<std::string> gone;
   for (const auto& entry : fs::directory_iterator(options_.root, error)) {

@@ -31,9 +31,13 @@ namespace edgemesh::edged {
 class TokenSource {
  public:
   virtual ~TokenSource() = default;
-  // The token as it is now; kNotFound: asked for, not here yet.
+  // The token as it is now. kUnavailable: asked for, not here yet; other errors: it was refused.
   virtual Result<std::string> token(const Pod& pod, const std::string& audience,
                                     int64_t expiration_s) = 0;
+  // The pod's tokens are wanted no more.
+  virtual void forget(const std::string& uid) = 0;
+  // Of all pods but these.
+  virtual void forget_others(const std::set<std::string>& uids) = 0;
 };
 
 class VolumeManager {
@@ -60,6 +64,8 @@ class VolumeManager {
   // Of volumes that hold this object, in pods that were set up. Volumes that cannot be filled keep
   // what they had.
   void refresh(const std::string& kind, const std::string& ns, const std::string& name);
+  // Of volumes of the pod that hold a token.
+  void refresh_tokens(const std::string& uid);
   // Unmounts and removes all of it.
   Result<> tear_down(const std::string& uid);
   // Removes what earlier runs left of pods that are not among these.

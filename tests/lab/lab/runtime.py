@@ -92,13 +92,17 @@ def pause_image(path):
         oci_archive(path, PAUSE, {"pause": (f.read(), 0o755)}, {}, ["/pause"])
 
 
-def busybox_image(path, name=BUSYBOX):
+def busybox_image(path, name=BUSYBOX, programs=None):
+    """`programs`: static ones beside it, {name: path}."""
     program = shutil.which("busybox")
     if not program:
         raise LabError("busybox is not installed: run scripts/deps lab")
     with open(program, "rb") as f:
         content = f.read()
     files = {"bin/busybox": (content, 0o755), "etc/passwd": (b"root:x:0:0:root:/:/bin/sh\n", 0o644)}
+    for own, source in (programs or {}).items():
+        with open(source, "rb") as f:
+            files[f"bin/{own}"] = (f.read(), 0o755)
     oci_archive(path, name, files, {f"bin/{a}": "busybox" for a in APPLETS}, ["/bin/sh"])
 
 

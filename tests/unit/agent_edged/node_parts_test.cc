@@ -40,7 +40,7 @@ class NodePartsTest : public agent::MetaFixture {
     options.cluster_dns = {"169.254.96.16"};
     options.resolv_conf = dir_.file("resolv.conf");
     std::ofstream(options.resolv_conf) << "nameserver 192.0.2.53\nsearch lan\n";
-    parts_ = std::make_unique<NodeParts>(*meta_, options, mounter_);
+    parts_ = std::make_unique<NodeParts>(*meta_, options, nullptr, mounter_);
     meta_->add_sink(parts_.get());
     bus_ = std::make_unique<bus::Bus>(*loop_);
     ASSERT_TRUE(bus_->add(*meta_));

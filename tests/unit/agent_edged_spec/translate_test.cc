@@ -131,6 +131,27 @@ TEST(Environment, ComesFromEverywhere) {
                           Pair("MEM", "100"), Pair("NODE", "edge-1"), Pair("SA", "robot")));
 }
 
+TEST(Environment, TellsWhereTheApiIs) {
+  Objects objects;
+  NodeContext context = node();
+  const Pod pod = make({{"env", {{{"name", "URL"}, {"value", "$(KUBERNETES_PORT)"}}}}});
+  context.api_service = SockAddr::parse("10.96.0.1:443").value();
+
+  auto env = container_env(pod, pod.containers[0], context, {}, objects);
+
+  ASSERT_TRUE(env);
+  EXPECT_THAT(*env, ElementsAre(Pair("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+                                Pair("KUBERNETES_SERVICE_PORT", "443"),
+                                Pair("KUBERNETES_SERVICE_PORT_HTTPS", "443"),
+                                Pair("KUBERNETES_PORT", "tcp://10.96.0.1:443"),
+                                Pair("KUBERNETES_PORT_443_TCP", "tcp://10.96.0.1:443"),
+                                Pair("KUBERNETES_PORT_443_TCP_PROTO", "tcp"),
+                                Pair("KUBERNETES_PORT_443_TCP_PORT", "443"),
+                                Pair("KUBERNETES_PORT_443_TCP_ADDR", "10.96.0.1"),
+                                Pair("URL", "tcp://10.96.0.1:443")));
+  EXPECT_THAT(env_of(make(), objects), IsEmpty());
+}
+
 TEST(Environment, ErrorsReadAsInKubernetes) {
   Objects objects;
   objects.all["configmap/shop/c"] = {{"data", Json::object()}};

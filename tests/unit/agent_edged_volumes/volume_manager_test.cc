@@ -217,14 +217,31 @@ TEST_F(VolumesTest, TokensComeFromTheirSource) {
    public:
     Result<std::string> token(const Pod& pod, const std::string& audience,
                               int64_t seconds) override {
-      return fmt::format("{} {} {}", pod.name, audience, seconds);
+      return fmt::format("{} {} {} {}", pod.name, audience, seconds, version);
     }
+    void forget(const std::string& uid) override { forgotten.push_back(uid); }
+    void forget_others(const std::set<std::string>& uids) override { kept = uids; }
+    int version = 1;
+    std::vector<std::string> forgotten;
+    std::set<std::string> kept;
   } tokens;
   VolumeManager volumes({.root = dir_.path(), .fields = {}}, objects_, &tokens, mounter_);
   const Json source{{"serviceAccountToken",
                      {{"path", "token"}, {"audience", "vault"}, {"expirationSeconds", 600}}}};
-  ASSERT_TRUE(volumes.set_up(pod({{{"name", "v"}, {"projected", {{"sources", {source}}}}}})));
-  EXPECT_EQ(read(path("v", "token")), "web vault 600");
+  const Pod p = pod({{{"name", "v"}, {"projected", {{"sources", {source}}}}}});
+  ASSERT_TRUE(volumes.set_up(p));
+  EXPECT_EQ(read(path("v", "token")), "web vault 600 1");
+
+  tokens.version = 2;
+  volumes.refresh_tokens("other");
+  EXPECT_EQ(read(path("v", "token")), "web vault 600 1");
+  volumes.refresh_tokens(p.uid);
+  EXPECT_EQ(read(path("v", "token")), "web vault 600 2");
+
+  volumes.remove_strangers({p.uid});
+  EXPECT_EQ(tokens.kept, std::set<std::string>{p.uid});
+  ASSERT_TRUE(volumes.tear_down(p.uid));
+  EXPECT_EQ(tokens.forgotten, std::vector<std::string>{p.uid});
 }
 
 TEST_F(VolumesTest, PodsOfAnEarlierRunAreFollowed) {
