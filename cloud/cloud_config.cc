@@ -45,6 +45,14 @@ void read_admin(Reader admin, CloudConfig& out) {
   admin.read("listen", &out.admin_listen, 15100);
 }
 
+void read_audit(Reader audit, CloudConfig& out) {
+  audit.read("file", &out.audit.file);
+  audit.read_enum("level", &out.audit.level,
+                  {{"Metadata", AuditLevel::kMetadata}, {"Request", AuditLevel::kRequest}});
+  audit.read("maxMegabytes", &out.audit.max_megabytes, 1, 1 << 20);
+  audit.read("maxFiles", &out.audit.max_files, 0, 1000);
+}
+
 void read_mesh(Reader mesh, CloudConfig& out) {
   mesh.read("trustDomain", &out.trust_domain);
   mesh.read("clusterDomain", &out.cluster_domain);
@@ -87,6 +95,9 @@ Result<CloudConfig> read(Document& document) {
   controllers.read("scheduler", &out.controllers.scheduler);
   controllers.read("endpointSlice", &out.controllers.endpoint_slice);
   controllers.read("garbageCollector", &out.controllers.garbage_collector);
+  controllers.read("serviceAccount", &out.service_accounts);
+  controllers.read("tokenCleaner", &out.clean_tokens);
+  read_audit(root.section("audit"), out);
   read_mesh(root.section("mesh"), out);
   EM_TRY_VOID(document.finish());
   if (auto ok = validate(out); !ok) return fail(ok.error().with_context(document.name()));
@@ -144,6 +155,16 @@ Result<> validate(const CloudConfig& config) {
   if (of_family(false) > 1 || of_family(true) > 1) {
     return fail(ErrorCode::kInvalidArgument,
                 "mesh.serviceCidrs: want at most one block of IPv4 and one of IPv6");
+  }
+  if (!config.audit.file.empty() && !config.kubeconfig.empty()) {
+    return fail(ErrorCode::kInvalidArgument,
+                "audit.file: '{}' is not allowed with a kubeconfig (the kube-apiserver keeps its own "
+                "audit log: --audit-log-path)",
+                config.audit.file);
+  }
+  if (!config.audit.file.empty() && config.audit.file.front() != '/') {
+    return fail(ErrorCode::kInvalidArgument,
+                "audit.file: '{}' is not allowed (want an absolute path)", config.audit.file);
   }
   if (config.turn_server.empty() != config.turn_secret_file.empty()) {
     return fail(ErrorCode::kInvalidArgument,

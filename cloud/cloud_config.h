@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cloud/api/audit.h"
 #include "cloud/controllers/controllers.h"
 #include "core/base/log.h"
 #include "core/base/net_addr.h"
@@ -36,6 +37,10 @@ struct CloudConfig {
   std::vector<SockAddr> api_listen;  // of the embedded Kubernetes API, port 6443; empty: as hub_listen
   std::string kubeconfig;            // set: a real kube-apiserver instead
   controllers::ControllerOptions controllers;  // of the embedded API; a real one has its own
+  bool service_accounts = true;  // "default" and kube-root-ca.crt in each namespace
+  bool clean_tokens = true;      // bootstrap tokens that have expired
+
+  AuditOptions audit;                          // of the embedded API
 
   std::string trust_domain = "edgemesh.local";
   std::string cluster_domain = "cluster.local";

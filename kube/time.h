@@ -11,7 +11,7 @@ namespace edgemesh::kube {
 // "2026-11-23T05:00:00Z"; with `micros` "2026-11-23T05:00:00.000000Z".
 std::string rfc3339(std::chrono::system_clock::time_point time, bool micros = false);
 
-// To the second: fractions are passed over, the zone is taken for UTC. None: not such a time.
+// To the second: fractions are passed over. Without a zone: UTC. None: not such a time.
 std::optional<std::chrono::system_clock::time_point> parse_rfc3339(const std::string& text);
 
 }  // namespace edgemesh::kube

@@ -122,11 +122,12 @@ ApiResult<void> Gate::check_impersonation(const ApiUser& real, const ApiUser& wa
   return {};
 }
 
-ApiResult<void> Gate::check(const ApiUser& user, const ApiAttributes& what) const {
-  if (authorizer_->allows(user, what)) return {};
-  std::string reason;
-  authorizer_->allows(user, what, &reason);
-  return refuse(forbidden_error(user, what, reason));
+ApiResult<void> Gate::check(const ApiUser& user, const ApiAttributes& what,
+                            std::string* reason) const {
+  if (authorizer_->allows(user, what, reason)) return {};
+  std::string own;
+  if (reason == nullptr) authorizer_->allows(user, what, reason = &own);
+  return refuse(forbidden_error(user, what, *reason));
 }
 
 ApiAttributes attributes_of(const http::Request& request, const ResourcePath* path,

@@ -23,7 +23,9 @@ class Gate {
 
   // 401: no valid credentials; 403: may not act as that user.
   ApiResult<Caller> identify(const http::Request& request) const;
-  ApiResult<void> check(const ApiUser& user, const ApiAttributes& what) const;
+  // `reason`, unless it is null: why it is allowed, or not.
+  ApiResult<void> check(const ApiUser& user, const ApiAttributes& what,
+                        std::string* reason = nullptr) const;
   const Authenticator& authenticator() const { return *authenticator_; }
   const Authorizer& authorizer() const { return *authorizer_; }
 

@@ -15,15 +15,6 @@ using nlohmann::json;
 
 namespace {
 
-json user_json(const ApiUser& user) {
-  json out = json::object();
-  if (!user.name.empty()) out["username"] = user.name;
-  if (!user.uid.empty()) out["uid"] = user.uid;
-  if (!user.groups.empty()) out["groups"] = user.groups;
-  if (!user.extra.empty()) out["extra"] = user.extra;
-  return out;
-}
-
 std::vector<std::string> texts(const json* list) {
   std::vector<std::string> out;
   for (const json& item : list != nullptr && list->is_array() ? *list : json::array()) {
@@ -130,6 +121,15 @@ ApiResult<json> token(const Gate& gate, const ResourceInfo& resource, const json
 }
 
 }  // namespace
+
+json user_json(const ApiUser& user) {
+  json out = json::object();
+  if (!user.name.empty()) out["username"] = user.name;
+  if (!user.uid.empty()) out["uid"] = user.uid;
+  if (!user.groups.empty()) out["groups"] = user.groups;
+  if (!user.extra.empty()) out["extra"] = user.extra;
+  return out;
+}
 
 ApiResult<json> answer_review(const Gate& gate, const ResourceInfo& resource, std::string_view ns,
                               const ApiUser& caller, json body,

@@ -11,6 +11,9 @@
 
 namespace edgemesh::cloud {
 
+// As authentication.k8s.io's UserInfo.
+nlohmann::json user_json(const ApiUser& user);
+
 // What is answered to `body` in its place.
 ApiResult<nlohmann::json> answer_review(const Gate& gate, const ResourceInfo& resource,
                                         std::string_view ns, const ApiUser& caller,

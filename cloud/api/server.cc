@@ -5,13 +5,11 @@
 #include <unordered_map>
 
 #include "cloud/api/discovery.h"
-#include "cloud/api/embedded_client.h"
 #include "cloud/api/gate.h"
 #include "cloud/api/list.h"
 #include "cloud/api/list_options.h"
 #include "cloud/api/node_authorizer.h"
 #include "cloud/api/rbac.h"
-#include "cloud/api/rbac_escalation.h"
 #include "cloud/api/request.h"
 #include "cloud/api/reviews.h"
 #include "cloud/api/scale.h"
@@ -77,7 +75,14 @@ struct Call {
   std::shared_ptr<const ApiUser> user;
   const ResourceInfo* resource = nullptr;
   std::string warning;  // for fieldValidation=Warn
+  std::shared_ptr<AuditRecord> record = nullptr;  // null: there is no audit log
 };
+
+ApiResult<json> body_of(const Call& call, const http::Request& request) {
+  auto body = parse_body(request);
+  if (body && call.record != nullptr) call.record->set_object(*body, request.body.size());
+  return body;
+}
 
 class Server final : public ApiServer {
  public:
@@ -94,6 +99,7 @@ class Server final : public ApiServer {
   size_t watches() const override { return watches_.size(); }
 
  private:
+  ApiResult<void> check(const Caller& caller, const ApiAttributes& what, AuditRecord* record) const;
   bool handle_health(const http::Request& request, const Writer& writer);
   void handle_other(const http::Request& request, const Writer& writer);
   void handle_resource(Call call);
@@ -126,20 +132,25 @@ class Server final : public ApiServer {
 
 void Server::handle(http::Request request, Writer writer) {
   if (handle_health(request, writer)) return;
+  std::shared_ptr<AuditRecord> record;
+  if (options_.audit != nullptr) writer = record = options_.audit->begin(request, std::move(writer));
+  auto path = parse_resource_path(request.path());
+  std::string verb = path ? verb_of(request, *path) : lower(request.method);
+  if (record != nullptr && path) record->set_resource(*path, verb);
+  if (record != nullptr && !path) record->set_verb(verb);
   auto caller = gate_.identify(request);
   if (!caller) return send_error(writer, caller.error());
-  auto path = parse_resource_path(request.path());
+  if (record != nullptr) record->set_caller(*caller);
   if (!path) {
-    auto good = gate_.check(caller->user, attributes_of(request, nullptr, lower(request.method)));
+    auto good = check(*caller, attributes_of(request, nullptr, verb), record.get());
     return good ? handle_other(request, writer) : send_error(writer, good.error());
   }
-  std::string verb = verb_of(request, *path);
   if (verb.empty()) {
     return send_error(writer, ApiError::simple(405, "MethodNotAllowed",
                                                "the server does not allow this method on the "
                                                "requested resource"));
   }
-  auto good = gate_.check(caller->user, attributes_of(request, &*path, verb));
+  auto good = check(*caller, attributes_of(request, &*path, verb), record.get());
   if (!good) return send_error(writer, good.error());
   Call call{std::move(request),
             std::move(writer),
@@ -147,7 +158,8 @@ void Server::handle(http::Request request, Writer writer) {
             std::move(verb),
             std::make_shared<const ApiUser>(std::move(caller->user)),
             nullptr,
-            {}};
+            {},
+            std::move(record)};
   call.resource = core_.registry().find(call.path.group, call.path.version, call.path.resource);
   if (call.resource == nullptr) {
     return send_error(call.writer, ApiError::simple(404, "NotFound",
@@ -155,6 +167,15 @@ void Server::handle(http::Request request, Writer writer) {
                                                     "resource"));
   }
   handle_resource(std::move(call));
+}
+
+ApiResult<void> Server::check(const Caller& caller, const ApiAttributes& what,
+                              AuditRecord* record) const {
+  if (record == nullptr) return gate_.check(caller.user, what);
+  std::string reason;
+  auto good = gate_.check(caller.user, what, &reason);
+  record->set_decision(good.has_value(), reason);
+  return good;
 }
 
 bool Server::handle_health(const http::Request& request, const Writer& writer) {
@@ -343,7 +364,7 @@ ApiCore::Done Server::answer(const Call& call) {
 }
 
 void Server::create(Call call) {
-  auto body = parse_body(call.request);
+  auto body = body_of(call, call.request);
   if (!body) return send_error(call.writer, body.error());
   if (!check_fields(&call, *body)) return;
   const ResourceInfo& stored = call.resource->stored();
@@ -356,7 +377,7 @@ void Server::create(Call call) {
 }
 
 void Server::review(Call call) {
-  auto body = parse_body(call.request);
+  auto body = body_of(call, call.request);
   if (!body) return send_error(call.writer, body.error());
   if (!check_fields(&call, *body)) return;
   auto answer = answer_review(gate_, *call.resource, call.path.ns, *call.user, std::move(*body),
@@ -366,7 +387,7 @@ void Server::review(Call call) {
 }
 
 void Server::update(Call call) {
-  auto body = parse_body(call.request);
+  auto body = body_of(call, call.request);
   if (!body) return send_error(call.writer, body.error());
   if (!check_fields(&call, *body)) return;
   to_stored(*call.resource, &*body);
@@ -380,7 +401,7 @@ void Server::patch(const Call& call) {
   http::Request request = call.request;
   // The three JSON forms are JSON; an applied object may be YAML.
   if (*kind != kube::PatchKind::kApply) request.headers.set("Content-Type", "application/json");
-  auto body = parse_body(request);
+  auto body = body_of(call, request);
   if (!body) return send_error(call.writer, body.error());
   Call checked = call;
   if (*kind != kube::PatchKind::kJson && !check_fields(&checked, *body)) return;
@@ -392,6 +413,7 @@ void Server::patch(const Call& call) {
 void Server::remove(const Call& call) {
   auto deletion = deletion_options(call.request);
   if (!deletion) return send_error(call.writer, deletion.error());
+  if (call.record != nullptr) static_cast<void>(body_of(call, call.request));
   const ResourceInfo& stored = call.resource->stored();
   if (call.verb == "delete") {
     return core_.remove(stored, call.path.ns, call.path.name, *deletion, answer(call));
@@ -428,59 +450,6 @@ std::unique_ptr<ApiServer> ApiServer::create(io::Loop& loop, ApiCore& core,
     options.authorizer = make_authorizer({std::make_shared<NodeAuthorizer>(nullptr)});
   }
   return std::make_unique<Server>(loop, core, std::move(options));
-}
-
-Result<std::unique_ptr<EmbeddedApi>> EmbeddedApi::open(io::Loop& loop, Options options) {
-  std::unique_ptr<EmbeddedApi> api(new EmbeddedApi());
-  EM_TRY(api->store_, ApiStore::open(loop, api->registry_, options.store));
-  api->core_ = std::make_unique<ApiCore>(loop, *api->store_, api->registry_, options.core);
-  api->core_->start();
-  api->rbac_defaults_ = std::make_unique<RbacDefaults>(*api->core_);
-  api->rbac_defaults_->start();
-  if (options.default_accounts) {
-    api->accounts_ = std::make_unique<DefaultAccounts>(*api->core_, options.root_ca_pem);
-    api->accounts_->start();
-  }
-  EM_TRY(api->tokens_,
-         ServiceTokens::create(*api->store_, api->registry_, loop.clock(), options.tokens));
-  ServiceTokens* tokens = api->tokens_.get();
-  api->core_->set_token_requests([tokens](const StoredObject& account, const json& body) {
-    return tokens->issue(account, body);
-  });
-  options.server.documents = {
-      {"/.well-known/openid-configuration",
-       {"application/json", kube::to_text(tokens->openid_configuration(options.jwks_uri))}},
-      {"/openid/v1/jwks", {"application/jwk-set+json", kube::to_text(tokens->jwks())}}};
-  if (options.server.authenticator == nullptr) options.server.authenticator = make_authenticator();
-  options.server.authenticator =
-      with_tokens(std::move(options.server.authenticator),
-                  {[tokens](std::string_view token, const std::vector<std::string>& audiences,
-                            std::vector<std::string>* fitting) {
-                    return tokens->authenticate(token, audiences, fitting);
-                  }});
-  if (options.server.authorizer == nullptr) {
-    auto rbac = std::make_shared<Rbac>(*api->store_, api->registry_);
-    auto objects = std::make_shared<NodeObjects>(*api->store_, api->registry_);
-    auto all = make_authorizer({std::make_shared<NodeAuthorizer>(objects), rbac});
-    api->core_->add_admission([rbac, all, objects](const ApiCore::Admission& write) {
-      if (auto good = check_node_write(*objects, write); !good) return good;
-      return check_escalation(*rbac, *all, write);
-    });
-    options.server.authorizer = std::move(all);
-  }
-  api->client_ = make_embedded_client(*api->core_);
-  api->server_ = ApiServer::create(loop, *api->core_, std::move(options.server));
-  return api;
-}
-
-EmbeddedApi::~EmbeddedApi() {
-  server_.reset();
-  client_.reset();
-  tokens_.reset();
-  accounts_.reset();
-  rbac_defaults_.reset();
-  core_.reset();
-  store_.reset();
 }
 
 }  // namespace edgemesh::cloud

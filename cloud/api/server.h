@@ -6,12 +6,16 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "cloud/api/audit.h"
 #include "cloud/api/auth.h"
+#include "cloud/api/bootstrap_tokens.h"
 #include "cloud/api/core.h"
 #include "cloud/api/default_accounts.h"
 #include "cloud/api/discovery.h"
+#include "cloud/api/kubernetes_service.h"
 #include "cloud/api/rbac_defaults.h"
 #include "cloud/api/request.h"
 #include "cloud/api/service_tokens.h"
@@ -29,6 +33,7 @@ struct ApiServerOptions {
   std::function<void(const http::Request&, const std::shared_ptr<http::ResponseWriter>&,
                      const ResourcePath&)>
       on_computed;
+  std::shared_ptr<Audit> audit;                  // null: none is kept
   std::shared_ptr<Authenticator> authenticator;  // null: make_authenticator()
   // By path: what is answered there to who may get it, besides discovery.
   std::map<std::string, DiscoveryAnswer> documents;
@@ -65,7 +70,9 @@ class EmbeddedApi {
     // Every namespace gets a service account "default" and, unless `root_ca_pem` is empty, a
     // ConfigMap with it.
     bool default_accounts = false;
+    bool clean_tokens = true;  // bootstrap tokens that have expired are deleted
     std::string root_ca_pem;
+    std::optional<KubernetesService::Options> kubernetes_service;  // none: there is no such Service
   };
   static Result<std::unique_ptr<EmbeddedApi>> open(io::Loop& loop, Options options);
   ~EmbeddedApi();
@@ -84,7 +91,9 @@ class EmbeddedApi {
   std::unique_ptr<ApiCore> core_;
   std::unique_ptr<RbacDefaults> rbac_defaults_;
   std::unique_ptr<DefaultAccounts> accounts_;
+  std::unique_ptr<KubernetesService> kubernetes_service_;
   std::unique_ptr<ServiceTokens> tokens_;
+  std::unique_ptr<BootstrapTokens> bootstrap_tokens_;
   std::unique_ptr<kube::Client> client_;
   std::unique_ptr<ApiServer> server_;
 };

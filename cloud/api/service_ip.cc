@@ -16,15 +16,6 @@ namespace {
 constexpr uint64_t kReservedFirst = 16;
 constexpr int kMaxHostBits = 20;
 
-IpAddr address_at(const Cidr& block, uint64_t offset) {
-  std::array<uint8_t, 16> bytes{};
-  std::copy_n(block.base.bytes(), block.base.size(), bytes.begin());
-  for (size_t i = block.base.size(); i-- > 0 && offset != 0; offset >>= 8) {
-    bytes[i] = static_cast<uint8_t>(bytes[i] | (offset & 0xff));
-  }
-  return block.base.is_v6() ? IpAddr::v6(bytes.data()) : IpAddr::v4(bytes.data());
-}
-
 std::vector<std::string> texts(const json* list) {
   std::vector<std::string> out;
   if (list == nullptr || !list->is_array()) return out;
@@ -65,6 +56,15 @@ bool wants_ports(const std::string& type) {
 
 }  // namespace
 
+IpAddr service_address(const Cidr& block, uint64_t offset) {
+  std::array<uint8_t, 16> bytes{};
+  std::copy_n(block.base.bytes(), block.base.size(), bytes.begin());
+  for (size_t i = block.base.size(); i-- > 0 && offset != 0; offset >>= 8) {
+    bytes[i] = static_cast<uint8_t>(bytes[i] | (offset & 0xff));
+  }
+  return block.base.is_v6() ? IpAddr::v6(bytes.data()) : IpAddr::v4(bytes.data());
+}
+
 ServiceAddresses::ServiceAddresses(std::vector<Cidr> blocks, uint16_t first_port,
                                    uint16_t last_port)
     : blocks_(std::move(blocks)),
@@ -92,7 +92,7 @@ std::string ServiceAddresses::pick(const Cidr& block) {
   if (size <= first) return {};
   uint64_t start = random_() % (size - first);
   for (uint64_t i = 0; i < size - first; ++i) {
-    std::string ip = address_at(block, first + (start + i) % (size - first)).to_string();
+    std::string ip = service_address(block, first + (start + i) % (size - first)).to_string();
     if (!ips_.contains(ip)) return ip;
   }
   return {};

@@ -14,6 +14,9 @@
 
 namespace edgemesh::cloud {
 
+// The address at this place in the block.
+IpAddr service_address(const Cidr& block, uint64_t offset);
+
 class ServiceAddresses {
  public:
   ServiceAddresses(std::vector<Cidr> blocks, uint16_t first_port, uint16_t last_port);

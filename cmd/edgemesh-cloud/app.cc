@@ -24,6 +24,16 @@ std::string bracketed(const std::string& host) {
   return ip && ip->is_v6() ? "[" + host + "]" : host;
 }
 
+// As which programs in pods know the embedded API.
+std::vector<std::string> in_cluster_names(const cloud::CloudConfig& config) {
+  if (!config.kubeconfig.empty()) return {};
+  std::vector<std::string> out{"kubernetes", "kubernetes.default", "kubernetes.default.svc",
+                               "kubernetes.default.svc." + config.cluster_domain};
+  if (!config.service_cidrs.empty())
+    out.push_back(cloud::kubernetes_service_ip(config.service_cidrs.front()).to_string());
+  return out;
+}
+
 Json node_json(const cloud::NodeStatus& status) {
   return {{"node", status.node},
           {"address", status.address},
@@ -84,6 +94,7 @@ Result<> App::open() {
       names.push_back(name);
     }
   }
+  for (std::string& name : in_cluster_names(config_)) names.push_back(std::move(name));
   EM_TRY(const tls::KeyAndCert server, ca_->issue_server(names));
   EM_TRY(backend_, Backend::create(loop_, config_, *ca_, server));
   EM_TRY(revocations_,

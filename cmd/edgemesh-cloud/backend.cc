@@ -6,6 +6,7 @@
 #include "cloud/files.h"
 #include "cloud/kube_config.h"
 #include "cloud/kube_http_client.h"
+#include "cmd/edgemesh-cloud/addresses.h"
 
 namespace edgemesh::cmd {
 namespace {
@@ -44,6 +45,20 @@ std::string api_url(const cloud::CloudConfig& config) {
                      config.api_listen.front().port);
 }
 
+// Where nodes reach the API: the address that it listens on, or else the first one that is
+// advertised. None: nowhere, it is for this machine alone.
+std::optional<SockAddr> api_endpoint(const cloud::CloudConfig& config) {
+  const SockAddr& listen = config.api_listen.front();
+  if (listen.ip.is_loopback()) return std::nullopt;
+  if (!listen.ip.is_unspecified()) return listen;
+  for (const auto& list : {config.advertise, interface_addresses()}) {
+    for (const std::string& name : list) {
+      if (const auto ip = IpAddr::parse(name)) return SockAddr{*ip, listen.port};
+    }
+  }
+  return std::nullopt;
+}
+
 class Embedded final : public Backend {
  public:
   static Result<std::unique_ptr<Backend>> create(io::Loop& loop, const cloud::CloudConfig& config,
@@ -52,10 +67,19 @@ class Embedded final : public Backend {
     cloud::EmbeddedApi::Options options;
     options.store.path = config.state_dir + "/api.db";
     options.core.service_cidrs = config.service_cidrs;
+    options.core.mount_tokens = true;
     EM_TRY(options.tokens.key_pem, service_account_key(config.state_dir));
     options.tokens.issuer = "https://kubernetes.default.svc." + config.cluster_domain;
-    options.default_accounts = true;
+    options.default_accounts = config.service_accounts;
+    options.clean_tokens = config.clean_tokens;
+    if (!config.audit.file.empty()) {
+      EM_TRY(options.server.audit, cloud::Audit::open(loop.clock(), config.audit));
+    }
     options.root_ca_pem = ca.cert_pem();
+    if (const auto endpoint = api_endpoint(config); endpoint && !config.service_cidrs.empty()) {
+      options.kubernetes_service = {
+          cloud::kubernetes_service_ip(config.service_cidrs.front()), *endpoint};
+    }
     options.jwks_uri = api_url(config) + "/openid/v1/jwks";
     auto self = std::make_unique<Embedded>();
     self->ca_pem_ = ca.cert_pem();

@@ -28,6 +28,12 @@ TEST(CloudConfigTest, TheSampleIsGoodAndSaysTheDefaults) {
   EXPECT_EQ(sample->trust_domain, defaults.trust_domain);
   EXPECT_EQ(sample->cluster_domain, defaults.cluster_domain);
   EXPECT_EQ(sample->turn_server.port, 3478);
+  EXPECT_EQ(sample->service_accounts, defaults.service_accounts);
+  EXPECT_EQ(sample->clean_tokens, defaults.clean_tokens);
+  EXPECT_EQ(sample->audit.file, "");
+  EXPECT_EQ(sample->audit.level, defaults.audit.level);
+  EXPECT_EQ(sample->audit.max_megabytes, defaults.audit.max_megabytes);
+  EXPECT_EQ(sample->audit.max_files, defaults.audit.max_files);
 }
 
 TEST(CloudConfigTest, AnEmptyFileIsTheDefaults) {
@@ -42,7 +48,25 @@ TEST(CloudConfigTest, ListensOnEveryAddressUnlessTold) {
   EXPECT_EQ(config->api_listen[0].to_string(), "[::1]:6443");
 }
 
+TEST(CloudConfigTest, SwitchesAndAuditLog) {
+  const auto config = parse_cloud_config(
+      "kubernetes: {controllers: {serviceAccount: false, tokenCleaner: false}}\n"
+      "audit: {file: /a/b, level: Request, maxMegabytes: 5, maxFiles: 0}\n",
+      "cloud.yaml");
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_FALSE(config->service_accounts);
+  EXPECT_FALSE(config->clean_tokens);
+  EXPECT_EQ(config->audit.file, "/a/b");
+  EXPECT_EQ(config->audit.level, AuditLevel::kRequest);
+  EXPECT_EQ(config->audit.max_megabytes, 5);
+  EXPECT_EQ(config->audit.max_files, 0);
+}
+
 TEST(CloudConfigTest, NamesWhatIsWrong) {
+  EXPECT_NE(error_of("audit: {file: a.log}\n").find("absolute"), std::string::npos);
+  EXPECT_NE(error_of("audit: {level: All}\n").find("Metadata"), std::string::npos);
+  EXPECT_NE(error_of("audit: {file: /a}\nkubernetes: {kubeconfig: /k}\n").find("--audit-log-path"),
+            std::string::npos);
   EXPECT_EQ(error_of("hub:\n  maxNodes: 0\n"),
             "cloud.yaml:2: hub.maxNodes: '0' is not allowed (want 1 to 100000)");
   EXPECT_NE(error_of("hubb: {}\n").find("unknown key"), std::string::npos);
