@@ -36,8 +36,8 @@ Result<> check_config(const CaptureConfig& config) {
   return {};
 }
 
-bool sysctl_is(const char* path, char wanted) {
-  io::Fd fd(open(path, O_RDONLY | O_CLOEXEC));
+bool sysctl_is(const std::string& path, char wanted) {
+  io::Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   char value = 0;
   return fd.valid() && read(fd.get(), &value, 1) == 1 && value == wanted;
 }
@@ -78,8 +78,20 @@ struct CheckState {
   CaptureMode mode = CaptureMode::kTproxy;
   bool closed = false;
 
+  // Other programs (Docker, kubeadm) switch it on at any time. Nothing has to be there for it.
+  void look_at_bridges() {
+    const bool before = config.bridged_v4 || config.bridged_v6;
+    config.bridged_v4 = sysctl_is(config.bridge_settings + "/bridge-nf-call-iptables", '1');
+    config.bridged_v6 = sysctl_is(config.bridge_settings + "/bridge-nf-call-ip6tables", '1');
+    if (before || mode != CaptureMode::kTproxy || !(config.bridged_v4 || config.bridged_v6)) return;
+    EM_LOG(kWarn, "capture",
+           "net.bridge.bridge-nf-call-iptables is 1: UDP of pods on bridges to services is not "
+           "captured, TCP is by REDIRECT; set it to 0 where nothing else needs it");
+  }
+
   // With the mutex held.
   Result<bool> ensure_all() {
+    look_at_bridges();
     EM_TRY(bool changed, network.ensure_dns_addresses(config));
     for (bool v6 : {false, true}) {
       if (!has_family(config, v6)) continue;

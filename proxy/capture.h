@@ -4,7 +4,9 @@
 //   own process -> OUTPUT mangle: mark 0x4d46 -> rule fwmark 0x4d46 -> table 19782 (local, via lo)
 //               -> PREROUTING mangle: TPROXY as above
 //   nat PREROUTING and OUTPUT: what is marked 0x4d46 is accepted before other programs' DNAT rules
-// and without TPROXY: REDIRECT to redirect_port in nat PREROUTING and OUTPUT, for TCP alone.
+// What comes out of a bridge while net.bridge.bridge-nf-call-iptables is 1 goes by REDIRECT for TCP, and
+// not at all for UDP: the socket that TPROXY finds in the bridge is lost on the way to the host.
+// Without TPROXY: REDIRECT to redirect_port in nat PREROUTING and OUTPUT, for TCP alone.
 //
 // Where no route leads to a service address (a node whose uplink is down has no default route), a
 // last routing rule gives one, so that local services stay reachable. Only packets to the service

@@ -16,6 +16,15 @@ std::string jump_to(std::string_view chain) {
   return fmt::format("-j {}", chain);
 }
 
+// Some versions of the tools print two ("-m physdev  --physdev-is-in").
+std::string one_space(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (c != ' ' || out.empty() || out.back() != ' ') out += c;
+  }
+  return out;
+}
+
 std::string first_word(std::string_view text) {
   return std::string(text.substr(0, text.find(' ')));
 }
@@ -36,6 +45,19 @@ void add_udp_rules(const CaptureConfig& config, const Cidr& cidr, bool v6,
   pre->push_back(fmt::format("{} -j TPROXY --on-port {} --on-ip {} --tproxy-mark {:#x}/0xffffffff",
                              foreign, config.tproxy_port, v6 ? "::1" : "127.0.0.1", config.mark));
   out->push_back(fmt::format("{} -j MARK --set-xmark {:#x}/0xffffffff", foreign, config.mark));
+}
+
+constexpr std::string_view kSyn = "-m tcp --tcp-flags FIN,SYN,RST,ACK SYN";
+
+// Connections that come out of a bridge go by REDIRECT, beside TPROXY for all else. Their first packet
+// decides; later ones of a connection that TPROXY took earlier still get its mark.
+void add_bridged_rule(const CaptureConfig& config, const Cidr& cidr, std::string_view table,
+                      std::vector<std::string>* pre) {
+  const std::string bridged = fmt::format("-d {} -p tcp {} -m physdev --physdev-is-in",
+                                          cidr.to_string(), kSyn);
+  if (table == "mangle") return pre->push_back(bridged + " -j RETURN");
+  pre->push_back(fmt::format("{} -m addrtype ! --dst-type LOCAL -j REDIRECT --to-ports {}", bridged,
+                             config.redirect_port));
 }
 
 }  // namespace
@@ -64,7 +86,7 @@ ChainRules parse_rules(std::string_view printed) {
       std::string chain = first_word(line);
       line.remove_prefix(std::min(chain.size() + 1, line.size()));
       while (line.ends_with(' ')) line.remove_suffix(1);
-      chains[chain].emplace_back(line);
+      chains[chain].push_back(one_space(line));
     }
   }
   return chains;
@@ -81,6 +103,8 @@ ChainRules wanted_rules(const CaptureConfig& config, CaptureMode mode, std::stri
     std::string foreign =
         fmt::format("-d {} -p tcp -m mark ! --mark {:#x} -m addrtype ! --dst-type LOCAL",
                     cidr.to_string(), config.own_mark);
+    if (mode == CaptureMode::kTproxy && (v6 ? config.bridged_v6 : config.bridged_v4))
+      add_bridged_rule(config, cidr, table, &pre);
     if (mode == CaptureMode::kRedirect) {
       if (table != "nat") continue;
       std::string rule = fmt::format("{} -j REDIRECT --to-ports {}", foreign, config.redirect_port);
@@ -90,12 +114,12 @@ ChainRules wanted_rules(const CaptureConfig& config, CaptureMode mode, std::stri
       // TPROXY is for the first packet of a connection alone. The later ones only need the mark, and
       // with it the route to this host: there the kernel finds their socket, and the route that the
       // socket remembers. TPROXY would have both looked up for each packet.
-      constexpr std::string_view kSyn = "--tcp-flags FIN,SYN,RST,ACK SYN";
       pre.push_back(fmt::format(
-          "-d {} -p tcp -m tcp ! {} -m mark ! --mark {:#x} -j MARK --set-xmark {:#x}/0xffffffff",
-          cidr.to_string(), kSyn, config.own_mark, config.mark));
+          "-d {} -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m mark ! --mark {:#x} -j MARK "
+          "--set-xmark {:#x}/0xffffffff",
+          cidr.to_string(), config.own_mark, config.mark));
       pre.push_back(fmt::format(
-          "-d {} -p tcp -m tcp {} -m mark ! --mark {:#x} -m addrtype ! --dst-type LOCAL -j TPROXY "
+          "-d {} -p tcp {} -m mark ! --mark {:#x} -m addrtype ! --dst-type LOCAL -j TPROXY "
           "--on-port {} --on-ip {} --tproxy-mark {:#x}/0xffffffff",
           cidr.to_string(), kSyn, config.own_mark, config.tproxy_port, v6 ? "::1" : "127.0.0.1",
           config.mark));

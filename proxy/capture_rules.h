@@ -2,7 +2,7 @@
 // functions: what is written, what the tools print back, and whether the two agree. See capture.h
 // for the flow.
 //
-// Chains of ours: EDGEMESH_PREROUTING and EDGEMESH_OUTPUT, in mangle and nat. Up to three
+// Chains of ours: EDGEMESH_PREROUTING and EDGEMESH_OUTPUT, in mangle and nat. Up to four
 // rules a service CIDR and chain, whatever the number of services. Datagrams are captured by TPROXY
 // alone: REDIRECT does not tell where they were sent to.
 #pragma once
@@ -35,6 +35,11 @@ struct CaptureConfig {
   // Addresses of the mesh's DNS server, at most one a family, on an interface of its own.
   std::vector<IpAddr> dns_addresses;
   std::string interface = "edgemesh0";
+  // The kernel shows packets that come from a port of a bridge (pods of most CNI plugins) to these
+  // rules in the bridge alone (net.bridge.bridge-nf-call-iptables, -ip6tables). What TPROXY finds
+  // for them is lost on the way up from there.
+  bool bridged_v4 = false, bridged_v6 = false;
+  std::string bridge_settings = "/proc/sys/net/bridge";  // where that is read
 };
 
 // What one table holds: per chain the rules as `iptables -S` prints them, without "-A CHAIN ".

@@ -39,6 +39,27 @@ TEST(CaptureRulesTest, TproxyModeKeepsNatRulesOfOthersAway) {
                                       "-d fd00:96::/112 -p udp -m mark --mark 0x4d46 -j ACCEPT"}));
 }
 
+TEST(CaptureRulesTest, ConnectionsOutOfABridgeAreRedirectedWhereTheBridgeCallsIptables) {
+  CaptureConfig bridged = config();
+  bridged.bridged_v4 = true;
+  const std::string first =
+      "-d 10.96.0.0/12 -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -m physdev --physdev-is-in ";
+
+  auto mangle = wanted_rules(bridged, CaptureMode::kTproxy, "mangle", false);
+  auto nat = wanted_rules(bridged, CaptureMode::kTproxy, "nat", false);
+
+  EXPECT_EQ(mangle["EDGEMESH_PREROUTING"].at(0), first + "-j RETURN");
+  EXPECT_EQ(mangle["EDGEMESH_PREROUTING"].size(), 4U);
+  EXPECT_EQ(nat["EDGEMESH_PREROUTING"].at(0),
+            first + "-m addrtype ! --dst-type LOCAL -j REDIRECT --to-ports 15002");
+  EXPECT_EQ(wanted_rules(bridged, CaptureMode::kTproxy, "nat", true),
+            wanted_rules(config(), CaptureMode::kTproxy, "nat", true));
+  EXPECT_EQ(wanted_rules(bridged, CaptureMode::kRedirect, "nat", false),
+            wanted_rules(config(), CaptureMode::kRedirect, "nat", false));
+  EXPECT_EQ(parse_rules("-A X -m physdev  --physdev-is-in -j RETURN\n")["X"].at(0),
+            "-m physdev --physdev-is-in -j RETURN");
+}
+
 TEST(CaptureRulesTest, RedirectModeUsesNatOnly) {
   EXPECT_TRUE(wanted_rules(config(), CaptureMode::kRedirect, "mangle", false).empty());
   auto rules = wanted_rules(config(), CaptureMode::kRedirect, "nat", false);

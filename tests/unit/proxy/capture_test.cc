@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "fake_host.h"
+#include "tests/support/temp_dir.h"
 
 namespace edgemesh::proxy {
 namespace {
@@ -12,6 +15,10 @@ class CaptureTest : public ::testing::Test {
   CaptureTest() : loop(std::move(*io::Loop::create())) {
     config.service_cidrs = {*Cidr::parse("10.96.0.0/12"), *Cidr::parse("fd00:96::/112")};
     config.dns_addresses = {*IpAddr::parse("169.254.96.16")};
+    config.bridge_settings = bridges.path();
+  }
+  void set_bridge(const std::string& name, char value) {
+    std::ofstream(bridges.file(name)) << value << "\n";
   }
   std::unique_ptr<Capture> install() {
     auto capture = Capture::install(*loop, host, config);
@@ -20,6 +27,7 @@ class CaptureTest : public ::testing::Test {
   }
 
   std::unique_ptr<io::Loop> loop;
+  test::TempDir bridges;  // nothing: the kernel has no such settings
   FakeHost host;
   CaptureConfig config;
 };
@@ -109,6 +117,21 @@ TEST_F(CaptureTest, RepairsWhatAnotherProgramFlushed) {
   right["6"]["nat"]["OUTPUT"].emplace_back("-j KUBE");
   EXPECT_EQ(host.chains, right);
   EXPECT_EQ(host.rules.size(), 4u);
+}
+
+TEST_F(CaptureTest, FollowsTheSettingThatBridgesCallIptables) {
+  auto capture = install();
+  const auto plain = host.chains;
+
+  set_bridge("bridge-nf-call-iptables", '1');  // Docker was started
+  EXPECT_TRUE(*capture->verify());
+
+  EXPECT_NE(host.chains["4"]["nat"]["EDGEMESH_PREROUTING"].at(0).find("physdev"), std::string::npos);
+  EXPECT_EQ(host.chains["6"], plain.at("6"));
+  EXPECT_FALSE(*capture->verify());
+  set_bridge("bridge-nf-call-iptables", '0');
+  EXPECT_TRUE(*capture->verify());
+  EXPECT_EQ(host.chains, plain);
 }
 
 TEST_F(CaptureTest, FallsBackToRedirectWithoutTproxy) {
