@@ -6,6 +6,7 @@
 #include "cloud/controllers/daemon_set.h"
 #include "cloud/controllers/deployment.h"
 #include "cloud/controllers/endpoint_slices.h"
+#include "cloud/controllers/endpoints.h"
 #include "cloud/controllers/garbage_collector.h"
 #include "cloud/controllers/replica_set.h"
 #include "cloud/controllers/scheduler.h"
@@ -30,12 +31,13 @@ struct Controllers::Parts {
     if (options.pod_collector) pod_collector.emplace(cluster, options.pod_collector_options);
     if (options.scheduler) scheduler.emplace(cluster);
     if (options.endpoint_slice) endpoint_slices.emplace(cluster);
+    if (options.endpoints) endpoints.emplace(cluster);
     if (options.garbage_collector) {
       garbage.emplace(cluster,
                       std::vector<const kube::ResourceType*>{
                           &kDeployments, &kReplicaSets, &kDaemonSets, &kControllerRevisions, &kJobs,
                           &kCronJobs, &kube::kPods, &kube::kServices, &kube::kEndpointSlices,
-                          &kube::kConfigMaps, &kube::kSecrets});
+                          &kube::kEndpoints, &kube::kConfigMaps, &kube::kSecrets});
     }
   }
   void begin() {
@@ -48,6 +50,7 @@ struct Controllers::Parts {
     if (pod_collector) pod_collector->start();
     if (scheduler) scheduler->start();
     if (endpoint_slices) endpoint_slices->start();
+    if (endpoints) endpoints->start();
     if (garbage) garbage->start();
   }
 
@@ -61,6 +64,7 @@ struct Controllers::Parts {
   std::optional<PodCollector> pod_collector;
   std::optional<Scheduler> scheduler;
   std::optional<EndpointSliceController> endpoint_slices;
+  std::optional<EndpointsController> endpoints;
   std::optional<GarbageCollector> garbage;
 };
 

@@ -21,6 +21,7 @@ struct ControllerOptions {
   bool pod_collector = true;
   bool scheduler = true;
   bool endpoint_slice = true;
+  bool endpoints = true;
   bool garbage_collector = true;
   JobController::Options job_options;
   NodeLifecycle::Options node_options;

@@ -13,9 +13,6 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr size_t kMaxParallel = 8;
-constexpr const char* kServiceLabel = "kubernetes.io/service-name";
-constexpr const char* kManagedLabel = "endpointslice.kubernetes.io/managed-by";
-constexpr const char* kManager = "endpointslice-controller.k8s.io";
 
 const Json* labels_of(const ClusterObject& object) {
   return kube::find(object.json(), "metadata", "labels");
@@ -178,12 +175,14 @@ void EndpointSliceController::wake_services_of(const ClusterObject& pod) {
   }
 }
 
-Json EndpointSliceController::endpoint_of(const SharedObject& pod,
+Json EndpointSliceController::endpoint_of(const SharedObject& service, const SharedObject& pod,
                                           const std::string& address) const {
   const bool serving = pod_is_ready(*pod);
+  const Json* publish = kube::find(service->json(), "spec", "publishNotReadyAddresses");
+  const bool always = publish != nullptr && *publish == true;
   Json out{{"addresses", {address}},
            {"conditions",
-            {{"ready", serving && !pod->deleting()},
+            {{"ready", always || (serving && !pod->deleting())},
              {"serving", serving},
              {"terminating", pod->deleting()}}},
            {"targetRef",
@@ -215,7 +214,7 @@ std::vector<Json> EndpointSliceController::wanted(const SharedObject& service) c
       const auto ip = IpAddr::parse(address);
       if (!ip) continue;
       Json& endpoints = groups[{ip->is_v6() ? "IPv6" : "IPv4", kube::to_text(ports)}];
-      endpoints.push_back(endpoint_of(pod, address));
+      endpoints.push_back(endpoint_of(service, pod, address));
     }
   });
   std::vector<Json> out;

@@ -14,6 +14,10 @@
 
 namespace edgemesh::cloud::controllers {
 
+inline constexpr const char* kServiceLabel = "kubernetes.io/service-name";
+inline constexpr const char* kManagedLabel = "endpointslice.kubernetes.io/managed-by";
+inline constexpr const char* kManager = "endpointslice-controller.k8s.io";
+
 class EndpointSliceController {
  public:
   static constexpr size_t kMaxEndpoints = 100;  // as Kubernetes
@@ -28,7 +32,8 @@ class EndpointSliceController {
   void wake_services_of(const ClusterObject& pod);
   void reconcile(const std::string& key, WorkQueue::Done done);
   std::vector<nlohmann::json> wanted(const SharedObject& service) const;
-  nlohmann::json endpoint_of(const SharedObject& pod, const std::string& address) const;
+  nlohmann::json endpoint_of(const SharedObject& service, const SharedObject& pod,
+                             const std::string& address) const;
 
   Cluster& cluster_;
   WorkQueue queue_;      // of services
