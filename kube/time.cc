@@ -16,7 +16,8 @@ std::optional<int> offset_minutes(std::string_view zone) {
   for (const size_t i : {1, 2, 4, 5}) {
     if (zone[i] < '0' || zone[i] > '9') return std::nullopt;
   }
-  const int minutes = ((zone[1] - '0') * 10 + zone[2] - '0') * 60 + (zone[4] - '0') * 10 + zone[5] - '0';
+  const int minutes =
+      ((zone[1] - '0') * 10 + zone[2] - '0') * 60 + (zone[4] - '0') * 10 + zone[5] - '0';
   return zone[0] == '-' ? -minutes : minutes;
 }
 

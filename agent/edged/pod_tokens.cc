@@ -123,8 +123,7 @@ void PodTokens::ask(const std::string& key, Token& token) {
   token.asking = true;
   ++asking_;
   bus_.request(
-      agent::kHubModule,
-      bus::make_message("edged", "meta", "query", token.resource, token.request),
+      agent::kHubModule, bus::make_message("edged", "meta", "query", token.resource, token.request),
       [this, alive = alive_, key](Result<bus::Message> answer) {
         if (*alive) on_answer(key, std::move(answer));
       },
@@ -150,9 +149,9 @@ void PodTokens::on_answer(const std::string& key, Result<bus::Message> answer) {
   }
   token.failures = 0;
   token.ask_after = bus_.loop().now() + kLookEvery;
-  store_.put(kPrefix + key, kType,
-             kube::to_text(
-                 {{"token", token.text}, {"came", token.came_s}, {"life", token.life_s}}));
+  store_.put(
+      kPrefix + key, kType,
+      kube::to_text({{"token", token.text}, {"came", token.came_s}, {"life", token.life_s}}));
   on_new_(uid);
   look();  // others may have waited for their turn
 }
@@ -163,8 +162,7 @@ Result<> PodTokens::take(Token& token, const bus::Message& answer) const {
   std::string got = kube::text_at(object, "status", "token");
   if (answer.operation == "error" || got.empty())
     return fail(ErrorCode::kNotFound, "the cloud gives none: {}", refusal_in(object, text));
-  if (got.size() > kMostBytes)
-    return fail(ErrorCode::kProtocol, "a token of {} bytes", got.size());
+  if (got.size() > kMostBytes) return fail(ErrorCode::kProtocol, "a token of {} bytes", got.size());
   const auto end = kube::parse_rfc3339(kube::text_at(object, "status", "expirationTimestamp"));
   if (!end) return fail(ErrorCode::kProtocol, "a token without an end");
   token.text = std::move(got);

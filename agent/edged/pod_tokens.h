@@ -47,10 +47,10 @@ class PodTokens final : public TokenSource {
 
  private:
   struct Token {
-    std::string text;                    // empty: none yet
-    int64_t came_s = 0;                  // Unix seconds of this node
+    std::string text;    // empty: none yet
+    int64_t came_s = 0;  // Unix seconds of this node
     int64_t life_s = 0;
-    std::string resource, request;       // to ask for it; empty: its pod was not seen in this run
+    std::string resource, request;  // to ask for it; empty: its pod was not seen in this run
     bool asking = false;
     int failures = 0;
     TimePoint ask_after{};

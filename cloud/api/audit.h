@@ -1,6 +1,6 @@
-// Audit: who asked the API for what, and what came of it: events of audit.k8s.io/v1, one JSON object
-// a line, as a kube-apiserver writes them with --audit-log-path and a policy that leaves out the
-// stage RequestReceived.
+// Audit: who asked the API for what, and what came of it: events of audit.k8s.io/v1, one JSON
+// object a line, as a kube-apiserver writes them with --audit-log-path and a policy that leaves out
+// the stage RequestReceived.
 //
 // - Stages: ResponseStarted (of watches and other answers in pieces), ResponseComplete.
 // - Level Request adds the object that was sent. Never of secrets, config maps, token reviews and

@@ -143,8 +143,8 @@ void BootstrapTokens::wait() {
                      })->second;
   const auto now = core_.loop().clock().wall_now();
   // An end before all time must not overflow.
-  const Duration rest = first <= now ? Duration::zero()
-                                     : std::min<Duration>(first - now, kMostWait);
+  const Duration rest =
+      first <= now ? Duration::zero() : std::min<Duration>(first - now, kMostWait);
   timer_.start(rest);
 }
 

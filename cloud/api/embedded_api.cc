@@ -41,15 +41,15 @@ Result<std::unique_ptr<EmbeddedApi>> EmbeddedApi::open(io::Loop& loop, Options o
        {"application/json", kube::to_text(tokens->openid_configuration(options.jwks_uri))}},
       {"/openid/v1/jwks", {"application/jwk-set+json", kube::to_text(tokens->jwks())}}};
   if (options.server.authenticator == nullptr) options.server.authenticator = make_authenticator();
-  options.server.authenticator =
-      with_tokens(std::move(options.server.authenticator),
-                  {[tokens](std::string_view token, const std::vector<std::string>& audiences,
-                            std::vector<std::string>* fitting) {
-                     return tokens->authenticate(token, audiences, fitting);
-                   },
-                   [raw = api->bootstrap_tokens_.get()](std::string_view token, const auto&, auto*) {
-                     return raw->authenticate(token);
-                   }});
+  options.server.authenticator = with_tokens(
+      std::move(options.server.authenticator),
+      {[tokens](std::string_view token, const std::vector<std::string>& audiences,
+                std::vector<std::string>* fitting) {
+         return tokens->authenticate(token, audiences, fitting);
+       },
+       [raw = api->bootstrap_tokens_.get()](std::string_view token, const auto&, auto*) {
+         return raw->authenticate(token);
+       }});
   if (options.server.authorizer == nullptr) {
     auto rbac = std::make_shared<Rbac>(*api->store_, api->registry_);
     auto objects = std::make_shared<NodeObjects>(*api->store_, api->registry_);

@@ -74,8 +74,7 @@ void KubernetesService::look_later() {
 
 void KubernetesService::look() {
   const std::string address = options_.endpoint.ip.to_string();
-  const json ports = {
-      {{"name", "https"}, {"port", options_.endpoint.port}, {"protocol", "TCP"}}};
+  const json ports = {{{"name", "https"}, {"port", options_.endpoint.port}, {"protocol", "TCP"}}};
   keep(services_, {{"metadata", meta({{"component", "apiserver"}, {"provider", kName}})},
                    {"spec",
                     {{"clusterIP", options_.cluster_ip.to_string()},

@@ -99,7 +99,8 @@ class Server final : public ApiServer {
   size_t watches() const override { return watches_.size(); }
 
  private:
-  ApiResult<void> check(const Caller& caller, const ApiAttributes& what, AuditRecord* record) const;
+  ApiResult<void> check(const Caller& caller, const ApiAttributes& what,
+                        AuditRecord* record) const;
   bool handle_health(const http::Request& request, const Writer& writer);
   void handle_other(const http::Request& request, const Writer& writer);
   void handle_resource(Call call);
@@ -133,7 +134,8 @@ class Server final : public ApiServer {
 void Server::handle(http::Request request, Writer writer) {
   if (handle_health(request, writer)) return;
   std::shared_ptr<AuditRecord> record;
-  if (options_.audit != nullptr) writer = record = options_.audit->begin(request, std::move(writer));
+  if (options_.audit != nullptr)
+    writer = record = options_.audit->begin(request, std::move(writer));
   auto path = parse_resource_path(request.path());
   std::string verb = path ? verb_of(request, *path) : lower(request.method);
   if (record != nullptr && path) record->set_resource(*path, verb);

@@ -72,7 +72,8 @@ class EmbeddedApi {
     bool default_accounts = false;
     bool clean_tokens = true;  // bootstrap tokens that have expired are deleted
     std::string root_ca_pem;
-    std::optional<KubernetesService::Options> kubernetes_service;  // none: there is no such Service
+    // None: there is no Service "kubernetes".
+    std::optional<KubernetesService::Options> kubernetes_service;
   };
   static Result<std::unique_ptr<EmbeddedApi>> open(io::Loop& loop, Options options);
   ~EmbeddedApi();

@@ -52,9 +52,8 @@ Result<std::unique_ptr<Pods>> Pods::create(const Parts& from) {
   edged::EdgedModule::Options options;
   options.node = from.config.node_name;
   options.host_ip = parts.host_ip;
-  pods->module_ =
-      std::make_unique<edged::EdgedModule>(from.loop, *pods->runtime_, *pods->parts_,
-                                           *pods->outbox_, from.store, options, from.metrics);
+  pods->module_ = std::make_unique<edged::EdgedModule>(
+      from.loop, *pods->runtime_, *pods->parts_, *pods->outbox_, from.store, options, from.metrics);
   from.meta.add_sink(pods->parts_.get());  // first: volumes are current when the module looks again
   from.meta.add_sink(pods->module_.get());
   EM_TRY_VOID(from.bus.add(*pods->module_));

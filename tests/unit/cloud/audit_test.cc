@@ -34,8 +34,8 @@ class AuditTest : public ApiServerTest {
     audit_ = std::move(*audit);
     ApiServerOptions server;
     server.audit = audit_;
-    server.authenticator = make_authenticator({{"admin-token", {"admin", {"system:masters"}}},
-                                               {"other-token", {"somebody", {}}}});
+    server.authenticator = make_authenticator(
+        {{"admin-token", {"admin", {"system:masters"}}}, {"other-token", {"somebody", {}}}});
     handler_ = ApiServer::create(*loop_, api_->core(), std::move(server));
     http::ServerOptions listen;
     listen.listen = *SockAddr::parse("127.0.0.1:0");
@@ -138,11 +138,11 @@ TEST_F(AuditTest, RequestAddsWhatWasSentButNothingSecret) {
   ASSERT_EQ(send("POST", kPath, service("web")).status, 201);
   const json secret{{"metadata", {{"name", "s"}}}, {"stringData", {{"password", "hunter-two"}}}};
   ASSERT_EQ(send("POST", "/api/v1/namespaces/default/secrets", secret.dump()).status, 201);
-  ASSERT_EQ(send("PATCH", "/api/v1/namespaces/default/secrets/s",
-                 R"({"data":{"hunter-two":"no base64, hunter-two"}})",
-                 "application/merge-patch+json")
-                .status,
-            422);
+  ASSERT_EQ(
+      send("PATCH", "/api/v1/namespaces/default/secrets/s",
+           R"({"data":{"hunter-two":"no base64, hunter-two"}})", "application/merge-patch+json")
+          .status,
+      422);
   const json config{{"metadata", {{"name", "c"}}}, {"data", {{"k", "hunter-two"}}}};
   ASSERT_EQ(send("POST", "/api/v1/namespaces/default/configmaps", config.dump()).status, 201);
   const json review{{"spec", {{"token", "hunter-two"}}}};

@@ -73,8 +73,9 @@ TEST_F(BootstrapTokensTest, ATokenSaysWhoComes) {
 TEST_F(BootstrapTokensTest, WhatDoesNotFitIsRefused) {
   put();
   ASSERT_EQ(user(), "system:bootstrap:abcdef");
-  for (const char* bad : {"abcdef.0123456789abcdeg", "abcdef.0123456789abcde", "ABCDEF.0123456789abcdef",
-                          "abcdeg.0123456789abcdef", "abcdef", "abcdef.0123456789abcdef.x", ""})
+  for (const char* bad :
+       {"abcdef.0123456789abcdeg", "abcdef.0123456789abcde", "ABCDEF.0123456789abcdef",
+        "abcdeg.0123456789abcdef", "abcdef", "abcdef.0123456789abcdef.x", ""})
     EXPECT_EQ(user(bad), "") << bad;
   const std::map<std::string, std::string> wrong[] = {
       {{"usage-bootstrap-authentication", "false"}},
