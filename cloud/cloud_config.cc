@@ -95,6 +95,7 @@ Result<CloudConfig> read(Document& document) {
   controllers.read("scheduler", &out.controllers.scheduler);
   controllers.read("endpointSlice", &out.controllers.endpoint_slice);
   controllers.read("endpoints", &out.controllers.endpoints);
+  controllers.read("endpointSliceMirroring", &out.controllers.endpoints_mirror);
   controllers.read("garbageCollector", &out.controllers.garbage_collector);
   controllers.read("serviceAccount", &out.service_accounts);
   controllers.read("tokenCleaner", &out.clean_tokens);

@@ -7,6 +7,7 @@
 #include "cloud/controllers/deployment.h"
 #include "cloud/controllers/endpoint_slices.h"
 #include "cloud/controllers/endpoints.h"
+#include "cloud/controllers/endpoints_mirror.h"
 #include "cloud/controllers/garbage_collector.h"
 #include "cloud/controllers/replica_set.h"
 #include "cloud/controllers/scheduler.h"
@@ -32,6 +33,7 @@ struct Controllers::Parts {
     if (options.scheduler) scheduler.emplace(cluster);
     if (options.endpoint_slice) endpoint_slices.emplace(cluster);
     if (options.endpoints) endpoints.emplace(cluster);
+    if (options.endpoints_mirror) endpoints_mirror.emplace(cluster);
     if (options.garbage_collector) {
       garbage.emplace(cluster,
                       std::vector<const kube::ResourceType*>{
@@ -51,6 +53,7 @@ struct Controllers::Parts {
     if (scheduler) scheduler->start();
     if (endpoint_slices) endpoint_slices->start();
     if (endpoints) endpoints->start();
+    if (endpoints_mirror) endpoints_mirror->start();
     if (garbage) garbage->start();
   }
 
@@ -65,6 +68,7 @@ struct Controllers::Parts {
   std::optional<Scheduler> scheduler;
   std::optional<EndpointSliceController> endpoint_slices;
   std::optional<EndpointsController> endpoints;
+  std::optional<EndpointsMirror> endpoints_mirror;
   std::optional<GarbageCollector> garbage;
 };
 

@@ -22,6 +22,7 @@ struct ControllerOptions {
   bool scheduler = true;
   bool endpoint_slice = true;
   bool endpoints = true;
+  bool endpoints_mirror = true;
   bool garbage_collector = true;
   JobController::Options job_options;
   NodeLifecycle::Options node_options;
