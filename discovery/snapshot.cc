@@ -67,7 +67,7 @@ const Endpoint* Snapshot::endpoint_on(const SockAddr& addr, std::string_view nod
   auto it = std::lower_bound(rows.begin(), rows.end(), addr,
                              [](const EndpointRow& row, const SockAddr& key) { return row.addr < key; });
   for (; it != rows.end() && it->addr == addr; ++it)
-    if (it->endpoint->node.empty() || it->endpoint->node == node) return it->endpoint;
+    if (it->endpoint->node == node) return it->endpoint;
   return nullptr;
 }
 
@@ -83,7 +83,7 @@ const Endpoint* Snapshot::endpoint_on(const SockAddr& addr, std::string_view nod
     for (const Port& port : it->service->ports) {
       if (port.protocol != protocol) continue;
       for (const Endpoint& e : port.endpoints)
-        if (e.addr == addr && (e.node.empty() || e.node == node)) return &e;
+        if (e.addr == addr && e.node == node) return &e;
     }
   return nullptr;
 }

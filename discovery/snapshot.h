@@ -104,7 +104,7 @@ class Snapshot {
   // An endpoint at exactly this address, of any service, on any node; null: none. This is what keeps
   // an agent from being an open proxy.
   const Endpoint* endpoint(const SockAddr& addr) const;
-  // One of those that is on this node, or on none in particular; null: none.
+  // One of those that is on this node; null: none.
   const Endpoint* endpoint_on(const SockAddr& addr, std::string_view node) const;
   // The same, of a service port of this protocol.
   const Endpoint* endpoint_on(const SockAddr& addr, std::string_view node,

@@ -31,8 +31,8 @@ Result<> check_config(const CaptureConfig& config) {
   for (const Cidr& cidr : config.service_cidrs)
     if (cidr.bits < kMinServiceCidrBits)
       return fail(ErrorCode::kInvalidArgument,
-                  "service CIDR {} is too wide to be captured (want /{} or longer)", cidr.to_string(),
-                  kMinServiceCidrBits);
+                  "service CIDR {} is too wide to be captured (want /{} or longer)",
+                  cidr.to_string(), kMinServiceCidrBits);
   return {};
 }
 
@@ -55,10 +55,12 @@ void warn_about_settings(CaptureMode mode) {
         kWarn, "capture",
         "net.ipv4.conf.all.src_valid_mark is 1: connections of pods to services may be dropped by "
         "reverse path filtering; set it to 0, or net.ipv4.conf.*.rp_filter to 0");
-  // The last packet of such a handshake belongs to no socket, and only first packets go to the listener.
+  // The last packet of such a handshake belongs to no socket, and only first packets go to the
+  // listener.
   if (sysctl_is("/proc/sys/net/ipv4/tcp_syncookies", '2'))
-    EM_LOG(kWarn, "capture",
-           "net.ipv4.tcp_syncookies is 2 (always): captured connections would be reset; set it to 1");
+    EM_LOG(
+        kWarn, "capture",
+        "net.ipv4.tcp_syncookies is 2 (always): captured connections would be reset; set it to 1");
 }
 
 }  // namespace
@@ -72,7 +74,8 @@ struct CheckResult {
 struct CheckState {
   CheckState(io::Executor& executor, CaptureConfig c) : network(executor), config(std::move(c)) {}
 
-  std::mutex mutex;  // guards everything below; the loop's thread takes it at the beginning and the end alone
+  std::mutex mutex;  // guards everything below; the loop's thread takes it at the beginning and the
+                     // end alone
   HostNetwork network;
   CaptureConfig config;
   CaptureMode mode = CaptureMode::kTproxy;
@@ -81,8 +84,13 @@ struct CheckState {
   // Other programs (Docker, kubeadm) switch it on at any time. Nothing has to be there for it.
   void look_at_bridges() {
     const bool before = config.bridged_v4 || config.bridged_v6;
-    config.bridged_v4 = sysctl_is(config.bridge_settings + "/bridge-nf-call-iptables", '1');
-    config.bridged_v6 = sysctl_is(config.bridge_settings + "/bridge-nf-call-ip6tables", '1');
+    // Their rules cost IPv6 datagrams of the largest size: none where they serve nobody.
+    const bool there = config.has_bridge ? config.has_bridge() : host_has_bridge();
+    auto is_on = [&](const char* name) {
+      return there && sysctl_is(config.bridge_settings + name, '1');
+    };
+    config.bridged_v4 = is_on("/bridge-nf-call-iptables");
+    config.bridged_v6 = is_on("/bridge-nf-call-ip6tables");
     if (before || mode != CaptureMode::kTproxy || !(config.bridged_v4 || config.bridged_v6)) return;
     EM_LOG(kWarn, "capture",
            "net.bridge.bridge-nf-call-iptables is 1: UDP of pods on bridges to services is not "
@@ -103,8 +111,9 @@ struct CheckState {
     return changed;
   }
 
-  // The service CIDRs are these from now on; true when they were others. What is no longer wanted goes out,
-  // the rest is for ensure_all(). An error leaves the old ones, so that the next try begins anew.
+  // The service CIDRs are these from now on; true when they were others. What is no longer wanted
+  // goes out, the rest is for ensure_all(). An error leaves the old ones, so that the next try
+  // begins anew.
   Result<bool> take_cidrs(const std::vector<Cidr>& cidrs) {
     if (config.service_cidrs == cidrs) return false;
     CaptureConfig next = config;
@@ -198,7 +207,8 @@ Result<> Capture::Impl::install() {
   if (asked == CaptureMode::kRedirect)
     udp_missing = "capture.mode is redirect, which does not tell where a datagram was sent to";
   if (!udp_missing.empty())
-    EM_LOG(kWarn, "capture", "UDP to services is not captured, TCP is by REDIRECT: {}", udp_missing);
+    EM_LOG(kWarn, "capture", "UDP to services is not captured, TCP is by REDIRECT: {}",
+           udp_missing);
   warn_about_settings(state->mode);
   EM_LOG(kInfo, "capture", "{}: capturing by {}", *done ? "rules written" : "rules were in place",
          to_string(state->mode));

@@ -7,6 +7,7 @@
 // alone: REDIRECT does not tell where they were sent to.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -40,6 +41,8 @@ struct CaptureConfig {
   // for them is lost on the way up from there.
   bool bridged_v4 = false, bridged_v6 = false;
   std::string bridge_settings = "/proc/sys/net/bridge";  // where that is read
+  // Whether this host has a bridge at all; empty: the kernel is asked.
+  std::function<bool()> has_bridge = {};
 };
 
 // What one table holds: per chain the rules as `iptables -S` prints them, without "-A CHAIN ".

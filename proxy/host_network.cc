@@ -1,8 +1,16 @@
 #include "proxy/host_network.h"
 
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
 #include <algorithm>
+#include <cstring>
 
 #include "core/base/log.h"
+#include "core/io/fd.h"
 
 namespace edgemesh::proxy {
 
@@ -51,6 +59,24 @@ uint32_t last_resort_table(const CaptureConfig& config) {
 }
 
 }  // namespace
+
+bool host_has_bridge() {
+  io::Fd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  struct if_nameindex* all = if_nameindex();
+  if (!fd.valid() || all == nullptr) return true;  // not known: then the rules are the safer choice
+  bool found = false;
+  for (const auto* one = all; one->if_index != 0 && !found; ++one) {
+    ethtool_drvinfo driver{};
+    driver.cmd = ETHTOOL_GDRVINFO;
+    ifreq request{};
+    std::strncpy(request.ifr_name, one->if_name, IFNAMSIZ - 1);
+    request.ifr_data = reinterpret_cast<char*>(&driver);  // NOLINT
+    found =
+        ioctl(fd.get(), SIOCETHTOOL, &request) == 0 && std::strcmp(driver.driver, "bridge") == 0;
+  }
+  if_freenameindex(all);
+  return found;
+}
 
 Result<io::ProcessResult> HostNetwork::run(const std::vector<std::string>& argv,
                                            std::string_view input) {

@@ -13,6 +13,9 @@
 
 namespace edgemesh::proxy {
 
+// Whether this network namespace has a bridge.
+bool host_has_bridge();
+
 class HostNetwork {
  public:
   explicit HostNetwork(io::Executor& executor) : executor_(executor) {}

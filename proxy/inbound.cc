@@ -101,8 +101,8 @@ void Inbound::on_connect(std::unique_ptr<p2p::IncomingConnect> incoming) {
     incoming->reject(503, "this node has not learned of any service yet");
     return;
   }
-  // Other nodes may have endpoints at the same address: one that is ours is enough. An endpoint
-  // without a node name is reached from here as well as from anywhere.
+  // Other nodes may have endpoints at the same address: one that is ours is enough. One without a
+  // node name (the Kubernetes API, a server outside the cluster) each node reaches by itself.
   const SockAddr& target = incoming->target();
   if (worker_.snapshot->endpoint_on(target, worker_.options.node, "TCP") == nullptr) {
     worker_.metrics.inbound_refused.add();

@@ -16,6 +16,7 @@ class CaptureTest : public ::testing::Test {
     config.service_cidrs = {*Cidr::parse("10.96.0.0/12"), *Cidr::parse("fd00:96::/112")};
     config.dns_addresses = {*IpAddr::parse("169.254.96.16")};
     config.bridge_settings = bridges.path();
+    config.has_bridge = [this] { return has_bridge; };
   }
   void set_bridge(const std::string& name, char value) {
     std::ofstream(bridges.file(name)) << value << "\n";
@@ -28,6 +29,7 @@ class CaptureTest : public ::testing::Test {
 
   std::unique_ptr<io::Loop> loop;
   test::TempDir bridges;  // nothing: the kernel has no such settings
+  bool has_bridge = true;
   FakeHost host;
   CaptureConfig config;
 };
@@ -123,7 +125,10 @@ TEST_F(CaptureTest, FollowsTheSettingThatBridgesCallIptables) {
   auto capture = install();
   const auto plain = host.chains;
 
-  set_bridge("bridge-nf-call-iptables", '1');  // Docker was started
+  has_bridge = false;
+  set_bridge("bridge-nf-call-iptables", '1');
+  EXPECT_FALSE(*capture->verify()) << "there is no bridge";
+  has_bridge = true;  // Docker was started
   EXPECT_TRUE(*capture->verify());
 
   EXPECT_NE(host.chains["4"]["nat"]["EDGEMESH_PREROUTING"].at(0).find("physdev"), std::string::npos);
